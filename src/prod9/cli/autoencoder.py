@@ -1,0 +1,77 @@
+"""``prod9-train-autoencoder``: Stage 1."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prod9.build import stage1
+from prod9.build.announce import say
+from prod9.build.infer import decode_tokens, reconstruct_file
+from prod9.cli.run import guarded, new_app
+from prod9.cli.verbs import (
+    ConfigOption,
+    OverridesArgument,
+    OverwriteOption,
+    Split,
+    Stage,
+    add_shared_verbs,
+)
+from prod9.config import Stage1Config
+
+app = new_app("Stage 1: learn a tokenizer (autoencoder with Finite Scalar Quantization).")
+
+
+def _train(config: Stage1Config, resume: bool, overwrite: bool) -> None:
+    stage1.train(config, resume=resume, overwrite=overwrite)
+
+
+def _measure(config: Stage1Config, split: Split) -> dict[str, object]:
+    return stage1.measure(config, split)
+
+
+_STAGE = Stage(Stage1Config, _train, _measure)
+add_shared_verbs(app, _STAGE)
+
+
+@app.command()
+def infer(
+    config: ConfigOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    overrides: OverridesArgument = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option("--input", "-i", help="NIfTI or npy volume, of any size; repeatable."),
+    ] = None,
+    from_tokens: Annotated[
+        list[Path] | None,
+        typer.Option("--from-tokens", help="Decode a token file (.npz) of --save-tokens."),
+    ] = None,
+    save_tokens: Annotated[
+        bool, typer.Option("--save-tokens", help="Write the tokens beside each result.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Reconstruct volumes of any size; original affine, intensities and shape come back."""
+    if not inputs and not from_tokens:
+        raise typer.BadParameter("give --input FILE or --from-tokens FILE")
+    resolved = _STAGE.load(config, overrides)
+    tokenizer = stage1.load_tokenizer(resolved)
+    for path in inputs or []:
+        result = reconstruct_file(
+            tokenizer,
+            path,
+            output,
+            resolved.sliding_window,
+            save_tokens=save_tokens,
+            overwrite=overwrite,
+        )
+        say(f"{path} -> {result.path}: PSNR {result.psnr:.2f} dB, SSIM {result.ssim_text}")
+    for path in from_tokens or []:
+        written = decode_tokens(
+            tokenizer, path, output, resolved.sliding_window, overwrite=overwrite
+        )
+        say(f"{path} -> {written}")
+
+
+run = guarded(app)

@@ -1,0 +1,103 @@
+"""``prod9``: demo, data, weights, doctor."""
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prod9.build.stage1 import fetch_medicalnet
+from prod9.cli.doctor import findings
+from prod9.cli.run import guarded, new_app
+from prod9.config import MedMNISTDataConfig
+from prod9.config.data import MedMNISTName
+from prod9.config.loss import PerceptualLossConfig
+from prod9.data import medmnist
+from prod9.demo.run import run_demo
+from prod9.errors import UserError
+
+app = new_app("Learn to draw new 3D medical volumes.")
+data_app = new_app("Data sets: what is there, and fetching or building them.")
+weights_app = new_app("Weights of pre-trained networks.")
+app.add_typer(data_app, name="data")
+app.add_typer(weights_app, name="weights")
+
+RootOption = Annotated[Path, typer.Option("--root", help="Folder of the npz files.")]
+_ROOT = Path("data/medmnist3d")
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")
+    ] = Path("outputs/demo"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier demo.")
+    ] = False,
+    stage1: Annotated[
+        list[str] | None, typer.Option(help="Override of Stage 1, KEY=VALUE; repeatable.")
+    ] = None,
+    stage2: Annotated[
+        list[str] | None, typer.Option(help="Override of Stage 2, KEY=VALUE; repeatable.")
+    ] = None,
+) -> None:
+    """Train both stages on brain regions, generate, measure, and write a page to look at."""
+    page = run_demo(
+        output,
+        overwrite=overwrite,
+        stage1_overrides=stage1 or (),
+        stage2_overrides=stage2 or (),
+    )
+    typer.echo(f"done: open {page}")
+
+
+@data_app.command("list")
+def list_data(root: RootOption = _ROOT) -> None:
+    """List every data set: its file, whether it is there, volumes per split, classes."""
+    table = Table("data set", "size", "file", "there", "train/val/test", "classes")
+    for row in medmnist.describe(root):
+        names = ", ".join(medmnist.class_names(row.flag))
+        counts = "/".join(str(n) for n in row.counts.values())
+        there = row.problem or ("yes" if row.present else "no")
+        table.add_row(row.flag, str(row.size), str(row.path), there, counts, names)
+    Console(soft_wrap=True).print(table)
+
+
+@data_app.command("fetch")
+def fetch_data(
+    name: Annotated[str, typer.Argument(help="Data set, or `all` for the six of MedMNIST.")],
+    size: Annotated[int, typer.Option(help="Voxels per side: 28 or 64.")] = 28,
+    root: RootOption = _ROOT,
+) -> None:
+    """Download a data set (or build the embedded one) and check it."""
+    if name not in get_args(MedMNISTName):
+        raise UserError(
+            f"there is no data set {name}; choose from: {', '.join(get_args(MedMNISTName))}."
+        )
+    if size not in (28, 64):
+        raise UserError(f"--size {size}: MedMNIST 3D has sizes 28 and 64.")
+    config = MedMNISTDataConfig.model_validate({"dataset_name": name, "size": size, "root": root})
+    medmnist.check(config)
+    for path in medmnist.prepare(config):
+        typer.echo(str(path))
+
+
+@weights_app.command("fetch")
+def fetch_weights(
+    network: Annotated[Literal["medicalnet"], typer.Argument(help="Which network.")],
+) -> None:
+    """Download a network's weights to the cache and check them; training then needs no network."""
+    typer.echo(f"{network}: {fetch_medicalnet(PerceptualLossConfig())}")
+
+
+@app.command()
+def doctor(root: RootOption = _ROOT) -> None:
+    """Print versions, device, threads, memory, and which data sets and weights are found."""
+    table = Table(show_header=False)
+    for name, value in findings(root):
+        table.add_row(name, value)
+    Console(soft_wrap=True).print(table)
+
+
+run = guarded(app)

@@ -1,0 +1,92 @@
+"""The verbs that both stages share: train, validate, test. Defined once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Generic, Literal, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prod9.config import Stage1Config, Stage2Config
+from prod9.config.load import dump, load
+
+ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)
+Split = Literal["val", "test"]
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", help="YAML file; shipped ones are found by their name too."),
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Overrides such as data.batch_size=2.", show_default=False
+    ),
+]
+PrintOption = Annotated[
+    bool, typer.Option("--print-config", help="Print the resolved configuration and stop.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+@dataclass(frozen=True)
+class Stage(Generic[ConfigT]):
+    """What the shared verbs need to know of a stage."""
+
+    config_type: type[ConfigT]
+    train: Callable[[ConfigT, bool, bool], None]
+    """(config, resume, overwrite)."""
+    measure: Callable[[ConfigT, Split], Mapping[str, object]]
+    """Figures on a split; on the test split it also writes ``metrics.json``."""
+
+    def load(self, path: Path, overrides: Sequence[str] | None) -> ConfigT:
+        """Read and validate a configuration."""
+        return load(path, self.config_type, overrides or ())
+
+
+def show(title: str, figures: Mapping[str, object]) -> None:
+    """Print figures as a table on stdout; nested mappings are left to the JSON file."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in figures.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+        elif isinstance(value, int | str):
+            table.add_row(name, str(value))
+    Console(soft_wrap=True).print(table)
+
+
+def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
+    """Give ``app`` the verbs train, validate and test."""
+
+    @app.command()
+    def train(
+        config: ConfigOption,
+        overrides: OverridesArgument = None,
+        resume: Annotated[
+            bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")
+        ] = False,
+        overwrite: OverwriteOption = False,
+        print_config: PrintOption = False,
+    ) -> None:
+        """Train, and export what was learned."""
+        resolved = stage.load(config, overrides)
+        if print_config:
+            typer.echo(dump(resolved), nl=False)
+            return
+        stage.train(resolved, resume, overwrite)
+
+    @app.command()
+    def validate(config: ConfigOption, overrides: OverridesArgument = None) -> None:
+        """Measure what was trained on the validation split."""
+        show("validation split", stage.measure(stage.load(config, overrides), "val"))
+
+    @app.command()
+    def test(config: ConfigOption, overrides: OverridesArgument = None) -> None:
+        """Measure what was trained on the test split; write OUTPUT_DIR/metrics.json."""
+        resolved = stage.load(config, overrides)
+        show("test split", stage.measure(resolved, "test"))
+        typer.echo(f"written to {resolved.output_dir / 'metrics.json'}")
+
+    _ = train, validate, test

@@ -1,0 +1,73 @@
+"""Configuration: pydantic models that hold every default, and the YAML loader."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from prod9.config.base import Section
+from prod9.config.data import BraTSDataConfig, DataConfig, MedMNISTDataConfig
+from prod9.config.loss import Stage1LossConfig, Stage2LossConfig
+from prod9.config.model import (
+    AutoencoderConfig,
+    DiscriminatorConfig,
+    Stage1ModelConfig,
+    Stage2ModelConfig,
+    TransformerConfig,
+)
+from prod9.config.sampler import SamplerConfig, SlidingWindowConfig
+from prod9.config.training import (
+    CallbacksConfig,
+    Stage1TrainingConfig,
+    Stage2TrainingConfig,
+    TrainerConfig,
+)
+
+
+class _RunConfig(Section):
+    output_dir: Path = Field(description="Folder for checkpoints, logs, previews and metrics.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    data: DataConfig
+    callbacks: CallbacksConfig = CallbacksConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    sliding_window: SlidingWindowConfig = SlidingWindowConfig()
+
+
+class Stage1Config(_RunConfig):
+    """``prod9-train-autoencoder``: learn the tokenizer."""
+
+    autoencoder_export_path: Path = Field(description="Where the trained tokenizer is written.")
+    model: Stage1ModelConfig = Stage1ModelConfig()
+    loss: Stage1LossConfig = Stage1LossConfig()
+    training: Stage1TrainingConfig = Stage1TrainingConfig()
+
+
+class Stage2Config(_RunConfig):
+    """``prod9-train-transformer``: learn the tokens."""
+
+    autoencoder_path: Path = Field(description="The tokenizer that Stage 1 exported.")
+    model: Stage2ModelConfig = Stage2ModelConfig()
+    loss: Stage2LossConfig = Stage2LossConfig()
+    training: Stage2TrainingConfig = Stage2TrainingConfig()
+    sampler: SamplerConfig = SamplerConfig()
+
+
+__all__ = [
+    "AutoencoderConfig",
+    "BraTSDataConfig",
+    "CallbacksConfig",
+    "DataConfig",
+    "DiscriminatorConfig",
+    "MedMNISTDataConfig",
+    "SamplerConfig",
+    "SlidingWindowConfig",
+    "Stage1Config",
+    "Stage1LossConfig",
+    "Stage1ModelConfig",
+    "Stage1TrainingConfig",
+    "Stage2Config",
+    "Stage2LossConfig",
+    "Stage2ModelConfig",
+    "Stage2TrainingConfig",
+    "TrainerConfig",
+    "TransformerConfig",
+]

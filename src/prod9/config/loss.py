@@ -1,0 +1,101 @@
+"""``loss``: the terms of Stage 1."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from prod9.config.base import Section
+
+
+class ReconstructionLossConfig(Section):
+    """L1 distance."""
+
+    weight: float = Field(default=1.0, ge=0, description="Weight of the L1 term.")
+
+
+class PerceptualLossConfig(Section):
+    """MedicalNet features (`loss_type: lpips`)."""
+
+    weight: float = Field(default=0.1, ge=0, description="Weight of the perceptual term.")
+    network_type: Literal["medicalnet_resnet10_23datasets"] = Field(
+        default="medicalnet_resnet10_23datasets",
+        description="Which network's features are compared.",
+    )
+    weights_path: Path | None = Field(
+        default=None,
+        description="MedicalNet weights on disk; the cache is looked at when left out.",
+    )
+    download: bool = Field(default=True, description="Fetch weights that are found nowhere.")
+
+
+class FocalFrequencyLossConfig(Section):
+    """Focal frequency loss (Jiang et al. 2021; `loss_type: ffl`)."""
+
+    weight: float = Field(default=1.0, ge=0, description="Weight of the focal frequency term.")
+    alpha: float = Field(
+        default=1.0, ge=0, description="Focusing exponent of the spectrum weights."
+    )
+    patch_factor: int = Field(default=1, ge=1, description="Patches per side of a slice.")
+    axes: tuple[int, ...] = Field(
+        default=(2, 3, 4), min_length=1, description="Axes of (N, C, D, H, W) along which to slice."
+    )
+    ratio: float = Field(default=0.5, gt=0, le=1, description="Share of the slices used per step.")
+    ave_spectrum: bool = Field(
+        default=False, description="Average the spectra over the batch first."
+    )
+    log_matrix: bool = Field(default=False, description="Take log(1 + w) of the spectrum weights.")
+    batch_matrix: bool = Field(default=False, description="Normalise weights over the whole batch.")
+
+    @field_validator("axes")
+    @classmethod
+    def _spatial(cls, axes: tuple[int, ...]) -> tuple[int, ...]:
+        if not set(axes) <= {2, 3, 4} or len(set(axes)) != len(axes):
+            raise ValueError(f"axes must be distinct and among 2, 3, 4, not {list(axes)}")
+        return axes
+
+
+class AdversarialLossConfig(Section):
+    """Multi-scale patch discriminator against the reconstruction."""
+
+    weight: float = Field(
+        default=0.1, ge=0, description="Weight of the term; 0 trains no discriminator."
+    )
+    criterion: Literal["hinge", "least_squares"] = Field(
+        default="hinge", description="Form of the adversarial losses."
+    )
+
+
+class AdaptiveWeightConfig(Section):
+    """Adaptive adversarial weight (Esser et al. 2021)."""
+
+    enabled: bool = Field(default=True, description="Balance the two gradients at the last layer.")
+    max_weight: float = Field(default=1e4, gt=0, description="Upper clamp of the weight.")
+
+
+class Stage1LossConfig(Section):
+    """Generator: L1 + w_p * (perceptual or focal frequency) + w_a * adaptive * adversarial."""
+
+    loss_type: Literal["lpips", "ffl"] = Field(
+        default="lpips", description="`lpips`: MedicalNet features; `ffl`: focal frequency loss."
+    )
+    reconstruction: ReconstructionLossConfig = ReconstructionLossConfig()
+    perceptual: PerceptualLossConfig = PerceptualLossConfig()
+    focal_frequency: FocalFrequencyLossConfig = FocalFrequencyLossConfig()
+    adversarial: AdversarialLossConfig = AdversarialLossConfig()
+    adaptive: AdaptiveWeightConfig = AdaptiveWeightConfig()
+    discriminator_iter_start: int = Field(
+        default=2000, ge=0, description="Training batches before the discriminator joins."
+    )
+
+
+class Stage2LossConfig(Section):
+    """Cross-entropy over masked tokens (Chang et al. 2022)."""
+
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing.")
+    mask_schedule: Literal["cosine", "arccos", "linear", "log"] = Field(
+        default="cosine", description="gamma(r): the share of tokens masked, for r ~ U(0, 1)."
+    )
+    condition_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of samples trained without their class."
+    )

@@ -1,0 +1,114 @@
+"""``training``, ``callbacks``, ``trainer``: how the weights are found."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from prod9.config.base import Section
+
+
+class OptimizerConfig(Section):
+    """AdamW."""
+
+    learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate.")
+    discriminator_learning_rate: float | None = Field(
+        default=None, gt=0, description="Discriminator's peak rate; the generator's when left out."
+    )
+    betas: tuple[float, float] = Field(default=(0.9, 0.99), description="Moments' decay rates.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="Decoupled weight decay.")
+
+
+class Stage2OptimizerConfig(Section):
+    """AdamW with MaskGIT's constants."""
+
+    learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.96), description="Moments' decay rates.")
+    weight_decay: float = Field(default=0.045, ge=0, description="Decoupled weight decay.")
+
+
+class SchedulerConfig(Section):
+    """Linear warm-up, then constant or cosine."""
+
+    name: Literal["constant", "cosine"] = Field(
+        default="cosine", description="Shape after the warm-up."
+    )
+    warmup_steps: int = Field(default=500, ge=0, description="Steps of linear warm-up.")
+    min_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="Last rate over the peak (cosine)."
+    )
+
+
+class StabilityConfig(Section):
+    """What keeps a run alive."""
+
+    gradient_clip: float = Field(
+        default=1.0, ge=0, description="Largest gradient norm; 0: no clipping."
+    )
+    ema_decay: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="Decay of the averaged weights that are exported; 0: none.",
+    )
+
+
+class Stage1TrainingConfig(Section):
+    """Optimisation of Stage 1."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    stability: StabilityConfig = StabilityConfig()
+
+
+class Stage2TrainingConfig(Section):
+    """Optimisation of Stage 2."""
+
+    optimizer: Stage2OptimizerConfig = Stage2OptimizerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    stability: StabilityConfig = StabilityConfig()
+
+
+class CheckpointConfig(Section):
+    """Checkpoints in `output_dir/checkpoints`; `last.ckpt` is what `--resume` reads."""
+
+    every_n_epochs: int = Field(default=1, ge=1, description="Epochs between checkpoints.")
+    keep_best: int = Field(default=1, ge=0, description="Best checkpoints kept beside the last.")
+
+
+class PreviewConfig(Section):
+    """Montages in `output_dir/previews` and TensorBoard."""
+
+    every_n_steps: int = Field(default=1000, ge=0, description="Batches between previews; 0: none.")
+    num_volumes: int = Field(default=6, ge=1, description="Volumes per preview.")
+
+
+class CallbacksConfig(Section):
+    """What happens beside the training step."""
+
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    preview: PreviewConfig = PreviewConfig()
+
+
+class TrainerConfig(Section):
+    """Passed to Lightning's Trainer."""
+
+    max_epochs: int = Field(default=100, ge=1, description="Passes over the training split.")
+    limit_train_batches: int | float | None = Field(
+        default=None,
+        ge=0,
+        description="Batches (int) or share (float) of an epoch; all when left out.",
+    )
+    limit_val_batches: int | float | None = Field(
+        default=None, ge=0, description="The same for validation and test."
+    )
+    check_val_every_n_epoch: int = Field(default=1, ge=1, description="Epochs between validations.")
+    log_every_n_steps: int = Field(default=10, ge=1, description="Batches between logged values.")
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(
+        default="auto", description="Device kind."
+    )
+    devices: int | Literal["auto"] = Field(default=1, description="Number of devices.")
+    strategy: str = Field(default="auto", description="Lightning strategy, such as `ddp`.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="`auto`: bf16 on a GPU that has it, else fp32; FSQ is always fp32.",
+    )

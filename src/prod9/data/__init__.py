@@ -1,0 +1,1 @@
+"""Data sets, volumes on disk and batches; imports no network."""

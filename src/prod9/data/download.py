@@ -1,0 +1,153 @@
+"""One file from the internet: announced, resumed, checked, and whole or not there."""
+
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import requests
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from prod9.errors import UserError
+from prod9.files import hexdigest
+
+TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
+PIECE_BYTES = 1 << 18
+
+
+class _Interrupted(Exception):
+    """The network failed; what has arrived so far is worth keeping."""
+
+
+def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: str) -> Path:
+    """Return ``path``, downloaded from ``url`` if it is not there yet.
+
+    What has arrived lies in ``<path>.part``; an interrupted download goes on from there.
+
+    Args:
+        url: Where the file comes from (http or https).
+        path: Where it belongs.
+        digest: ``md5:<hex>`` or ``sha256:<hex>``.
+        allowed: False forbids the download; a file that is there is checked all the same.
+        what: What the file is, for messages ("organmnist3d (28)").
+        hint: What else the user can do, for messages; a clause without a full stop.
+
+    Raises:
+        UserError: the file has another digest; it is missing and must not be, or cannot be,
+            downloaded. The sentence names file, URL, digest and target.
+
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise UserError(f"cannot download {what} from {url}: only http and https are accepted.")
+    if path.exists():
+        found = _digest_of(path, digest)
+        if found != digest:
+            raise UserError(
+                f"{path} is not {what}: its digest is {found}, expected {digest}; delete it (or "
+                f"replace it with the file from {url})."
+            )
+        return path
+    by_hand = f"fetch {url} ({digest}) elsewhere and put it at {path}; {hint}."
+    if not allowed:
+        raise UserError(f"{what} is not at {path} and downloading is switched off: {by_hand}")
+
+    part = path.with_suffix(path.suffix + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, part, path, digest, what)
+        found = _digest_of(part, digest)
+        if found != digest:
+            part.unlink()
+            raise UserError(
+                f"what {url} sent is not {what}: its digest is {found}, expected {digest}; it was "
+                f"deleted. Try again, or {by_hand}"
+            )
+        part.replace(path)
+    except (_Interrupted, requests.RequestException) as error:
+        raise UserError(f"cannot download {what} ({_reason(error)}): {by_hand}") from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
+            "folder."
+        ) from error
+    return path
+
+
+def _digest_of(path: Path, like: str) -> str:
+    algorithm = like.partition(":")[0]
+    return f"{algorithm}:{hexdigest(path, algorithm)}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return "the server did not answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection to the server"
+    return str(error) or type(error).__name__
+
+
+def _download(url: str, part: Path, target: Path, digest: str, what: str) -> None:
+    """Bring ``part`` to its full length."""
+    have = part.stat().st_size if part.exists() else 0
+    response = _request(url, have)
+    if response.status_code == requests.codes.requested_range_not_satisfiable and have:
+        response.close()
+        # Nothing beyond what is here: the file is complete, or it is not this file at all.
+        if _digest_of(part, digest) == digest:
+            return
+        have = 0
+        response = _request(url, have)
+    with response:
+        response.raise_for_status()
+        resumed = response.status_code == requests.codes.partial_content
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise _Interrupted("the server sent another range than asked for")
+        have = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length and length.isdigit() else None
+        console = Console(stderr=True)
+        size = f"{total / 1e6:.1f} MB" if total else "unknown size"
+        since = f", {have / 1e6:.1f} MB of it here already" if have else ""
+        console.print(
+            f"Downloading {what} from {url} ({size}{since}) to {target}",
+            markup=False,
+            soft_wrap=True,
+        )
+        with part.open("ab" if have else "wb") as file:
+            _copy(response, file, have, total, console)
+    if total is not None and part.stat().st_size < total:
+        raise _Interrupted("the connection broke off")
+
+
+def _request(url: str, start: int) -> requests.Response:
+    # "identity": a range of compressed bytes would be a range of another file.
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S)
+
+
+def _copy(
+    response: requests.Response, file: BinaryIO, have: int, total: int | None, console: Console
+) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("download", total=total, completed=have)
+        for piece in response.iter_content(PIECE_BYTES):
+            file.write(piece)
+            progress.advance(task, len(piece))

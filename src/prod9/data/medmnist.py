@@ -1,0 +1,297 @@
+"""MedMNIST 3D (record 10519652): the table, the files, and what a file must look like.
+
+Yang et al., MedMNIST v2, Scientific Data 2023; data CC BY 4.0. ``brainregionmnist3d`` (see
+:mod:`prod9.data.brain_regions`) has the same layout and runs through the same reader.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from rich.console import Console
+
+from prod9.config import MedMNISTDataConfig
+from prod9.data import brain_regions
+from prod9.data.download import fetch
+from prod9.data.npz import ArrayHeader, npz_headers, read_npz_array
+from prod9.data.volumes import VolumeSet
+from prod9.errors import UserError
+
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+BRAIN = "brainregionmnist3d"
+HINT = "data.dataset_name=brainregionmnist3d works without internet"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One row of the table."""
+
+    flag: str
+    class_names: tuple[str, ...]
+    split_sizes: tuple[int, int, int]
+    """Published numbers of train, val and test volumes (a file of another size is accepted)."""
+    md5: Mapping[int, str]
+    """By voxels per side; empty for the embedded data set."""
+    flip_axes: tuple[int, ...]
+    """Spatial axes (0, 1, 2) along which a mirror image is as likely a member of its class.
+
+    Organ and brain regions: none. They show a body in a fixed position, and a class may be a side
+    of it. Left-right turns a left kidney into a right one. Each other axis leaves an upside-down
+    or back-to-front body, which no scan shows; a cube that is known by its content alone cannot be
+    told from the other side's, turned by half a turn; and the frontal pole becomes an occipital
+    one. The other five are nodules, ribs, adrenals, vessels and synapses whose position is not
+    part of their class: all three axes.
+    """
+
+    def file(self, root: Path, size: int) -> Path:
+        """Return where the npz of ``size``^3 volumes lies under ``root``."""
+        suffix = "" if size == 28 else f"_{size}"
+        # Built by prod9: the version keeps an older prod9's file from being taken for this one's.
+        version = "" if self.md5 else f"_v{brain_regions.VERSION}"
+        return root / f"{self.flag}{suffix}{version}.npz"
+
+    def url(self, size: int) -> str:
+        """Return where the npz of ``size``^3 volumes is published."""
+        name = self.file(Path(), size).name
+        return f"https://zenodo.org/records/10519652/files/{name}?download=1"
+
+
+def _published(
+    flag: str,
+    class_names: tuple[str, ...],
+    split_sizes: tuple[int, int, int],
+    md5_28: str,
+    md5_64: str,
+    flip_axes: tuple[int, ...] = (0, 1, 2),
+) -> Dataset:
+    return Dataset(flag, class_names, split_sizes, {28: md5_28, 64: md5_64}, flip_axes)
+
+
+_ORGANS = (
+    "liver kidney-right kidney-left femur-right femur-left bladder heart lung-right lung-left "
+    "spleen pancreas"
+)
+
+PUBLISHED: tuple[Dataset, ...] = (
+    _published(
+        "organmnist3d",
+        tuple(_ORGANS.split()),
+        (971, 161, 610),
+        "a0c5a1ff56af4f155c46d46fbb45a2fe",
+        "58a2205adf14a9d0a189cb06dc78bf10",
+        flip_axes=(),
+    ),
+    _published(
+        "nodulemnist3d",
+        ("benign", "malignant"),
+        (1158, 165, 310),
+        "8755a7e9e05a4d9ce80a24c3e7a256f3",
+        "c47c5b7d457bf6332200d2ea6d64ecd8",
+    ),
+    _published(
+        "adrenalmnist3d",
+        ("normal", "hyperplasia"),
+        (1188, 98, 298),
+        "bbd3c5a5576322bc4cdfea780653b1ce",
+        "17721accfe9fb005146a47d33bc54b2f",
+    ),
+    _published(
+        "fracturemnist3d",
+        ("buckle", "nondisplaced", "displaced"),
+        (1027, 103, 240),
+        "6aa7b0143a6b42da40027a9dda61302f",
+        "f01d7e6316aedf4210da0da5b7437b42",
+    ),
+    _published(
+        "vesselmnist3d",
+        ("vessel", "aneurysm"),
+        (1335, 191, 382),
+        "b41fd4f7e7e2feedddb201585ecafa1b",
+        "6bb274a8846e1097066dcd64e2c4520f",
+    ),
+    _published(
+        "synapsemnist3d",
+        ("inhibitory", "excitatory"),
+        (1230, 177, 352),
+        "1235b78a3cd6280881dd7850a78eadb6",
+        "43bd14ebf3af9d3dd072446fedc14d5e",
+    ),
+)
+_SIZES = brain_regions.SPLIT_SIZES
+EMBEDDED = Dataset(
+    BRAIN, brain_regions.CLASS_NAMES, (_SIZES["train"], _SIZES["val"], _SIZES["test"]), {}, ()
+)
+DATASETS: dict[str, Dataset] = {row.flag: row for row in (*PUBLISHED, EMBEDDED)}
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """What ``prod9 data`` and ``prod9 doctor`` say about one file."""
+
+    flag: str
+    size: int
+    path: Path
+    present: bool
+    counts: Mapping[Split, int]
+    """Volumes per split: the file's if it is there, else the published ones."""
+    problem: str | None = None
+
+
+def members(dataset_name: str) -> tuple[Dataset, ...]:
+    """Return the data sets that a ``data.dataset_name`` stands for (six for ``all``)."""
+    return PUBLISHED if dataset_name == "all" else (DATASETS[dataset_name],)
+
+
+def class_names(dataset_name: str) -> tuple[str, ...]:
+    """Return the class names in label order; ``all``: 22, such as ``organmnist3d/liver``."""
+    if dataset_name == "all":
+        return tuple(f"{row.flag}/{name}" for row in PUBLISHED for name in row.class_names)
+    return DATASETS[dataset_name].class_names
+
+
+def prepare(config: MedMNISTDataConfig) -> tuple[Path, ...]:
+    """Make sure that every file is there: build the embedded one, download the others.
+
+    A file that is there is taken as it is, whatever its digest.
+
+    Raises:
+        UserError: a file is missing and cannot be had; the sentence says where to get it.
+
+    """
+    return tuple(_ensure(row, config) for row in members(config.dataset_name))
+
+
+def load(config: MedMNISTDataConfig, split: Split) -> VolumeSet:
+    """Read one split; of all six data sets, with joint labels, for ``all``.
+
+    Raises:
+        UserError: a file is missing and cannot be had, or is not what MedMNIST's layout asks for.
+
+    """
+    rows, paths = members(config.dataset_name), prepare(config)
+    counts = [
+        _check_headers(path, npz_headers(path), config.size, (split,))[split] for path in paths
+    ]
+    if len(rows) == 1:
+        images = read_npz_array(paths[0], f"{split}_images")
+    else:
+        # Filled part by part: concatenating would hold everything twice.
+        images = np.empty((sum(counts), *[config.size] * 3), np.uint8)
+        for path, part in zip(paths, np.split(images, np.cumsum(counts)[:-1]), strict=True):
+            part[...] = read_npz_array(path, f"{split}_images")
+    labels: list[np.ndarray] = []
+    first = 0
+    for row, path in zip(rows, paths, strict=True):
+        labels.append(first + _read_labels(path, split, row))
+        first += len(row.class_names)
+    return VolumeSet(
+        images=images,
+        labels=np.concatenate(labels),
+        names=[
+            f"{row.flag}/{split}/{i}" for row, n in zip(rows, counts, strict=True) for i in range(n)
+        ],
+        class_names=class_names(config.dataset_name),
+        flip_axes=tuple(row.flip_axes for row in rows for _ in row.class_names),
+    )
+
+
+def check(config: MedMNISTDataConfig) -> None:
+    """Make sure that every file is there and sound in all three splits; read labels, not images.
+
+    Raises:
+        UserError: as :func:`load`.
+
+    """
+    for row, path in zip(members(config.dataset_name), prepare(config), strict=True):
+        _check_headers(path, npz_headers(path), config.size, SPLITS)
+        for split in SPLITS:
+            _read_labels(path, split, row)
+
+
+def describe(root: Path, sizes: Iterable[int] = (28, 64)) -> list[DatasetFile]:
+    """Say for each data set and size where its file belongs, and what is there."""
+    rows: list[DatasetFile] = []
+    for row in DATASETS.values():
+        for size in sizes:
+            path = row.file(root, size)
+            counts = dict(zip(SPLITS, row.split_sizes, strict=True))
+            problem = None
+            if path.exists():
+                try:
+                    counts = _check_headers(path, npz_headers(path), size, SPLITS)
+                except UserError as error:
+                    counts, problem = {}, str(error)
+            rows.append(DatasetFile(row.flag, size, path, path.exists(), counts, problem))
+    return rows
+
+
+def _ensure(row: Dataset, config: MedMNISTDataConfig) -> Path:
+    path = row.file(config.root, config.size)
+    if path.exists():
+        return path
+    if row.md5:
+        return fetch(
+            row.url(config.size),
+            path,
+            digest=f"md5:{row.md5[config.size]}",
+            allowed=config.download,
+            what=f"{row.flag} at {config.size}^3",
+            hint=HINT,
+        )
+    console = Console(stderr=True)
+    console.print(
+        f"Building {row.flag} at {config.size}^3 (some seconds, once): {path}",
+        markup=False,
+        soft_wrap=True,
+    )
+    brain_regions.build(path, config.size)
+    return path
+
+
+def _check_headers(
+    path: Path, headers: Mapping[str, ArrayHeader], size: int, splits: Iterable[Split]
+) -> dict[Split, int]:
+    """Return the number of volumes per split, or say what is wrong with the file."""
+    counts: dict[Split, int] = {}
+    for split in splits:
+        for key in (f"{split}_images", f"{split}_labels"):
+            if key not in headers:
+                raise UserError(
+                    f"{path} has no array '{key}' (it has: {', '.join(headers) or 'none'}); it is "
+                    "not in MedMNIST's layout."
+                )
+        images, labels = headers[f"{split}_images"], headers[f"{split}_labels"]
+        if images.dtype != np.uint8:
+            raise UserError(f"'{split}_images' in {path} must be uint8, not {images.dtype}.")
+        if len(images.shape) != 4 or images.shape[1:] != (size, size, size):
+            raise UserError(
+                f"'{split}_images' in {path} must be N x {size} x {size} x {size} (data.size), not "
+                f"{' x '.join(map(str, images.shape))}."
+            )
+        if labels.dtype.kind not in "iu":
+            raise UserError(f"'{split}_labels' in {path} must be integers, not {labels.dtype}.")
+        count = images.shape[0]
+        if labels.shape not in ((count, 1), (count,)):
+            raise UserError(
+                f"'{split}_labels' in {path} must be {count} x 1, one per volume of "
+                f"'{split}_images', not {' x '.join(map(str, labels.shape))}."
+            )
+        if count == 0:
+            raise UserError(f"'{split}_images' in {path} is empty; a split needs volumes.")
+        counts[split] = count
+    return counts
+
+
+def _read_labels(path: Path, split: Split, row: Dataset) -> np.ndarray:
+    """Return labels, int64 (N,)."""
+    stored = read_npz_array(path, f"{split}_labels").reshape(-1)
+    number = len(row.class_names)
+    if stored.min() < 0 or stored.max() >= number:
+        raise UserError(
+            f"'{split}_labels' in {path} must lie in 0..{number - 1} ({row.flag} has {number} "
+            f"classes), not in {stored.min()}..{stored.max()}."
+        )
+    return stored.astype(np.int64)

@@ -1,0 +1,127 @@
+"""Volumes in memory, as batches in [0, 1]; augmentation that keeps the class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from prod9.config.data import AugmentationConfig, BraTSDataConfig, MedMNISTDataConfig
+from prod9.data.batches import BatchKey, make_loader
+from prod9.errors import UserError
+
+
+@dataclass(frozen=True)
+class VolumeSet:
+    """Volumes in memory."""
+
+    images: np.ndarray
+    """uint8, or float in [0, 1]: (N, D, H, W)."""
+    labels: np.ndarray
+    """int64 (N,): indices into ``class_names``."""
+    names: Sequence[str]
+    """One per volume, such as ``organmnist3d/train/17``."""
+    class_names: tuple[str, ...]
+    flip_axes: tuple[tuple[int, ...], ...]
+    """For each class, the spatial axes (0, 1, 2) along which it may be mirrored."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Batch(NamedTuple):
+    """Volumes, ready for a network."""
+
+    volumes: Tensor
+    """float32 (B, 1, D, H, W) in [0, 1]."""
+    labels: Tensor
+    """int64 (B,)."""
+    names: list[str]
+
+
+class VolumeDataset(Dataset[Batch]):
+    """Whole batches of a :class:`VolumeSet`.
+
+    What happens to volume i in epoch e is drawn from (seed, e, i): it depends neither on the
+    workers nor on the order.
+    """
+
+    def __init__(
+        self, volumes: VolumeSet, augmentation: AugmentationConfig | None = None, seed: int = 0
+    ) -> None:
+        self.volumes, self.seed = volumes, seed
+        self.augmentation = augmentation or AugmentationConfig()
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def __getitem__(self, key: BatchKey) -> Batch:
+        """Return the batch of the volumes ``key.indices``.
+
+        Raises:
+            UserError: a volume has NaN or infinite voxels; the sentence names it.
+
+        """
+        indices, data = key.indices, self.volumes
+        names = [data.names[i] for i in indices]
+        images = data.images[indices]  # fancy indexing: a copy, free to be changed in place
+        if images.dtype == np.uint8:
+            scaled = np.divide(images, 255, dtype=np.float32)
+        else:
+            scaled = images.astype(np.float32)
+            for name, volume in zip(names, scaled, strict=True):
+                require_finite(volume, name)
+        if self.augmentation != AugmentationConfig():
+            for position, index in enumerate(indices):
+                scaled[position] = self._augmented(scaled[position], index, key.epoch)
+        return Batch(
+            volumes=torch.from_numpy(scaled)[:, None],
+            labels=torch.from_numpy(data.labels[indices]),
+            names=names,
+        )
+
+    def _augmented(self, volume: np.ndarray, index: int, epoch: int) -> np.ndarray:
+        random = np.random.default_rng([self.seed, epoch, index])
+        # Always the same draws, so that switching one change off leaves the others as they were.
+        mirrored = random.random(3) < 0.5
+        scale, shift = random.uniform(-1.0, 1.0, 2)
+        change = self.augmentation
+        if change.flip:
+            allowed = self.volumes.flip_axes[int(self.volumes.labels[index])]
+            volume = np.flip(volume, tuple(axis for axis in allowed if mirrored[axis]))
+        if change.intensity_scale or change.intensity_shift:
+            factor = np.float32(1 + change.intensity_scale * scale)
+            volume = (volume * factor + np.float32(change.intensity_shift * shift)).clip(0, 1)
+        return volume
+
+
+def require_finite(volume: np.ndarray, name: str) -> None:
+    """Refuse a volume with NaN or infinite voxels.
+
+    Raises:
+        UserError: with the case's name and the number of such voxels.
+
+    """
+    bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
+    if bad:
+        raise UserError(
+            f"{name} has {bad} of {volume.size} voxels that are NaN or infinite; repair the volume "
+            "or leave it out."
+        )
+
+
+def loader(
+    volumes: VolumeSet, config: MedMNISTDataConfig | BraTSDataConfig, *, train: bool, seed: int
+) -> DataLoader[Batch]:
+    """Return batches of ``volumes``.
+
+    Training shuffles and augments by (seed, epoch) and drops the last short batch; otherwise the
+    volumes come in order, all of them, unchanged. See :func:`prod9.data.batches.set_epoch`.
+    """
+    source = VolumeDataset(volumes, config.augmentation if train else None, seed)
+    return make_loader(
+        source, config.batch_size, train=train, seed=seed, num_workers=config.num_workers
+    )

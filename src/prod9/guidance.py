@@ -1,0 +1,49 @@
+"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598) as a ``logits_fn``.
+
+Convention: l = l_u + s (l_c - l_u). s = 1 is no guidance, s = 0 the unconditional model.
+"""
+
+import math
+from typing import Literal
+
+import torch
+
+from prod9.models.condition import Condition
+from prod9.models.transformer import MaskedTransformer
+from prod9.sampling import LogitsFn
+from prod9.shapes import Logits, Tokens
+
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
+
+
+def guidance_at(scale: float, schedule: GuidanceSchedule, progress: float) -> float:
+    """Return s at ``progress`` in [0, 1): ``scale`` throughout, or rising to it from 1."""
+    match schedule:
+        case "constant":
+            return scale
+        case "linear":
+            return 1 + (scale - 1) * progress
+        case "cosine":
+            return 1 + (scale - 1) * (1 - math.cos(math.pi * progress)) / 2
+
+
+def guided(
+    model: MaskedTransformer,
+    condition: Condition,
+    scale: float,
+    schedule: GuidanceSchedule = "constant",
+) -> LogitsFn:
+    """Return the guided model as the sampler wants it.
+
+    Where s = 1 the unconditional pass is skipped; elsewhere both run in one batch.
+    """
+    both = condition.joined(condition.null())
+
+    def logits_fn(tokens: Tokens, progress: float) -> Logits:
+        s = guidance_at(scale, schedule, progress)
+        if s == 1:
+            return model(tokens, condition)
+        conditional, unconditional = model(torch.cat([tokens, tokens]), both).float().chunk(2)
+        return unconditional + s * (conditional - unconditional)
+
+    return logits_fn

@@ -1,0 +1,127 @@
+"""MedicalNet's 3D ResNet-10 backbone (Chen et al. 2019, arXiv 1904.00625) and its weights on disk.
+
+Our own network, so that no code is fetched and run to get one (``torch.hub`` would). Submodules are
+named after the keys of the published file, ``resnet_10_23dataset.pth``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prod9.errors import UserError
+
+
+class BasicBlock(nn.Module):
+    """Two 3^3 convolutions with batch norm and a skip connection (He et al. 2015).
+
+    (B, C_in, D, H, W) -> (B, C_out, D/stride, H/stride, W/stride), sides rounded up. Where the
+    shape changes, the skip is a convolution with batch norm (shortcut "B").
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(
+            in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False
+        )
+        self.bn1 = nn.BatchNorm3d(out_channels)
+        self.conv2 = nn.Conv3d(
+            out_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False
+        )
+        self.bn2 = nn.BatchNorm3d(out_channels)
+        self.downsample = (
+            nn.Identity()
+            if stride == 1 and in_channels == out_channels
+            else nn.Sequential(
+                nn.Conv3d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm3d(out_channels),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as in the class's docstring."""
+        h = self.bn1(self.conv1(x)).relu()
+        return (self.bn2(self.conv2(h)) + self.downsample(x)).relu()
+
+
+class MedicalNetResNet10(nn.Module):
+    """Features of the last stage: (B, 1, D, H, W) -> (B, 512, D/8, H/8, W/8), sides rounded up.
+
+    Stages 3 and 4 dilate instead of striding. 14,355,520 parameters.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(1, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm3d(64)
+        self.maxpool = nn.MaxPool3d(3, stride=2, padding=1)
+        # A sequence of one block each: the published keys read `layer1.0.conv1.weight`.
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, stride=1, dilation=1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, stride=2, dilation=1))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, stride=1, dilation=2))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, stride=1, dilation=4))
+
+    def forward(self, x: Float[Tensor, "b 1 d h w"]) -> Float[Tensor, "b 512 fd fh fw"]:
+        """Expects intensities of mean 0 and standard deviation 1."""
+        x = self.maxpool(self.bn1(self.conv1(x)).relu())
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+def _read(path: Path) -> object:
+    """Unpickle tensors and plain containers alone; never runs code that a file brings along."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; give the MedicalNet weights' own path.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from error
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        if "GLOBAL" in str(error):
+            raise UserError(
+                f"{path} holds Python objects besides tensors, which could run code and are not "
+                "loaded; save the plain state dict instead, or fetch the published file."
+            ) from error
+        raise UserError(
+            f"{path} is damaged, cut short or no PyTorch file; delete it and fetch it again."
+        ) from error
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read the backbone's weights: a state dict for :class:`MedicalNetResNet10`, fp32, on the CPU.
+
+    Accepts ``{"state_dict": {...}}`` and the bare dict, keys with and without ``module.``; the
+    segmentation head (``conv_seg.*``) is left out. Every key and shape is checked.
+
+    Raises:
+        UserError: no such file, damaged, Python objects inside, or the first key that is missing,
+            unknown or of the wrong shape.
+
+    """
+    content = _read(path)
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds no state dict; give MedicalNet's resnet_10_23dataset.pth.")
+    found = {str(key).removeprefix("module."): value for key, value in content.items()}
+    found = {key: value for key, value in found.items() if not key.startswith("conv_seg.")}
+
+    with torch.device("meta"):
+        expected = MedicalNetResNet10().state_dict()
+    weights: dict[str, Tensor] = {}
+    for key in [*expected, *found]:
+        value = found.get(key)
+        if not isinstance(value, Tensor):
+            problem = f"has no tensor `{key}`"
+        elif key not in expected:
+            problem = f"has an unknown key `{key}`"
+        elif value.shape != expected[key].shape:
+            problem = f"has `{key}` of shape {[*value.shape]}, not {[*expected[key].shape]}"
+        else:
+            weights[key] = value.to(expected[key].dtype)
+            continue
+        raise UserError(
+            f"{path} {problem}: it is not MedicalNet's ResNet-10; give resnet_10_23dataset.pth."
+        )
+    return weights

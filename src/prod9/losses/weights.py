@@ -1,0 +1,66 @@
+"""Where MedicalNet's weights are published, where they are kept, and what to do without them."""
+
+import os
+from pathlib import Path
+
+from prod9.errors import UserError
+
+MEDICALNET_FILE = "resnet_10_23dataset.pth"
+MEDICALNET_URL = (
+    f"https://huggingface.co/TencentMedicalNet/MedicalNet-Resnet10/resolve/main/{MEDICALNET_FILE}"
+)
+MEDICALNET_BYTES = 57_456_599
+# Two public records agree: the Git LFS pointer of MONAI's copy (huggingface.co/MONAI/checkpoints,
+# commit d75b7244) and the blob name that TencentMedicalNet/MedicalNet-Resnet10 itself is cached
+# under (checked by MediSwarm's build script). We could not download the file to see for ourselves.
+MEDICALNET_SHA256 = "afa8055f3e47f4a18239495d92a7abc587902c69c31c743de2b2784653b72605"
+
+
+def cache_dir() -> Path:
+    """``$PROD9_CACHE``, else ``$XDG_CACHE_HOME/prod9``, else ``~/.cache/prod9``; may not exist."""
+    if own := os.environ.get("PROD9_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "prod9"
+
+
+def medicalnet_cache_path(cache: Path) -> Path:
+    """Where the weights belong inside the cache folder."""
+    return cache / "medicalnet" / MEDICALNET_FILE
+
+
+def find_medicalnet(weights_path: Path | None, cache: Path) -> Path | None:
+    """Path of the weights: the one that was asked for, else the cached one, else None.
+
+    Raises:
+        UserError: ``weights_path`` is given but is no file. (What was asked for by name is never
+            replaced by something else.)
+
+    """
+    if weights_path is not None:
+        path = weights_path.expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"loss.perceptual.weights_path: there is no file {path}; give the path of "
+                f"{MEDICALNET_FILE}, or leave the key out to use the cache."
+            )
+        return path
+    cached = medicalnet_cache_path(cache)
+    return cached if cached.is_file() else None
+
+
+def missing_weights_message(path: Path, reason: str = "") -> str:
+    """One sentence for weights that are not at ``path`` and cannot be fetched: the three ways out.
+
+    Args:
+        path: where they were looked for, see :func:`medicalnet_cache_path`.
+        reason: why they could not be fetched, if that was tried.
+
+    """
+    why = f" and could not be fetched ({reason})" if reason else ""
+    return (
+        f"the perceptual loss needs MedicalNet's weights, which are not at {path}{why}: run "
+        "`prod9 weights fetch medicalnet` on a machine with internet access and copy the file to "
+        "that path, or name a copy with loss.perceptual.weights_path=FILE, or train without them "
+        "with loss.loss_type=ffl."
+    )

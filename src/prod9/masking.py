@@ -1,0 +1,63 @@
+"""Mask schedules and random masking (MaskGIT, Chang et al. 2022, arXiv 2202.04200, section 3.3)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from prod9.shapes import Tokens
+
+Schedule = Literal["cosine", "arccos", "linear", "log"]
+
+
+def gamma(schedule: Schedule, r: Tensor, count: int) -> Tensor:
+    """Share of tokens that is masked at progress ``r`` in [0, 1]; falls from 1 to 0.
+
+    Args:
+        schedule: cosine: cos(pi r / 2); arccos: 2 acos(r) / pi; linear: 1 - r;
+            log: -log2(r) / log2(count), clipped to [0, 1].
+        r: progress, any shape.
+        count: number of tokens; only ``log`` depends on it.
+
+    """
+    match schedule:
+        case "cosine":
+            return torch.cos(math.pi / 2 * r)
+        case "arccos":
+            return 2 / math.pi * torch.acos(r)
+        case "linear":
+            return 1 - r
+        case "log":
+            smallest = torch.finfo(r.dtype).tiny
+            return (-torch.log2(r.clamp_min(smallest)) / math.log2(max(count, 2))).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class MaskedTokens:
+    """``tokens`` with the masked cells set to the mask id; ``mask`` is true on those cells."""
+
+    tokens: Tokens
+    mask: Bool[Tensor, "b *grid"]
+
+
+def mask_tokens(
+    tokens: Tokens, share: Tensor, mask_id: int, generator: torch.Generator | None = None
+) -> MaskedTokens:
+    """Mask exactly max(1, round(share * N)) tokens of each sample, chosen uniformly.
+
+    Args:
+        tokens: shape (B, *grid), N cells each.
+        share: gamma(r) per sample in [0, 1], shape (B,).
+        mask_id: the id that replaces a masked token (the codebook size).
+        generator: source of the choice, on the tokens' device.
+
+    """
+    flat = tokens.flatten(1)
+    scores = torch.rand(flat.shape, generator=generator, device=tokens.device)
+    ranks = scores.argsort(1).argsort(1)
+    count = (share * flat.shape[1]).round().clamp_min(1)
+    mask = (ranks < count[:, None]).view(tokens.shape)
+    return MaskedTokens(tokens.masked_fill(mask, mask_id), mask)

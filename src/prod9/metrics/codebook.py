@@ -1,0 +1,91 @@
+"""How a codebook is used: share of codes, perplexity, levels of each channel.
+
+FSQ has no collapse of the kind vector quantisation has (Mentzer et al. 2023, arXiv 2309.15505), but
+an autoencoder can still leave most codes untouched, or a channel on one level.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from prod9.shapes import Tokens
+
+
+@dataclass(frozen=True)
+class CodebookStats:
+    """What a count of tokens says.
+
+    Attributes:
+        usage: share of the codes that occurred, in (0, 1].
+        perplexity: exp(entropy): how many equally frequent codes would be as diverse, in
+            [1, codebook size].
+        level_shares: for each latent channel, the share of tokens on each of its levels.
+
+    """
+
+    usage: float
+    perplexity: float
+    level_shares: tuple[tuple[float, ...], ...]
+
+
+def codebook_stats(counts: Int64[Tensor, " v"], levels: Sequence[int]) -> CodebookStats:
+    """Statistics of how often each token occurred, for FSQ levels with prod(levels) = v.
+
+    Raises:
+        ValueError: counts of another codebook, or nothing counted.
+
+    """
+    if len(counts) != math.prod(levels):
+        raise ValueError(f"{len(counts)} counts for levels {list(levels)} = {math.prod(levels)}")
+    total = int(counts.sum())
+    if total == 0:
+        raise ValueError("no tokens were counted")
+    shares = counts.double().cpu() / total
+    entropy = -float(torch.xlogy(shares, shares).sum())
+    # Channel 0 is the fastest digit of a token, hence the last axis here.
+    grid = shares.view(*reversed(levels)).permute(*reversed(range(len(levels))))
+    level_shares = [
+        grid.movedim(channel, 0).reshape(level, -1).sum(1) for channel, level in enumerate(levels)
+    ]
+    return CodebookStats(
+        usage=int((counts > 0).sum()) / len(counts),
+        perplexity=math.exp(entropy),
+        level_shares=tuple(tuple(share.tolist()) for share in level_shares),
+    )
+
+
+class CodebookUsage:
+    """Running count of tokens; :meth:`update` never waits for the device.
+
+    Attributes:
+        counts: int64, (prod(levels),), on the device of the tokens seen first. Sum it over
+            processes before :meth:`compute`.
+
+    """
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        self.levels = tuple(levels)
+        self.counts: Tensor = torch.zeros(math.prod(levels), dtype=torch.int64)
+
+    def update(self, tokens: Tokens) -> None:
+        """Count tokens in [0, codebook size)."""
+        flat = tokens.detach().flatten()
+        self.counts = self.counts.to(flat.device)
+        self.counts.index_add_(0, flat, torch.ones_like(flat))
+
+    def compute(self) -> CodebookStats:
+        """Statistics of all tokens since the last reset.
+
+        Raises:
+            ValueError: nothing was counted.
+
+        """
+        return codebook_stats(self.counts, self.levels)
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.counts = torch.zeros_like(self.counts)

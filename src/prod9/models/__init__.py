@@ -1,0 +1,1 @@
+"""Networks: autoencoder, discriminator, masked transformer."""

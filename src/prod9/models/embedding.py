@@ -1,0 +1,44 @@
+"""From a token to a vector."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prod9.fsq import FSQ
+from prod9.shapes import Tokens
+
+
+class TokenEmbedding(nn.Module):
+    """A vector per code, plus one per level of each FSQ channel; a learned one for the mask.
+
+    Codes are points on a lattice, not names: neighbours mean nearly the same. The levels' vectors
+    (sum(L_i) of them, each seen in every batch) tell the transformer so from the first step; the
+    codes' own vectors start at zero and add what is particular to a code.
+
+    The mask is the row at index V = codebook size, in training as in sampling.
+    """
+
+    _rows: Tensor
+
+    def __init__(self, dim: int, levels: Sequence[int]) -> None:
+        super().__init__()
+        fsq = FSQ(levels)
+        self.codes = nn.Embedding(fsq.codebook_size + 1, dim)
+        self.levels = nn.Embedding(sum(levels), dim)
+        nn.init.zeros_(self.codes.weight)
+        nn.init.normal_(self.codes.weight[-1], std=0.5)
+        nn.init.normal_(self.levels.weight, std=0.5)
+        digits = fsq.indices_to_digits(torch.arange(fsq.codebook_size)[None])[0]  # (l, V)
+        starts = torch.tensor([sum(levels[:i]) for i in range(len(levels))])
+        self.register_buffer("_rows", (digits + starts[:, None]).T.contiguous(), persistent=False)
+
+    def table(self) -> Float[Tensor, "v_plus_1 dim"]:
+        """Vectors of all codes and, last, of the mask."""
+        by_level = self.levels.weight[self._rows].sum(1)  # (V, dim)
+        mask = torch.zeros_like(by_level[:1])
+        return self.codes.weight + torch.cat([by_level, mask])
+
+    def forward(self, tokens: Tokens) -> Float[Tensor, "b *grid dim"]:
+        return nn.functional.embedding(tokens, self.table())

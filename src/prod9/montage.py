@@ -1,0 +1,83 @@
+"""Pictures of volumes: three-plane montages, as PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+import torch
+from torch import Tensor
+
+from prod9.files import atomic_write
+
+
+def three_planes(volume: Tensor) -> np.ndarray:
+    """Return the axial, coronal and sagittal middle slices of (D, H, W) side by side.
+
+    Axes are RAS+: slices are shown as a radiologist's viewer shows them, front or top up, and all
+    padded to the same square.
+    """
+    array = volume.float().cpu().numpy()
+    x, y, z = (side // 2 for side in array.shape)
+    planes = [array[:, :, z].T[::-1], array[:, y, :].T[::-1], array[x, :, :].T[::-1]]
+    side = max(max(plane.shape) for plane in planes)
+    squares = [
+        np.pad(
+            plane,
+            [((side - n) // 2, side - n - (side - n) // 2) for n in plane.shape],
+        )
+        for plane in planes
+    ]
+    return np.concatenate(squares, axis=1)
+
+
+def montage(
+    rows: Sequence[tuple[str, Tensor]],
+    columns: Sequence[str] = (),
+    title: str = "",
+) -> matplotlib.figure.Figure:
+    """Lay out volumes in labelled rows.
+
+    Args:
+        rows: (label, volumes of shape (N, 1, D, H, W) in [0, 1]).
+        columns: a title per column, or none.
+        title: above everything.
+
+    """
+    count = max(len(volumes) for _, volumes in rows)
+    figure = matplotlib.figure.Figure(
+        figsize=(1.2 + 2.4 * count, 0.9 * len(rows) + (0.9 if title else 0.4)), dpi=100
+    )
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for r, (label, volumes) in enumerate(rows):
+        for c in range(count):
+            axis = axes[r][c]
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+            if c < len(volumes):
+                planes = three_planes(volumes[c, 0])
+                axis.imshow(planes, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            if c == 0:
+                axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+            if r == 0 and c < len(columns):
+                axis.set_title(columns[c], fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def save_figure(path: Path, figure: matplotlib.figure.Figure) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def by_class(
+    volumes: Tensor, labels: Tensor, class_names: Sequence[str], count: int
+) -> list[tuple[str, Tensor]]:
+    """Return up to ``count`` volumes of each class that occurs, as rows of a montage."""
+    present: list[int] = torch.unique(labels).tolist()
+    return [(class_names[label], volumes[labels == label][:count]) for label in present]

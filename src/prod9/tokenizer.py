@@ -1,0 +1,168 @@
+"""The frozen Stage 1 export: what Stage 2 and everybody else sees of the autoencoder."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from prod9 import __version__
+from prod9.config.base import Section
+from prod9.config.model import AutoencoderConfig
+from prod9.errors import UserError
+from prod9.files import atomic_write
+from prod9.models.autoencoder import Autoencoder
+from prod9.shapes import Tokens, Volume
+
+
+class TokenizerSpec(Section):
+    """Everything that a tokenizer's user must know, as plain data.
+
+    Volumes are float32 in [0, 1] (uint8 data divided by 255), axes RAS+, ``spacing_mm`` apart.
+    """
+
+    format_version: Literal[1] = 1
+    prod9_version: str = __version__
+    autoencoder: AutoencoderConfig
+    dataset_name: str
+    volume_shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    class_names: tuple[str, ...]
+    config_yaml: str
+    """The resolved Stage 1 configuration."""
+
+
+def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
+    """Make the untrained network of a configuration."""
+    return Autoencoder(
+        in_channels=config.in_channels,
+        levels=config.levels,
+        num_channels=config.num_channels,
+        attention_levels=config.attention_levels,
+        num_res_blocks=config.num_res_blocks,
+        norm_num_groups=config.norm_num_groups,
+        stem_stride=config.stem_stride,
+    )
+
+
+def _digest(spec: TokenizerSpec, weights: dict[str, Tensor]) -> str:
+    """SHA-256 over the spec and every weight's name, type, shape and bytes."""
+    sha = hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode())
+    for name in sorted(weights):
+        weight = weights[name].detach().cpu().numpy()
+        sha.update(f"{name} {weight.dtype} {weight.shape}".encode())
+        sha.update(weight.tobytes())  # C order, whatever the memory format
+    return sha.hexdigest()
+
+
+class Tokenizer(nn.Module):
+    """Volumes to tokens and back, with frozen weights.
+
+    Args:
+        spec: what the weights are for.
+        autoencoder: the trained network of ``spec.autoencoder``.
+
+    Raises:
+        ValueError: some token does not survive tokens -> codes -> tokens.
+
+    """
+
+    def __init__(self, spec: TokenizerSpec, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.spec = spec
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.fsq = autoencoder.fsq
+        self.digest = _digest(spec, autoencoder.state_dict())
+        everything = torch.arange(self.codebook_size)[None]
+        if not torch.equal(
+            self.fsq.codes_to_indices(self.fsq.indices_to_codes(everything)), everything
+        ):
+            raise ValueError(f"tokens of levels {self.fsq.levels} do not survive the round trip")
+
+    def train(self, mode: bool = True) -> "Tokenizer":
+        """Stay in evaluation mode, whatever module this is part of."""
+        return super().train(False)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes V; tokens are in [0, V)."""
+        return self.fsq.codebook_size
+
+    def grid(self, sides: Sequence[int] | None = None) -> tuple[int, int, int]:
+        """Sides of a volume (the training volume's when left out) -> sides of its token grid."""
+        d, h, w = self.autoencoder.grid(sides or self.spec.volume_shape)
+        return d, h, w
+
+    @torch.no_grad()
+    def encode(self, x: Volume) -> Tokens:
+        """Volume in [0, 1] -> tokens, shape (B, *grid)."""
+        return self.fsq.codes_to_indices(self.fsq.quantize(self.autoencoder.encode(x)))
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens, sides: Sequence[int] | None = None) -> Volume:
+        """Tokens -> volume in [0, 1] of ``sides`` voxels (grid times stride when left out)."""
+        codes = self.fsq.indices_to_codes(tokens)
+        return self.autoencoder.decode(codes, sides).float().clamp(0, 1)
+
+    def save(self, path: Path) -> None:
+        """Write spec, weights and digest as one file of plain data, whole or not at all."""
+        weights = {k: v.detach().cpu() for k, v in self.autoencoder.state_dict().items()}
+        content = {
+            "kind": "prod9-tokenizer",
+            "spec": self.spec.model_dump(mode="json"),
+            "weights": weights,
+            "digest": self.digest,
+        }
+        with atomic_write(path) as temporary:
+            torch.save(content, temporary)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> "Tokenizer":
+        """Read an export and check it.
+
+        Raises:
+            UserError: missing, torn or foreign file; another format; weights that do not match.
+
+        """
+        content = load_plain(path, kind="prod9-tokenizer", made_by="prod9-train-autoencoder train")
+        try:
+            spec = TokenizerSpec.model_validate_json(json.dumps(content["spec"]))
+            autoencoder = build_autoencoder(spec.autoencoder)
+            autoencoder.load_state_dict(content["weights"])
+        except (KeyError, TypeError, ValidationError, RuntimeError) as error:
+            raise UserError(
+                f"{path} is not a tokenizer that prod9 {__version__} can read "
+                f"({type(error).__name__}); export it again with this version."
+            ) from error
+        tokenizer = cls(spec, autoencoder)
+        if tokenizer.digest != content.get("digest"):
+            raise UserError(
+                f"{path} is damaged: its weights do not match its digest; "
+                "export it again or copy it again from where it came."
+            )
+        return tokenizer.to(device)
+
+
+def load_plain(path: Path, *, kind: str, made_by: str) -> dict[str, Any]:
+    """Read a ``.pt`` file of plain data (never unpickling code) whose ``kind`` is as named.
+
+    Raises:
+        UserError: missing, torn, or of another kind.
+
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; make it with `{made_by}`, or correct the path.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read: it is torn, or holds more than plain data "
+            f"({type(error).__name__}); make it again with `{made_by}`."
+        ) from error
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise UserError(f"{path} is not a file of kind {kind}; make one with `{made_by}`.")
+    return content

@@ -1,0 +1,50 @@
+"""Exponential moving average of a network's weights."""
+
+import copy
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+class EMA(nn.Module, Generic[NetworkT]):
+    """A frozen copy of ``network`` whose weights follow it.
+
+    After update n the copy is decay * copy + (1 - decay) * network with
+    decay = min(``decay``, (1 + n) / (10 + n)): short runs are not held back by their first weights.
+    ``decay`` 0 makes the copy equal to the network.
+    """
+
+    updates: Tensor
+
+    def __init__(self, network: NetworkT, decay: float) -> None:
+        super().__init__()
+        self.network: NetworkT = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.register_buffer("updates", torch.tensor(0))
+        self._count = 0
+
+    def train(self, mode: bool = True) -> "EMA[NetworkT]":
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def update(self, network: NetworkT) -> None:
+        """Follow ``network`` by one step."""
+        self._count += 1
+        self.updates.fill_(self._count)
+        decay = min(self.decay, (1 + self._count) / (10 + self._count))
+        for average, weight in zip(_floats(self.network), _floats(network), strict=True):
+            average.lerp_(weight, 1 - decay)
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        self._count = int(self.updates)
+
+
+def _floats(network: nn.Module) -> list[Tensor]:
+    state: Iterable[Tensor] = network.state_dict().values()
+    return [tensor for tensor in state if tensor.is_floating_point()]

@@ -1,0 +1,205 @@
+"""Stage 1: train the autoencoder, against a discriminator once that has joined."""
+
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from prod9.config import Stage1Config
+from prod9.data.volumes import Batch
+from prod9.losses.adaptive import adaptive_weight
+from prod9.losses.adversarial import discriminator_loss, generator_loss
+from prod9.metrics.codebook import CodebookUsage
+from prod9.metrics.psnr import psnr
+from prod9.metrics.ssim import ssim
+from prod9.models.autoencoder import Autoencoder, Reconstruction
+from prod9.training.ema import EMA
+from prod9.training.schedule import scheduler
+from prod9.training.watch import require_finite
+
+
+class Stage1Module(pl.LightningModule):
+    """Generator: L1 + w_p * feature term + w_a * adaptive * adversarial (Esser et al. 2021).
+
+    Args:
+        config: the whole Stage 1 configuration.
+        autoencoder: the network that is trained.
+        feature_loss: perceptual or focal frequency loss, called with (prediction, target).
+        discriminator: returns one logit map per scale; None trains without.
+
+    """
+
+    def __init__(
+        self,
+        config: Stage1Config,
+        autoencoder: Autoencoder,
+        feature_loss: nn.Module,
+        discriminator: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        # Two optimizers, and gradients that must not meet: Lightning's loop cannot do this.
+        self.automatic_optimization = False
+        self.config = config
+        self.autoencoder = autoencoder
+        self.feature_loss = feature_loss
+        self.discriminator = discriminator
+        self.ema = EMA(autoencoder, config.training.stability.ema_decay)
+        self.usage = CodebookUsage(autoencoder.fsq.levels)
+        # Lightning's global_step advances once per optimizer, so batches are counted here.
+        self.batches_seen = 0
+
+    # --- the training step ------------------------------------------------------------------
+
+    def reconstruction_terms(self, output: Reconstruction, target: Tensor) -> dict[str, Tensor]:
+        """Weighted terms that compare the reconstruction with its target, in fp32."""
+        loss = self.config.loss
+        predicted = output.volume.float()
+        name = "perceptual" if loss.loss_type == "lpips" else "focal_frequency"
+        weight = loss.perceptual.weight if name == "perceptual" else loss.focal_frequency.weight
+        terms = {"l1": loss.reconstruction.weight * F.l1_loss(predicted, target)}
+        if weight > 0:
+            terms[name] = weight * self.feature_loss(predicted, target)
+        return terms
+
+    def adversarial_active(self) -> bool:
+        """Whether the discriminator has joined."""
+        joined = self.batches_seen >= self.config.loss.discriminator_iter_start
+        return self.discriminator is not None and joined
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One generator step and, once it has joined, one discriminator step."""
+        optimizers = cast(
+            list[Any],
+            self.optimizers(use_pl_optimizer=True)
+            if self.discriminator
+            else [self.optimizers(use_pl_optimizer=True)],
+        )
+        schedulers = cast(
+            list[Any], self.lr_schedulers() if self.discriminator else [self.lr_schedulers()]
+        )
+        real = batch.volumes
+        output: Reconstruction = self.autoencoder(real)
+        terms = self.reconstruction_terms(output, real)
+        active = self.adversarial_active()
+        if active:
+            terms["adversarial"] = self._adversarial_term(output, sum_of(terms))
+        total = sum_of(terms)
+        require_finite(terms, self.batches_seen, batch.names)
+        self._step(optimizers[0], schedulers[0], total)
+        self.ema.update(self.autoencoder)
+
+        if active:
+            discriminator_term = self._discriminator_term(real, output.volume.detach())
+            require_finite({"discriminator": discriminator_term}, self.batches_seen, batch.names)
+            self._step(optimizers[1], schedulers[1], discriminator_term)
+            self.log("train/discriminator", discriminator_term)
+        self.batches_seen += 1
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+
+    def _adversarial_term(self, output: Reconstruction, reconstruction_loss: Tensor) -> Tensor:
+        """Weighted adversarial term; leaves no gradient in the discriminator."""
+        assert self.discriminator is not None
+        config = self.config.loss
+        self.discriminator.requires_grad_(False)
+        fooling = generator_loss(self.discriminator(output.volume), config.adversarial.criterion)
+        self.discriminator.requires_grad_(True)
+        if config.adaptive.enabled:
+            fooling = fooling * adaptive_weight(
+                reconstruction_loss,
+                fooling,
+                self.autoencoder.last_layer,
+                max_weight=config.adaptive.max_weight,
+            )
+        return config.adversarial.weight * fooling
+
+    def _discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Discriminator loss; real and fake go through in one pass."""
+        assert self.discriminator is not None
+        maps: list[Tensor] = self.discriminator(torch.cat([real, fake.to(real.dtype)]))
+        pairs = [scale.chunk(2) for scale in maps]
+        return discriminator_loss(
+            [real for real, _ in pairs],
+            [fake for _, fake in pairs],
+            self.config.loss.adversarial.criterion,
+        )
+
+    def _step(self, optimizer: Any, schedule: Any, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        schedule.step()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip by hand: Lightning calls this after unscaling, and refuses to clip itself here."""
+        limit = self.config.training.stability.gradient_clip
+        if limit > 0:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, limit)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW for each network, each with its schedule."""
+        config = self.config.training
+        steps = int(self.trainer.estimated_stepping_batches)
+        rate = config.optimizer.learning_rate
+        networks: list[tuple[nn.Module, float, int]] = [(self.autoencoder, rate, steps)]
+        if self.discriminator is not None:
+            remaining = max(1, steps - self.config.loss.discriminator_iter_start)
+            rate = config.optimizer.discriminator_learning_rate or rate
+            networks.append((self.discriminator, rate, remaining))
+        optimizers = [
+            AdamW(
+                network.parameters(),
+                lr=peak,
+                betas=config.optimizer.betas,
+                weight_decay=config.optimizer.weight_decay,
+            )
+            for network, peak, _ in networks
+        ]
+        schedulers = [
+            scheduler(optimizer, total, config.scheduler)
+            for optimizer, (_, _, total) in zip(optimizers, networks, strict=True)
+        ]
+        return optimizers, schedulers
+
+    # --- validation, with the averaged weights ----------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Count codes afresh each epoch."""
+        self.usage.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """PSNR, SSIM and L1 of the averaged weights on one batch."""
+        output: Reconstruction = self.ema.network(batch.volumes)
+        volume = output.volume.float().clamp(0, 1)
+        self.usage.update(self.autoencoder.fsq.codes_to_indices(output.codes))
+        values = {
+            "val/l1": F.l1_loss(volume, batch.volumes),
+            "val/psnr": psnr(volume, batch.volumes).mean(),
+            "val/ssim": ssim(volume, batch.volumes).mean(),
+        }
+        self.log_dict(values, batch_size=len(volume), prog_bar=True, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Codebook figures of the epoch."""
+        stats = self.usage.compute()
+        self.log("val/codebook_usage", stats.usage)
+        self.log("val/codebook_perplexity", stats.perplexity)
+
+    # --- what a checkpoint must carry besides the weights -----------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the batch count."""
+        checkpoint["batches_seen"] = self.batches_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the batch count."""
+        self.batches_seen = int(checkpoint["batches_seen"])
+
+
+def sum_of(terms: dict[str, Tensor]) -> Tensor:
+    """Add up scalar terms."""
+    return torch.stack(list(terms.values())).sum()

@@ -1,0 +1,115 @@
+"""Stage 2: train the masked transformer on a token store."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from prod9.config import Stage2Config
+from prod9.data.token_store import TokenBatch
+from prod9.masking import gamma, mask_tokens
+from prod9.models.condition import Condition
+from prod9.models.transformer import MaskedTransformer
+from prod9.training.ema import EMA
+from prod9.training.schedule import scheduler
+from prod9.training.watch import require_finite
+
+BUCKETS = 5
+"""Masked accuracy is logged for mask ratios in [0, .2), [.2, .4), ... [.8, 1]."""
+
+
+class Stage2Module(pl.LightningModule):
+    """Cross-entropy over masked tokens (Chang et al. 2022, arXiv 2202.04200, section 3.1)."""
+
+    def __init__(self, config: Stage2Config, transformer: MaskedTransformer) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = transformer
+        self.ema = EMA(transformer, config.training.stability.ema_decay)
+        self._bucket_hits = torch.zeros(BUCKETS, 2)
+
+    def _masked_loss(
+        self,
+        network: MaskedTransformer,
+        batch: TokenBatch,
+        ratio: Tensor,
+        condition: Condition,
+        generator: torch.Generator | None,
+        smoothing: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask, predict; return loss, hits per masked token, and each token's mask ratio."""
+        cells = batch.tokens[0].numel()
+        share = gamma(self.config.loss.mask_schedule, ratio, cells)
+        masked = mask_tokens(batch.tokens, share, network.mask_id, generator)
+        loss, hits = network.loss(masked.tokens, masked.mask, batch.tokens, condition, smoothing)
+        shares = share.view(-1, 1, 1, 1).expand_as(masked.mask)[masked.mask]
+        return loss, hits, shares
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        """One step; the condition is dropped at random, so that guidance has both models."""
+        drop = (
+            torch.rand(len(batch.labels), device=self.device) < self.config.loss.condition_dropout
+        )
+        condition = Condition(batch.labels, self.transformer.null_label).dropped(drop)
+        ratio = torch.rand(len(batch.labels), device=self.device)
+        loss, hits, _ = self._masked_loss(
+            self.transformer, batch, ratio, condition, None, self.config.loss.label_smoothing
+        )
+        require_finite({"cross_entropy": loss}, self.global_step, batch.names)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/masked_accuracy", hits.float().mean(), prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: TokenBatch, batch_idx: int) -> None:
+        """Let the averaged weights follow."""
+        self.ema.update(self.transformer)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradient norm (after unscaling)."""
+        limit = self.config.training.stability.gradient_clip
+        if limit > 0:
+            nn.utils.clip_grad_norm_(self.transformer.parameters(), limit)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with MaskGIT's constants, and the schedule, per step."""
+        config = self.config.training
+        optimizer = AdamW(
+            self.transformer.parameters(),
+            lr=config.optimizer.learning_rate,
+            betas=config.optimizer.betas,
+            weight_decay=config.optimizer.weight_decay,
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = scheduler(optimizer, total, config.scheduler)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    # --- validation, with the averaged weights ----------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Count hits afresh each epoch."""
+        self._bucket_hits = torch.zeros(BUCKETS, 2, device=self.device)
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        """Loss and accuracy of the averaged weights; the same masks in every epoch."""
+        generator = torch.Generator(self.device).manual_seed(batch_idx)
+        # Evenly spread ratios: every bucket gets its share, whatever the schedule of training.
+        count = len(batch.labels)
+        ratio = (torch.arange(count, device=self.device) + 0.5) / count
+        condition = Condition(batch.labels, self.transformer.null_label)
+        loss, hits, shares = self._masked_loss(
+            self.ema.network, batch, ratio, condition, generator, smoothing=0.0
+        )
+        bucket = (shares * BUCKETS).long().clamp_max(BUCKETS - 1)
+        self._bucket_hits[:, 0].index_add_(0, bucket, hits.float())
+        self._bucket_hits[:, 1].index_add_(0, bucket, torch.ones_like(shares))
+        values = {"val/loss": loss, "val/masked_accuracy": hits.float().mean()}
+        self.log_dict(values, batch_size=count, prog_bar=True, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Accuracy per bucket of mask ratio."""
+        for bucket, (hits, total) in enumerate(self._bucket_hits.tolist()):
+            if total:
+                low, high = bucket / BUCKETS, (bucket + 1) / BUCKETS
+                self.log(f"val/masked_accuracy_{low:.1f}-{high:.1f}", hits / total)

@@ -1,0 +1,240 @@
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prod9.data.batches import set_epoch
+from prod9.data.token_store import (
+    TokenStore,
+    TokenStoreKey,
+    fingerprint,
+    open_or_build,
+    open_store,
+    token_loader,
+)
+from prod9.data.volumes import VolumeSet
+from prod9.errors import UserError
+
+KEY = TokenStoreKey(tokenizer_digest="aaa", data_digest="bbb", split="train")
+GRID = (2, 3, 4)
+TOKENS = torch.arange(7 * 24).reshape(7, *GRID) * 3
+LABELS = torch.tensor([0, 1, 0, 1, 1, 0, 1])
+NAMES = [f"toy/{i}" for i in range(7)]
+
+
+class Encoder:
+    """Gives the tokens in batches of 3, and counts how often it was asked."""
+
+    def __init__(self, tokens: Tensor = TOKENS, labels: Tensor = LABELS) -> None:
+        self.tokens, self.labels, self.runs = tokens, labels, 0
+
+    def __call__(self) -> Iterable[tuple[Tensor, Tensor]]:
+        self.runs += 1
+        return zip(self.tokens.split(3), self.labels.split(3), strict=True)
+
+
+def build(root: Path, encoder: Encoder, key: TokenStoreKey = KEY, **change: Any) -> TokenStore:
+    settings: dict[str, Any] = {
+        "names": NAMES,
+        "class_names": ("a", "b"),
+        "grid": GRID,
+        "codebook_size": 512,
+        "batches": encoder,
+    }
+    return open_or_build(root, key, **(settings | change))
+
+
+def test_a_store_gives_back_what_was_put_in(tmp_path: Path) -> None:
+    done: list[int] = []
+    store = build(tmp_path / "new", Encoder(), progress=done.append)
+    assert np.array_equal(store.tokens, TOKENS)
+    assert isinstance(store.tokens, np.memmap)
+    assert store.tokens.dtype == np.uint16
+    assert store.labels.dtype == np.int64
+    assert store.labels.tolist() == LABELS.tolist()
+    assert (store.names, store.class_names) == (NAMES, ("a", "b"))
+    assert (store.key, store.codebook_size, len(store)) == (KEY, 512, 7)
+    assert done == [3, 6, 7]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [KEY.folder_name]
+
+
+@pytest.mark.parametrize(
+    ("codebook_size", "dtype"),
+    [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.uint32)],
+)
+def test_the_smallest_type_that_holds_every_code(
+    tmp_path: Path, codebook_size: int, dtype: Any
+) -> None:
+    tokens = TOKENS % codebook_size
+    tokens[0, 0, 0, 0] = codebook_size - 1
+    store = build(tmp_path, Encoder(tokens), codebook_size=codebook_size)
+    assert store.tokens.dtype == dtype
+    assert np.array_equal(store.tokens, tokens)
+
+
+def test_a_complete_store_is_not_built_again(tmp_path: Path) -> None:
+    encoder = Encoder()
+    first, second = build(tmp_path, encoder), build(tmp_path, encoder)
+    assert encoder.runs == 1
+    assert np.array_equal(first.tokens, second.tokens)
+
+
+@pytest.mark.parametrize("part", ["tokenizer_digest", "data_digest", "split", "augmentation"])
+def test_another_key_is_another_store(tmp_path: Path, part: str) -> None:
+    build(tmp_path, Encoder())
+    other = Encoder(TOKENS + 1)
+    key = replace(KEY, **{part: "other"})
+    assert key.folder_name != KEY.folder_name
+    assert np.array_equal(build(tmp_path, other, key).tokens, TOKENS + 1)
+    assert other.runs == 1
+
+
+def test_the_folder_name_does_not_change_between_versions() -> None:
+    assert KEY.folder_name == "train-2c47de40c6326fe31c50"
+
+
+def test_a_store_of_other_sizes_is_built_again(tmp_path: Path) -> None:
+    build(tmp_path, Encoder())
+    fewer = Encoder(TOKENS[:5], LABELS[:5])
+    assert len(build(tmp_path, fewer, names=NAMES[:5])) == 5
+    wider = Encoder()
+    assert build(tmp_path, wider, codebook_size=1000).codebook_size == 1000
+    assert (fewer.runs, wider.runs) == (1, 1)
+
+
+def damage_tokens(path: Path) -> None:
+    content = bytearray((path / "tokens.npy").read_bytes())
+    content[-1] ^= 1
+    (path / "tokens.npy").write_bytes(content)
+
+
+def cut_tokens(path: Path) -> None:
+    content = (path / "tokens.npy").read_bytes()
+    (path / "tokens.npy").write_bytes(content[:-10])
+
+
+def drop_meta(path: Path) -> None:
+    (path / "meta.json").unlink()
+
+
+def cut_meta(path: Path) -> None:
+    content = (path / "meta.json").read_text()
+    (path / "meta.json").write_text(content[: len(content) // 2])
+
+
+def drop_labels(path: Path) -> None:
+    (path / "labels.npy").unlink()
+
+
+def forge_key(path: Path) -> None:
+    meta = json.loads((path / "meta.json").read_text())
+    meta["key"]["tokenizer_digest"] = "zzz"
+    (path / "meta.json").write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize(
+    "harm", [damage_tokens, cut_tokens, drop_meta, cut_meta, drop_labels, forge_key]
+)
+def test_a_damaged_or_stale_store_is_built_again(tmp_path: Path, harm: Any) -> None:
+    encoder = Encoder()
+    path = build(tmp_path, encoder).path
+    harm(path)
+    assert np.array_equal(build(tmp_path, encoder).tokens, TOKENS)
+    assert encoder.runs == 2
+    assert np.array_equal(open_store(path, "aaa").tokens, TOKENS)
+
+
+def test_an_interrupted_build_leaves_nothing_and_keeps_what_was(tmp_path: Path) -> None:
+    def broken() -> Iterable[tuple[Tensor, Tensor]]:
+        yield TOKENS[:3], LABELS[:3]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, Encoder(), batches=broken)
+    assert list(tmp_path.iterdir()) == []
+    build(tmp_path, Encoder())
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, Encoder(), batches=broken, codebook_size=600)
+    untouched = Encoder()
+    assert np.array_equal(build(tmp_path, untouched).tokens, TOKENS)
+    assert untouched.runs == 0
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        (Encoder(TOKENS[:6], LABELS[:6]), "6 volumes were encoded, 7 were announced"),
+        (Encoder(TOKENS.repeat(2, 1, 1, 1), LABELS.repeat(2)), "do not fit"),
+        (Encoder(TOKENS[..., :2]), "do not fit"),
+        (Encoder(TOKENS + 20), "exceed the codebook of 512"),
+        (Encoder(TOKENS - 1), "exceed the codebook of 512"),
+    ],
+)
+def test_batches_that_do_not_fit(tmp_path: Path, encoder: Encoder, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build(tmp_path, encoder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_tokenizer_is_named(tmp_path: Path) -> None:
+    path = build(tmp_path, Encoder()).path
+    with pytest.raises(UserError, match="was made by tokenizer aaa, not ccc; delete the folder"):
+        open_store(path, "ccc")
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no complete token store"):
+        open_store(tmp_path / "none")
+
+
+def test_an_unwritable_root(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot write the token store"):
+        build(tmp_path / "file", Encoder())
+
+
+def test_loader_batches(tmp_path: Path) -> None:
+    store = build(tmp_path, Encoder())
+    parts = list(token_loader(store, 4, train=False, seed=0))
+    assert torch.equal(torch.cat([part.tokens for part in parts]), TOKENS)
+    assert parts[0].tokens.dtype == torch.int64
+    assert torch.equal(torch.cat([part.labels for part in parts]), LABELS)
+    assert parts[1].names == NAMES[4:]
+
+
+def test_training_order_is_that_of_seed_and_epoch_with_any_workers(tmp_path: Path) -> None:
+    store = build(tmp_path, Encoder())
+    orders: list[list[str]] = []
+    for num_workers in (0, 1):
+        train = token_loader(store, 3, train=True, seed=2, num_workers=num_workers)
+        for epoch in (0, 1):
+            set_epoch(train, epoch)
+            parts = list(train)
+            assert [len(part.names) for part in parts] == [3, 3]
+            for part in parts:
+                places = [NAMES.index(name) for name in part.names]
+                assert torch.equal(part.tokens, TOKENS[places])
+            orders.append([name for part in parts for name in part.names])
+    assert orders[0] == orders[2] != orders[1]
+    assert orders[1] == orders[3]
+
+
+def test_the_fingerprint_sees_voxels_labels_and_shapes() -> None:
+    images = np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4)
+    volumes = VolumeSet(images, np.array([0, 1]), ["a", "b"], ("x", "y"), ((), ()))
+    assert fingerprint(volumes) == fingerprint(replace(volumes, images=images.copy()))
+    changed = images.copy()
+    changed[1, 1, 2, 3] ^= 1
+    others = [
+        replace(volumes, images=changed),
+        replace(volumes, images=images.reshape(2, 3, 2, 4)),
+        replace(volumes, images=images.view(np.int8)),
+        replace(volumes, labels=np.array([1, 0])),
+    ]
+    assert len({fingerprint(volumes), *map(fingerprint, others)}) == 5
