@@ -54,6 +54,7 @@ def build_transformer(
         mlp_ratio=config.mlp_ratio,
         dropout=config.dropout,
         token_dim=config.token_dim,
+        local_blocks=config.local_blocks,
         head=config.head,
     )
 

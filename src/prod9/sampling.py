@@ -45,7 +45,7 @@ def halton_cells(grid: tuple[int, ...]) -> Int64[Tensor, " n"]:
     """Return the flat indices of all cells of ``grid`` in the order of a Halton sequence.
 
     Bases 2, 3, 5 for the axes; a cell counts when the sequence first falls into it. Points are
-    drawn until every cell was hit (15,357 for 16^3, 143,246 for 32^3).
+    drawn until every cell was hit (15,356 for 16^3, 143,245 for 32^3; one more with the origin).
 
     Raises:
         ValueError: more than three axes.
@@ -135,7 +135,8 @@ def sample(
         rho = torch.tensor((step + 1) / steps, dtype=torch.float64, device=tokens.device)
         # Floor and ceiling as each paper has it (Halton counts what is revealed, rounded down).
         left = gamma(schedule, rho, most) * total
-        left = left.floor() if ranks is None else left.ceil()
+        # (1 - 0.9) * 20 is 1.9999999999999996 in floating point, and must count as 2.
+        left = (left + 1e-9).floor() if ranks is None else (left - 1e-9).ceil()
         still = unknown.sum(1, keepdim=True)
         # At least one cell is revealed; before the last step at least one stays if it can.
         left = torch.minimum(left.clamp_min(1), still - 1).clamp_min(0)

@@ -92,6 +92,12 @@ class TransformerConfig(Section):
     token_dim: int = Field(
         default=64, ge=1, description="Width per token inside a position, before and after packing."
     )
+    local_blocks: int = Field(
+        default=1,
+        ge=0,
+        description="Residual 3 x 3 x 3 convolution blocks over single tokens, before packing and "
+        "again after unpacking.",
+    )
     head: Literal["full", "factorized"] = Field(
         default="full",
         description="`full`: one logit per code. `factorized`: one per level, the code's logit "

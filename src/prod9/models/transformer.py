@@ -84,6 +84,8 @@ class MaskedTransformer(nn.Module):
         patch_size: p^3 tokens per position. Grids need not divide by p: they are padded with
             cells that carry no token and are cut off again.
         token_dim: width per token before packing and after unpacking.
+        local_blocks: convolutional blocks at full token resolution, before packing and again
+            after unpacking.
         head: ``full`` or ``factorized`` (:mod:`prod9.models.heads`).
 
     """
@@ -100,6 +102,7 @@ class MaskedTransformer(nn.Module):
         mlp_ratio: float,
         dropout: float,
         token_dim: int,
+        local_blocks: int,
         head: Literal["full", "factorized"],
     ) -> None:
         super().__init__()
@@ -119,8 +122,8 @@ class MaskedTransformer(nn.Module):
         self.norm = nn.LayerNorm(hidden_dim, elementwise_affine=False)
         self.modulation = nn.Linear(hidden_dim, 2 * hidden_dim)
         self.unpack = nn.Linear(hidden_dim, packed)
-        self.local_in = LocalBlock(token_dim)
-        self.local_out = LocalBlock(token_dim)
+        self.local_in = nn.Sequential(*[LocalBlock(token_dim) for _ in range(local_blocks)])
+        self.local_out = nn.Sequential(*[LocalBlock(token_dim) for _ in range(local_blocks)])
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 

@@ -1,0 +1,89 @@
+"""Generated volumes as files: NIfTI, a montage, a manifest."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from prod9 import __version__
+from prod9.config import SamplerConfig
+from prod9.data.volume_io import write_nifti
+from prod9.errors import UserError
+from prod9.files import require_writable, write_text
+from prod9.generator import Generator
+from prod9.montage import by_class, montage, save_figure
+
+MANIFEST = "manifest.json"
+_MONTAGE_COLUMNS = 6
+
+
+def generation_affine(sides: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
+    """Voxel-to-mm affine of a volume with RAS+ axes, centred on the origin."""
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(sides, spacing, strict=True)]
+    return affine
+
+
+def generate_files(
+    generator: Generator,
+    labels: Tensor,
+    config: SamplerConfig,
+    folder: Path,
+    *,
+    seed: int,
+    batch_size: int,
+    overwrite: bool,
+) -> Tensor:
+    """Draw a volume for each label and write them to ``folder``.
+
+    Writes ``NNNN_CLASS.nii.gz`` (uint8, axes RAS+, the training data's spacing), ``montage.png``
+    and ``manifest.json``. Returns the volumes (N, 1, D, H, W) in [0, 1].
+
+    Raises:
+        UserError: the folder holds generated volumes already, or cannot be written.
+
+    """
+    if (folder / MANIFEST).exists() and not overwrite:
+        raise UserError(
+            f"{folder} already holds generated volumes; pass --overwrite or another --output."
+        )
+    require_writable(folder)
+    with Progress(transient=True) as bar:
+        task = bar.add_task("generating", total=len(labels))
+        tokens, volumes = generator.generate(
+            labels,
+            config,
+            seed,
+            batch_size=batch_size,
+            on_batch=lambda done: bar.advance(task, done),
+        )
+    spec = generator.tokenizer.spec
+    affine = generation_affine(spec.volume_shape, spec.spacing_mm)
+    digits = max(4, math.ceil(math.log10(len(labels) + 1)))
+    samples: list[dict[str, object]] = []
+    for index, label in enumerate(labels.tolist()):
+        name = generator.class_names[label]
+        file = f"{index:0{digits}d}_{name.replace('/', '-')}.nii.gz"
+        voxels = (volumes[index, 0] * 255).round().to(torch.uint8).numpy()
+        write_nifti(folder / file, voxels, affine, np.uint8, overwrite=overwrite)
+        samples.append({"file": file, "class": name, "label": label, "index": index})
+    rows = by_class(volumes, labels, generator.class_names, _MONTAGE_COLUMNS)
+    save_figure(folder / "montage.png", montage(rows, title=f"generated, seed {seed}"))
+    manifest = {
+        "prod9": __version__,
+        "seed": seed,
+        "batch_size": batch_size,
+        "sampler": config.model_dump(mode="json"),
+        "tokenizer": generator.tokenizer.digest,
+        "transformer_config": generator.spec.config_yaml,
+        "classes": list(generator.class_names),
+        "tokens_shape": list(tokens.shape[1:]),
+        "samples": samples,
+    }
+    # Last: a folder with a manifest is complete.
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    return volumes

@@ -1,0 +1,139 @@
+"""Files in, reconstructed files out."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prod9.config import SlidingWindowConfig
+from prod9.data.npz import npz_headers, read_npz_array
+from prod9.data.volume_io import IntensityScale, RawVolume, read_volume, volume_suffix, write_volume
+from prod9.errors import UserError
+from prod9.files import atomic_write
+from prod9.metrics.psnr import psnr
+from prod9.metrics.ssim import ssim
+from prod9.sliding_window import decode, encode
+from prod9.tokenizer import Tokenizer
+
+_SSIM_WINDOW = 11
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """One reconstructed file; PSNR and SSIM on intensities scaled to [0, 1]."""
+
+    path: Path
+    psnr: float
+    ssim: float | None
+    """None where a side is shorter than SSIM's window."""
+
+    @property
+    def ssim_text(self) -> str:
+        """SSIM as text."""
+        return (
+            "not defined (a side is below 11 voxels)" if self.ssim is None else f"{self.ssim:.4f}"
+        )
+
+
+def _target(path: Path, folder: Path, suffix: str, overwrite: bool) -> Path:
+    stem = path.name.removesuffix(".gz").removesuffix(Path(path.name.removesuffix(".gz")).suffix)
+    target = folder / f"{stem}_reconstructed{suffix}"
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists; pass --overwrite to replace it.")
+    return target
+
+
+def reconstruct_file(
+    tokenizer: Tokenizer,
+    path: Path,
+    folder: Path,
+    config: SlidingWindowConfig,
+    *,
+    save_tokens: bool,
+    overwrite: bool,
+) -> Reconstructed:
+    """Encode and decode one volume; write it to ``folder`` with the source's geometry and dtype.
+
+    Raises:
+        UserError: the file cannot be read, or the result would overwrite another.
+
+    """
+    target = _target(path, folder, volume_suffix(path), overwrite)
+    raw = read_volume(path)
+    scale = IntensityScale.of(raw)
+    scaled = torch.from_numpy(scale.apply(raw.array))[None, None]
+    tokens = encode(tokenizer, scaled, config)
+    output = decode(tokenizer, tokens, scaled.shape[2:], config)
+    write_volume(target, scale.invert(output[0, 0].numpy()), like=raw, overwrite=overwrite)
+    if save_tokens:
+        _write_tokens(
+            target.with_name(f"{target.name.split('.')[0]}.tokens.npz"),
+            tokenizer,
+            tokens[0].numpy(),
+            raw,
+            scale,
+        )
+    small = min(scaled.shape[2:]) < _SSIM_WINDOW
+    return Reconstructed(
+        path=target,
+        psnr=float(psnr(output, scaled)),
+        ssim=None if small else float(ssim(output, scaled)),
+    )
+
+
+def _write_tokens(
+    path: Path, tokenizer: Tokenizer, tokens: np.ndarray, raw: RawVolume, scale: IntensityScale
+) -> None:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            tokens=tokens.astype(np.min_scalar_type(tokenizer.codebook_size - 1)),
+            sides=np.array(raw.array.shape),
+            affine=raw.affine,
+            intensity=np.array([scale.low, scale.high]),
+            digest=np.frombuffer(bytes.fromhex(tokenizer.digest), np.uint8),
+        )
+
+
+def decode_tokens(
+    tokenizer: Tokenizer, path: Path, folder: Path, config: SlidingWindowConfig, *, overwrite: bool
+) -> Path:
+    """Decode a file that :func:`reconstruct_file` wrote, to NIfTI, float32.
+
+    Raises:
+        UserError: not such a file, or made by another tokenizer.
+
+    """
+    keys = {"tokens", "sides", "affine", "intensity", "digest"}
+    try:
+        missing = keys - npz_headers(path).keys()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); give a file of --save-tokens."
+        ) from error
+    if missing:
+        raise UserError(f"{path} is no token file: it lacks {', '.join(sorted(missing))}.")
+    content = {key: read_npz_array(path, key) for key in keys}
+    digest = content["digest"].tobytes().hex()
+    if digest != tokenizer.digest:
+        raise UserError(
+            f"{path} was made by the tokenizer {digest[:12]}, not by {tokenizer.digest[:12]}; "
+            "choose the --config of the tokenizer that made it."
+        )
+    tokens = torch.from_numpy(content["tokens"].astype(np.int64))[None]
+    if tokens.ndim != 4 or int(tokens.max()) >= tokenizer.codebook_size:
+        raise UserError(f"{path} is damaged: its tokens do not fit the tokenizer.")
+    sides = [int(side) for side in content["sides"]]
+    if tuple(tokens.shape[1:]) != tokenizer.grid(sides):
+        raise UserError(f"{path} is damaged: its tokens do not fit its volume's size.")
+    volume = decode(tokenizer, tokens, sides, config)[0, 0].numpy()
+    low, high = content["intensity"].tolist()
+    target = folder / f"{path.name.split('.')[0]}_decoded.nii.gz"
+    raw = RawVolume(
+        array=volume, affine=content["affine"], dtype=np.dtype(np.float32), path=target, header=None
+    )
+    write_volume(target, IntensityScale(low, high).invert(volume), like=raw, overwrite=overwrite)
+    return target

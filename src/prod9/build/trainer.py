@@ -1,0 +1,123 @@
+"""Lightning's Trainer, from the configuration."""
+
+import logging
+import warnings
+from typing import Any, Literal, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from prod9.build.run_folder import CONFIG_KEY, RunFolder
+from prod9.config import Stage1Config, Stage2Config, TrainerConfig
+from prod9.config.load import dump
+from prod9.errors import UserError
+
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def resolve_device(accelerator: str) -> torch.device:
+    """Return the device for work outside Lightning (encoding, generating).
+
+    Raises:
+        UserError: the device asked for is not there.
+
+    """
+    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator == "mps" and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if accelerator in ("auto", "cpu"):
+        return torch.device("cpu")
+    raise UserError(
+        f"trainer.accelerator={accelerator}, but this machine has none that PyTorch can use; "
+        "set trainer.accelerator=auto, and see `prod9 doctor`."
+    )
+
+
+def resolve_precision(config: TrainerConfig) -> str:
+    """Return Lightning's name of the precision.
+
+    ``auto`` is bf16 on a GPU that computes in it, else fp32: a CPU without bf16 units runs bf16
+    convolutions a hundred times slower than fp32.
+
+    Raises:
+        UserError: fp16 without a GPU (it needs loss scaling, which has no CPU kernels).
+
+    """
+    device = resolve_device(config.accelerator)
+    if config.precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return _PRECISION["bf16" if fast else "fp32"]
+    if config.precision == "fp16" and device.type == "cpu":
+        raise UserError(
+            "trainer.precision=fp16 needs a GPU; use trainer.precision=auto (fp32 on a CPU)."
+        )
+    return _PRECISION[config.precision]
+
+
+def quieten_lightning() -> None:
+    """Silence Lightning's advice; what matters to a user prod9 says itself."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)
+
+
+class StampConfig(Callback):
+    """Put the resolved configuration into every checkpoint."""
+
+    def __init__(self, config: Stage1Config | Stage2Config) -> None:
+        self.text = dump(config)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add it."""
+        checkpoint[CONFIG_KEY] = self.text
+
+
+def build_trainer(
+    config: Stage1Config | Stage2Config,
+    folder: RunFolder,
+    *,
+    monitor: str,
+    mode: Literal["min", "max"],
+    callbacks: list[Callback],
+) -> pl.Trainer:
+    """Return a Trainer that logs to TensorBoard and CSV and keeps the last and the best."""
+    quieten_lightning()
+    settings = config.trainer
+    checkpoint = config.callbacks.checkpoint
+    validates = settings.limit_val_batches != 0
+    keep = ModelCheckpoint(
+        dirpath=folder.checkpoints,
+        filename="best-{epoch}",
+        monitor=monitor if validates else None,
+        mode=mode,
+        save_top_k=checkpoint.keep_best if validates else min(1, checkpoint.keep_best),
+        save_last=True,
+        every_n_epochs=checkpoint.every_n_epochs,
+        save_on_train_epoch_end=not validates or settings.check_val_every_n_epoch > 1,
+    )
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=cast(Any, resolve_precision(settings)),
+        max_epochs=settings.max_epochs,
+        limit_train_batches=settings.limit_train_batches,
+        limit_val_batches=settings.limit_val_batches,
+        check_val_every_n_epoch=settings.check_val_every_n_epoch,
+        log_every_n_steps=settings.log_every_n_steps,
+        logger=[
+            TensorBoardLogger(folder.tensorboard, name="", version=""),
+            CSVLogger(folder.history, name="", version="", flush_logs_every_n_steps=50),
+        ],
+        callbacks=[keep, StampConfig(config), *callbacks],
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        # The loaders share out their items themselves (data/batches.py).
+        use_distributed_sampler=False,
+    )

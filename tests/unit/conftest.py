@@ -1,0 +1,90 @@
+"""Tiny networks that many unit tests share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from prod9.config import AutoencoderConfig, TransformerConfig
+from prod9.generator import build_transformer
+from prod9.models.transformer import MaskedTransformer
+from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
+
+MakeTokenizer = Callable[..., Tokenizer]
+MakeTransformer = Callable[..., MaskedTransformer]
+
+TRANSFORMER: dict[str, Any] = {
+    "hidden_dim": 32,
+    "num_blocks": 2,
+    "num_heads": 2,
+    "token_dim": 8,
+    "mlp_ratio": 2.0,
+}
+
+
+def _liven(network: nn.Module, seed: int) -> None:
+    """Replace the zeros that blocks start with: an identity would hide most mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        if not parameter.detach().any():
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> MakeTokenizer:
+    """Return a maker of untrained tokenizers whose tokens vary from cell to cell."""
+
+    def make(
+        seed: int = 0,
+        volume_shape: tuple[int, int, int] = (8, 8, 8),
+        class_names: tuple[str, ...] = ("ball", "box"),
+        **architecture: Any,
+    ) -> Tokenizer:
+        sizes: dict[str, Any] = {"levels": (5, 4, 3), "num_channels": (8, 8), "norm_num_groups": 4}
+        config = AutoencoderConfig(**(sizes | architecture))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            autoencoder = build_autoencoder(config)
+        _liven(autoencoder, seed)
+        autoencoder.encoder[-1].weight.data *= 4
+        spec = TokenizerSpec(
+            autoencoder=config,
+            dataset_name="organmnist3d",
+            volume_shape=volume_shape,
+            spacing_mm=(1.0, 1.0, 2.0),
+            class_names=class_names,
+            config_yaml="seed: 0\n",
+        )
+        return Tokenizer(spec, autoencoder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def transformer_config() -> TransformerConfig:
+    """Return the sizes of ``make_transformer``."""
+    return TransformerConfig(**TRANSFORMER)
+
+
+@pytest.fixture(scope="session")
+def make_transformer() -> MakeTransformer:
+    """Return a maker of untrained transformers in evaluation mode, gates and shifts not zero."""
+
+    def make(
+        seed: int = 0,
+        levels: tuple[int, ...] = (5, 4, 3),
+        num_classes: int = 2,
+        live: bool = True,
+        **architecture: Any,
+    ) -> MaskedTransformer:
+        config = TransformerConfig(**(TRANSFORMER | architecture))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = build_transformer(config, levels, num_classes)
+        if live:
+            _liven(network, seed)
+        return network.eval()
+
+    return make
