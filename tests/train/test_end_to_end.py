@@ -1,4 +1,4 @@
-"""The specification's commands, verbatim, through the console scripts, reduced by overrides only."""
+"""The specification's commands, verbatim, through the console scripts, reduced by overrides."""
 
 import json
 import os

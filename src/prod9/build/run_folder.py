@@ -91,6 +91,15 @@ class RunFolder:
             )
         write_text(self.config, dump(config))
 
+    def epochs_done(self) -> int:
+        """Return how many epochs lie behind the last checkpoint (all are made at an epoch's end).
+
+        Raises:
+            UserError: it is torn or foreign.
+
+        """
+        return int(read_checkpoint(self.last_checkpoint)["epoch"]) + 1
+
     def _check_resumable(self, config: Stage1Config | Stage2Config) -> None:
         path = self.last_checkpoint
         if not path.exists():

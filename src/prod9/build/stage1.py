@@ -19,6 +19,7 @@ from prod9.config import MedMNISTDataConfig, Stage1Config
 from prod9.config.load import dump
 from prod9.config.loss import FocalFrequencyLossConfig, PerceptualLossConfig
 from prod9.data import medmnist
+from prod9.data.batches import set_epoch
 from prod9.data.brain_regions import SPACING_MM
 from prod9.data.download import fetch
 from prod9.data.volumes import VolumeSet, loader
@@ -197,9 +198,12 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
         draw = _preview(module, val_set, preview.num_volumes)
         callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
     trainer = build_trainer(config, folder, monitor="val/psnr", mode="max", callbacks=callbacks)
+    train_batches = loader(train_set, data, train=True, seed=config.seed)
+    if resume:  # workers fetch before Lightning tells them the epoch
+        set_epoch(train_batches, folder.epochs_done())
     trainer.fit(
         module,
-        loader(train_set, data, train=True, seed=config.seed),
+        train_batches,
         loader(val_set, data, train=False, seed=config.seed),
         ckpt_path=str(folder.last_checkpoint) if resume else None,
         weights_only=True,

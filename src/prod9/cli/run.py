@@ -1,7 +1,10 @@
 """How every console script ends: one sentence and an exit code."""
 
+import errno
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import torch
 import typer
@@ -9,31 +12,52 @@ from rich.console import Console
 
 from prod9.errors import UserError
 
+_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C. Not KeyboardInterrupt: Typer and Lightning turn that into exit codes of their own."""
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise _Interrupted
+
 
 def guarded(app: typer.Typer) -> Callable[[], None]:
     """Return the entry point of ``app``.
 
-    Exit codes: 0 done; 2 the user's mistake, one sentence on stderr, no traceback; 130 Ctrl-C.
-    Anything else is a bug of ours and keeps its traceback.
+    Exit codes: 0 done; 2 something the user can mend, one sentence on stderr, no traceback;
+    130 Ctrl-C. Anything else is a bug of ours and keeps its traceback.
     """
 
     def run() -> None:
         console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        previous = signal.signal(signal.SIGINT, _interrupt)
         try:
             app()
         except UserError as error:
-            console.print(f"error: {error}", style="red")
-            sys.exit(2)
+            message = str(error)
         except torch.OutOfMemoryError:
-            console.print(
-                "error: the GPU has too little memory; lower data.batch_size, or "
-                "sliding_window.roi_size for infer.",
-                style="red",
+            message = (
+                "the GPU has too little memory; lower data.batch_size, or sliding_window.roi_size "
+                "for infer."
             )
-            sys.exit(2)
-        except KeyboardInterrupt:
+        except OSError as error:
+            if error.errno not in _MENDABLE:
+                raise
+            message = (
+                f"cannot write {error.filename or 'a file'}: {error.strerror}; free some space or "
+                "choose another folder."
+            )
+        except _Interrupted:
             console.print("interrupted; a training run continues with --resume.", style="yellow")
             sys.exit(130)
+        else:
+            return
+        finally:
+            signal.signal(signal.SIGINT, previous)
+        console.print(f"error: {message}", style="red")
+        sys.exit(2)
 
     return run
 

@@ -59,7 +59,7 @@ def test_a_block_is_gated_modulated_attention_and_mlp() -> None:
 
 
 def test_an_untrained_network_ignores_context_and_condition(make_transformer: Any) -> None:
-    network = make_transformer(live=False, local_blocks=0)
+    network = make_transformer(live=False, local_blocks=0, patch_size=1)
     a = tokens_of(3, 3, 3)
     b = a.clone()
     b[:, 0, 0, 0] = (b[:, 0, 0, 0] + 1) % V
@@ -228,6 +228,24 @@ def test_the_loss_is_cross_entropy_of_the_masked_cells(
     assert not torch.equal(other, loss)
 
 
+def test_local_blocks_mix_neighbours_alone(make_transformer: Any) -> None:
+    block = make_transformer(local_blocks=1).local_in[0]
+    x = torch.randn(1, 7, 6, 5, 8, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[0, 3, 0, 4, 2] += 1
+    felt = (block(changed) - block(x)).abs().amax(-1)[0] > 0
+    near = torch.zeros_like(felt)
+    near[1:6, 0:3, 2:5] = True  # two convolutions reach two cells
+    assert torch.equal(felt, near)
+
+
+def test_local_blocks_start_without_mixing(make_transformer: Any) -> None:
+    block = make_transformer(local_blocks=1, live=False).local_in[0]
+    x = torch.randn(1, 3, 4, 5, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(block(x), x + block.conv2.bias)
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")
 def test_half_precision_logits_are_near(transformer: MaskedTransformer) -> None:
     tokens = tokens_of(3, 3, 3)
     exact = transformer(tokens, condition(0, 1))

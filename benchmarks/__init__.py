@@ -1,0 +1,1 @@
+"""Speed beside rivals, in the same run. ``python -m benchmarks [NAME]``."""

@@ -1,0 +1,366 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prod9.config import MedMNISTDataConfig, Stage1Config
+from prod9.data.batches import set_epoch
+from prod9.data.volumes import Batch, VolumeSet, loader
+from prod9.errors import UserError
+from prod9.losses.adaptive import adaptive_weight
+from prod9.losses.adversarial import discriminator_loss, generator_loss
+from prod9.losses.focal_frequency import FocalFrequencyLoss
+from prod9.metrics.psnr import psnr
+from prod9.models.discriminator import MultiScaleDiscriminator
+from prod9.tokenizer import build_autoencoder
+from prod9.training import stage1
+from prod9.training.stage1 import Stage1Module
+
+DATA = MedMNISTDataConfig(batch_size=2)
+
+
+def configure(**loss: Any) -> Stage1Config:
+    return Stage1Config.model_validate(
+        {
+            "output_dir": "out",
+            "autoencoder_export_path": "tokenizer.pt",
+            "data": {"dataset_name": "organmnist3d"},
+            "model": {
+                "autoencoder": {
+                    "levels": (5, 4, 3),
+                    "num_channels": (8, 8),
+                    "norm_num_groups": 4,
+                }
+            },
+            "loss": {"loss_type": "ffl", "discriminator_iter_start": 0, **loss},
+            "training": {
+                "optimizer": {"learning_rate": 1e-3, "discriminator_learning_rate": 2e-3},
+                "scheduler": {"name": "cosine", "warmup_steps": 2},
+            },
+        }
+    )
+
+
+def build(config: Stage1Config, *, discriminator: bool = True, ratio: float = 1.0) -> Stage1Module:
+    torch.manual_seed(0)
+    return Stage1Module(
+        config,
+        build_autoencoder(config.model.autoencoder),
+        FocalFrequencyLoss(ratio=ratio),
+        MultiScaleDiscriminator(1, 4, 1, 1) if discriminator else None,
+    )
+
+
+def snapshot(network: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def gradients(network: nn.Module) -> list[Tensor | None]:
+    return [None if p.grad is None else p.grad.clone() for p in network.parameters()]
+
+
+def same(a: list[Any], b: list[Any]) -> bool:
+    return all(
+        x is y if x is None or y is None else torch.equal(x, y) for x, y in zip(a, b, strict=True)
+    )
+
+
+class Watch(pl.Callback):
+    """After each batch: which networks moved, and what was logged."""
+
+    def __init__(self) -> None:
+        self.moved: list[tuple[bool, bool]] = []
+        self.logged: list[dict[str, float]] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self.before = snapshot(pl_module.autoencoder), snapshot(pl_module.discriminator)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        after = snapshot(pl_module.autoencoder), snapshot(pl_module.discriminator)
+        self.moved.append(tuple(not same(a, b) for a, b in zip(self.before, after, strict=True)))
+        self.logged.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 99])
+def test_the_discriminator_joins_after_so_many_batches(
+    make_trainer: Any, volumes: VolumeSet, start: int
+) -> None:
+    module, watch = build(configure(discriminator_iter_start=start)), Watch()
+    trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[watch])
+    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    assert watch.moved == [(True, batch >= start) for batch in range(8)]
+    assert module.batches_seen == 8
+    for batch, logged in enumerate(watch.logged):
+        assert ("train/discriminator" in logged) == (batch >= start)
+        assert ("train/adversarial" in logged) == (batch >= start)
+
+
+def test_no_gradient_leaks_between_the_networks(
+    make_trainer: Any, volumes: VolumeSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = build(configure())
+    assert module.discriminator is not None
+    networks = (module.autoencoder, module.discriminator)
+    real = Stage1Module._step
+    steps: list[int] = []
+
+    def spy(self: Stage1Module, optimizer: Any, schedule: Any, loss: Tensor) -> None:
+        turn = len(steps) % 2  # generator, discriminator, generator...
+        other = networks[1 - turn]
+        grads, weights, own = gradients(other), snapshot(other), snapshot(networks[turn])
+        real(self, optimizer, schedule, loss)
+        assert same(grads, gradients(other))
+        assert same(weights, snapshot(other))
+        assert not same(own, snapshot(networks[turn]))
+        assert all(p.requires_grad for network in networks for p in network.parameters())
+        steps.append(turn)
+
+    monkeypatch.setattr(Stage1Module, "_step", spy)
+    make_trainer(limit_val_batches=0).fit(module, loader(volumes, DATA, train=True, seed=0))
+    assert steps == [0, 1] * 4
+
+
+def test_adversarial_term(volumes: VolumeSet) -> None:
+    config = configure(adversarial={"weight": 0.3})
+    module = build(config)
+    assert module.discriminator is not None
+    x = torch.from_numpy(volumes.images[:2]).float()[:, None] / 255
+    output = module.autoencoder(x)
+    reconstruction = F.l1_loss(output.volume, x)
+    term = module._adversarial_term(output, reconstruction)
+    fooling = generator_loss(module.discriminator(output.volume), "hinge")
+    weight = adaptive_weight(
+        reconstruction, fooling, module.autoencoder.last_layer, max_weight=1e4
+    )
+    assert float(weight) != pytest.approx(1.0, rel=0.01)
+    torch.testing.assert_close(term, 0.3 * weight * fooling)
+    term.backward()
+    assert all(p.grad is None for p in module.discriminator.parameters())
+    assert any(p.grad is not None for p in module.autoencoder.parameters())
+
+
+def test_without_the_adaptive_weight(
+    volumes: VolumeSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.from_numpy(volumes.images[:2]).float()[:, None] / 255
+    for enabled, factor in ((False, 1.0), (True, 5.0)):
+        module = build(configure(adaptive={"enabled": enabled, "max_weight": 7.0}))
+        assert module.discriminator is not None
+
+        def five(*args: Any, max_weight: float) -> Tensor:
+            assert max_weight == 7.0
+            return torch.tensor(5.0)
+
+        monkeypatch.setattr(stage1, "adaptive_weight", five)
+        output = module.autoencoder(x)
+        term = module._adversarial_term(output, F.l1_loss(output.volume, x))
+        fooling = generator_loss(module.discriminator(output.volume), "hinge")
+        torch.testing.assert_close(term, 0.1 * factor * fooling)
+
+
+@pytest.mark.parametrize("criterion", ["hinge", "least_squares"])
+def test_discriminator_term(volumes: VolumeSet, criterion: Any) -> None:
+    module = build(configure(adversarial={"criterion": criterion}))
+    assert module.discriminator is not None
+    x = torch.from_numpy(volumes.images[:4]).float()[:, None] / 255
+    real, fake = x[:2], x[2:]
+    expected = discriminator_loss(module.discriminator(real), module.discriminator(fake), criterion)
+    torch.testing.assert_close(module._discriminator_term(real, fake), expected)
+    wrong = discriminator_loss(module.discriminator(fake), module.discriminator(real), criterion)
+    assert not torch.allclose(wrong, expected)
+
+
+def test_terms_are_weighted(volumes: VolumeSet) -> None:
+    x = torch.from_numpy(volumes.images[:2]).float()[:, None] / 255
+    config = configure(
+        reconstruction={"weight": 2.0}, focal_frequency={"weight": 0.5, "ratio": 1.0}
+    )
+    module = build(config)
+    output = module.autoencoder(x)
+    terms = module.reconstruction_terms(output, x)
+    assert list(terms) == ["l1", "focal_frequency"]
+    torch.testing.assert_close(terms["l1"], 2 * (output.volume - x).abs().mean())
+    torch.testing.assert_close(
+        terms["focal_frequency"], 0.5 * FocalFrequencyLoss(ratio=1.0)(output.volume, x)
+    )
+    off = build(configure(focal_frequency={"weight": 0.0}))
+    assert list(off.reconstruction_terms(off.autoencoder(x), x)) == ["l1"]
+
+
+def test_training_without_a_discriminator(make_trainer: Any, volumes: VolumeSet) -> None:
+    module = build(configure(), discriminator=False)
+    before = snapshot(module.autoencoder)
+    trainer = make_trainer(limit_val_batches=0)
+    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    assert not same(before, snapshot(module.autoencoder))
+    assert "train/adversarial" not in trainer.callback_metrics
+    total = trainer.callback_metrics
+    assert float(total["train/loss"]) == pytest.approx(
+        float(total["train/l1"] + total["train/focal_frequency"])
+    )
+
+
+def test_schedules_count_the_steps_of_each_network(make_trainer: Any, volumes: VolumeSet) -> None:
+    rates: list[list[float]] = []
+
+    class Rates(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            rates.append([o.param_groups[0]["lr"] for o in trainer.optimizers])
+
+    module = build(configure(discriminator_iter_start=4))
+    trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[Rates()])
+    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    # 8 batches, 2 of them warm-up: the generator's cosine ends with the run.
+    generator = [0.5, 1.0] + [(1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]
+    assert [r[0] for r in rates] == pytest.approx([1e-3 * g for g in generator])
+    # The discriminator has the 4 batches after it joined, and its own peak.
+    discriminator = [0.5] * 5 + [1.0, 1.0, 0.5]
+    assert [r[1] for r in rates] == pytest.approx([2e-3 * d for d in discriminator])
+
+
+def test_gradients_are_clipped(make_trainer: Any, volumes: VolumeSet) -> None:
+    norms: list[float] = []
+
+    def note(optimizer: Any, *args: Any) -> None:
+        grads = [p.grad for g in optimizer.param_groups for p in g["params"]]
+        norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
+
+    class Norms(pl.Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            for optimizer in trainer.optimizers:
+                optimizer.register_step_post_hook(note)
+
+    for limit in (0.0, 1e-3):
+        norms.clear()
+        config = configure()
+        stability = config.training.stability.model_copy(update={"gradient_clip": limit})
+        training = config.training.model_copy(update={"stability": stability})
+        module = build(config.model_copy(update={"training": training}))
+        trainer = make_trainer(limit_val_batches=0, callbacks=[Norms()])
+        trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+        assert len(norms) == 8  # both networks, four batches
+        assert (max(norms) <= 1e-3 * (1 + 1e-4)) == (limit > 0)
+
+
+def test_the_averaged_weights_follow_each_generator_step(
+    make_trainer: Any, volumes: VolumeSet
+) -> None:
+    module = build(configure(discriminator_iter_start=2))
+    make_trainer(limit_val_batches=0).fit(module, loader(volumes, DATA, train=True, seed=0))
+    assert int(module.ema.updates) == 4
+    assert not same(snapshot(module.ema.network), snapshot(module.autoencoder))
+
+
+def test_validation_measures_the_averaged_weights(make_trainer: Any, volumes: VolumeSet) -> None:
+    module = build(configure())
+    nn.init.normal_(module.autoencoder.last_layer)  # not what is measured
+    (figures,) = make_trainer().validate(
+        module, loader(volumes, DATA, train=False, seed=0), verbose=False
+    )
+    x = torch.from_numpy(volumes.images).float()[:, None] / 255
+    output = module.ema.network(x)
+    clamped = output.volume.clamp(0, 1)
+    assert figures["val/l1"] == pytest.approx(float((clamped - x).abs().mean()), rel=1e-4)
+    assert figures["val/psnr"] == pytest.approx(float(psnr(clamped, x).mean()), rel=1e-4)
+    tokens = module.autoencoder.fsq.codes_to_indices(output.codes)
+    shares = torch.bincount(tokens.flatten(), minlength=60) / tokens.numel()
+    used = shares[shares > 0]
+    assert figures["val/codebook_usage"] == pytest.approx(len(used) / 60)
+    assert figures["val/codebook_perplexity"] == pytest.approx(
+        float((-(used * used.log()).sum()).exp()), rel=1e-4
+    )
+
+
+def test_nan_in_a_batch_stops_with_step_term_and_names(
+    make_trainer: Any, volumes: VolumeSet
+) -> None:
+    module = build(configure())
+    good = loader(volumes, DATA, train=False, seed=0)
+    batches = list(good)
+    broken = batches[2].volumes.clone()
+    broken[1, 0, 3, 3, 3] = float("nan")
+    batches[2] = Batch(broken, batches[2].labels, batches[2].names)
+    before: list[Tensor] = []
+
+    class Remember(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, i: int) -> None:
+            before[:] = snapshot(pl_module.autoencoder)
+
+    sound = torch.utils.data.DataLoader(batches, batch_size=None)
+    trainer = make_trainer(limit_val_batches=0, callbacks=[Remember()])
+    with pytest.raises(UserError) as caught:
+        trainer.fit(module, sound)
+    message = str(caught.value)
+    assert "the loss term 'l1' became nan at step 2 on the batch toy/4, toy/5;" in message
+    assert same(before, snapshot(module.autoencoder))  # nothing was learned from it
+
+
+def test_nan_in_the_discriminator_is_named(
+    make_trainer: Any, volumes: VolumeSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        stage1, "discriminator_loss", lambda *args: torch.tensor(float("inf"), requires_grad=True)
+    )
+    with pytest.raises(UserError, match="'discriminator' became inf at step 1 on the batch toy/"):
+        make_trainer(limit_val_batches=0).fit(
+            build(configure(discriminator_iter_start=1)),
+            loader(volumes, DATA, train=True, seed=0),
+        )
+
+
+def test_resuming_gives_the_run_that_was_not_interrupted(
+    make_trainer: Any, volumes: VolumeSet, tmp_path: Path
+) -> None:
+    class Losses(pl.Callback):
+        def __init__(self) -> None:
+            self.losses: list[float] = []
+
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            self.losses.append(float(trainer.callback_metrics["train/loss"]))
+
+    def run(epochs: int, checkpoint: Path | None = None) -> tuple[Stage1Module, Any, list[float]]:
+        module, losses = build(configure(discriminator_iter_start=3)), Losses()
+        batches = loader(volumes, DATA, train=True, seed=0)
+        if checkpoint:
+            set_epoch(batches, 1)  # as prod9.data.batches.set_epoch asks for
+        trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[losses])
+        # The schedule's length is that of the whole run; the interruption comes from outside.
+        trainer.fit_loop.max_epochs = 2
+
+        class Stop(pl.Callback):
+            def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+                if trainer.current_epoch + 1 == epochs:
+                    trainer.should_stop = True
+
+        trainer.callbacks.append(Stop())
+        trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
+        return module, trainer, losses.losses
+
+    whole, _, all_losses = run(2)
+    _, trainer, first = run(1)
+    path = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    resumed, _, second = run(2, path)
+    assert first + second == all_losses
+    assert resumed.batches_seen == 8
+    assert same(snapshot(whole.autoencoder), snapshot(resumed.autoencoder))
+    assert same(snapshot(whole.discriminator), snapshot(resumed.discriminator))
+    assert same(snapshot(whole.ema), snapshot(resumed.ema))
+
+
+def test_a_checkpoint_holds_no_code(
+    make_trainer: Any, volumes: VolumeSet, tmp_path: Path
+) -> None:
+    module = build(configure())
+    trainer = make_trainer(limit_val_batches=0)
+    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert content["batches_seen"] == 4
+    assert np.isfinite(sum(float(v.float().sum()) for v in content["state_dict"].values()))
