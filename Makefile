@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/prod9 demo --overwrite
+	$(BIN)/prod9 demo $(ARGS)
 
 test: setup
 	$(BIN)/pytest -m "not slow"

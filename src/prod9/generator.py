@@ -19,9 +19,10 @@ from prod9.files import atomic_write
 from prod9.guidance import guided
 from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
+from prod9.plain import read_export
 from prod9.sampling import sample
 from prod9.shapes import Tokens
-from prod9.tokenizer import Tokenizer, load_plain
+from prod9.tokenizer import Tokenizer
 
 _KIND = "prod9-transformer"
 _MADE_BY = "prod9-train-transformer train"
@@ -145,7 +146,7 @@ def load_generator(
         UserError: missing, torn or foreign file; trained on another tokenizer.
 
     """
-    content = load_plain(transformer_path, kind=_KIND, made_by=_MADE_BY)
+    content = read_export(transformer_path, kind=_KIND, made_by=_MADE_BY)
     try:
         spec = TransformerSpec.model_validate_json(json.dumps(content["spec"]))
         transformer = build_transformer(spec.transformer, spec.levels, len(spec.class_names))

@@ -45,9 +45,8 @@ def montage(
 
     """
     count = max(len(volumes) for _, volumes in rows)
-    figure = matplotlib.figure.Figure(
-        figsize=(1.2 + 2.4 * count, 0.9 * len(rows) + (0.9 if title else 0.4)), dpi=100
-    )
+    height = 0.9 * len(rows) + (0.3 if columns else 0.1) + (0.35 if title else 0)
+    figure = matplotlib.figure.Figure(figsize=(1.2 + 2.4 * count, height), dpi=100)
     axes = figure.subplots(len(rows), count, squeeze=False)
     for r, (label, volumes) in enumerate(rows):
         for c in range(count):
@@ -64,8 +63,8 @@ def montage(
             if r == 0 and c < len(columns):
                 axis.set_title(columns[c], fontsize=8)
     if title:
-        figure.suptitle(title, fontsize=9)
-    figure.tight_layout(pad=0.3)
+        figure.suptitle(title, fontsize=9, y=1 - 0.08 / height, va="top")
+    figure.tight_layout(pad=0.3, rect=(0, 0, 1, 1 - (0.3 / height if title else 0)))
     return figure
 
 

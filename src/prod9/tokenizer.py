@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from prod9.config.model import AutoencoderConfig
 from prod9.errors import UserError
 from prod9.files import atomic_write
 from prod9.models.autoencoder import Autoencoder
+from prod9.plain import read_export
 from prod9.shapes import Tokens, Volume
 
 
@@ -128,7 +129,7 @@ class Tokenizer(nn.Module):
             UserError: missing, torn or foreign file; another format; weights that do not match.
 
         """
-        content = load_plain(path, kind="prod9-tokenizer", made_by="prod9-train-autoencoder train")
+        content = read_export(path, kind="prod9-tokenizer", made_by="prod9-train-autoencoder train")
         try:
             spec = TokenizerSpec.model_validate_json(json.dumps(content["spec"]))
             autoencoder = build_autoencoder(spec.autoencoder)
@@ -145,24 +146,3 @@ class Tokenizer(nn.Module):
                 "export it again or copy it again from where it came."
             )
         return tokenizer.to(device)
-
-
-def load_plain(path: Path, *, kind: str, made_by: str) -> dict[str, Any]:
-    """Read a ``.pt`` file of plain data (never unpickling code) whose ``kind`` is as named.
-
-    Raises:
-        UserError: missing, torn, or of another kind.
-
-    """
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; make it with `{made_by}`, or correct the path.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read: it is torn, or holds more than plain data "
-            f"({type(error).__name__}); make it again with `{made_by}`."
-        ) from error
-    if not isinstance(content, dict) or content.get("kind") != kind:
-        raise UserError(f"{path} is not a file of kind {kind}; make one with `{made_by}`.")
-    return content

@@ -94,7 +94,8 @@ def test_one_window_is_the_whole_volume(tokenizer: Tokenizer, sides: Any, mode: 
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
 @pytest.mark.parametrize(
-    ("sides", "roi"), [((20, 24, 16), (8, 12, 16)), ((21, 9, 30), (12, 8, 8)), ((17, 1, 8), (4, 4, 4))]
+    ("sides", "roi"),
+    [((20, 24, 16), (8, 12, 16)), ((21, 9, 30), (12, 8, 8)), ((17, 1, 8), (4, 4, 4))],
 )
 def test_a_local_network_needs_no_whole_volume(
     local: Tokenizer, sides: Any, roi: Any, overlap: float, mode: Any
@@ -145,7 +146,9 @@ def test_the_blend_is_the_weighted_mean(tokenizer: Tokenizer) -> None:
 
 
 def test_a_gaussian_trusts_the_middle_of_a_window(tokenizer: Tokenizer) -> None:
-    x = volume(24, 16, 16)  # windows of 4 cells at 0 and 2: cell 2 is inside the first, edge of the second
+    x = volume(
+        24, 16, 16
+    )  # windows of 4 cells at 0 and 2: cell 2 is inside the first, edge of the second
     settings = config(16, 16, 16, mode="gaussian")
     latent = encode_latent(tokenizer, x, settings)[:, :, 2]
     a = tokenizer.autoencoder.encode(x[:, :, :16])[:, :, 2]
@@ -162,8 +165,7 @@ def test_windows_per_pass_change_nothing(tokenizer: Tokenizer) -> None:
     many = encode(tokenizer, x, config(8, 8, 8, sw_batch_size=7))
     assert torch.equal(one, many)
     a, b = (
-        decode(tokenizer, one, (20, 13, 16), config(8, 8, 8, sw_batch_size=size))
-        for size in (1, 7)
+        decode(tokenizer, one, (20, 13, 16), config(8, 8, 8, sw_batch_size=size)) for size in (1, 7)
     )
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from prod9.errors import UserError
 from prod9.fsq import FSQ
-from prod9.tokenizer import Tokenizer, load_plain
+from prod9.plain import read_export
+from prod9.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_file_of_another_kind(tmp_path: Path, content: Any) -> None:
     torch.save(content, path)
     assert "is not a file of kind prod9-tokenizer" in problem(path)
     with pytest.raises(UserError, match="not a file of kind x; make one with `y`"):
-        load_plain(path, kind="x", made_by="y")
+        read_export(path, kind="x", made_by="y")
 
 
 def rewrite(path: Path, **change: Any) -> None:

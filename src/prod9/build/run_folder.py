@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
 from prod9.errors import UserError
 from prod9.files import require_writable, write_text
+from prod9.plain import read_plain
 
 CONFIG_KEY = "prod9_config"
 """Key of the resolved configuration (YAML) inside a Lightning checkpoint."""
@@ -126,13 +126,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: torn or foreign.
 
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"the checkpoint {path} cannot be read ({type(error).__name__}): it is torn or not "
-            "prod9's; delete it and resume from an older one renamed to last.ckpt."
-        ) from error
+    content = read_plain(path, "delete it and resume from an older one renamed to last.ckpt")
     if not isinstance(content, dict) or CONFIG_KEY not in content:
         raise UserError(f"{path} is not a checkpoint of prod9's; remove it from the run's folder.")
     return content

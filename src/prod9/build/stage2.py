@@ -18,6 +18,7 @@ from prod9.build.trainer import build_trainer, quieten_lightning, resolve_device
 from prod9.config import Stage2Config
 from prod9.config.load import dump
 from prod9.data import medmnist
+from prod9.data.batches import set_epoch
 from prod9.data.medmnist import Split
 from prod9.data.token_store import (
     TokenStore,
@@ -145,11 +146,14 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
     trainer = build_trainer(config, folder, monitor="val/loss", mode="min", callbacks=callbacks)
     workers = data.num_workers
+    train_batches = token_loader(
+        train_store, data.batch_size, train=True, seed=config.seed, num_workers=workers
+    )
+    if resume:  # workers fetch before Lightning tells them the epoch
+        set_epoch(train_batches, folder.epochs_done())
     trainer.fit(
         module,
-        token_loader(
-            train_store, data.batch_size, train=True, seed=config.seed, num_workers=workers
-        ),
+        train_batches,
         token_loader(
             val_store, data.batch_size, train=False, seed=config.seed, num_workers=workers
         ),

@@ -88,7 +88,7 @@ def test_the_parts_are_encode_quantize_decode() -> None:
 
 def test_the_gradient_passes_through_the_quantiser() -> None:
     model = build()
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if not parameter.detach().any():
             torch.nn.init.normal_(parameter, std=0.1)
     x = volume(8, 8, 8, batch=2)

@@ -135,9 +135,7 @@ def test_adversarial_term(volumes: VolumeSet) -> None:
     reconstruction = F.l1_loss(output.volume, x)
     term = module._adversarial_term(output, reconstruction)
     fooling = generator_loss(module.discriminator(output.volume), "hinge")
-    weight = adaptive_weight(
-        reconstruction, fooling, module.autoencoder.last_layer, max_weight=1e4
-    )
+    weight = adaptive_weight(reconstruction, fooling, module.autoencoder.last_layer, max_weight=1e4)
     assert float(weight) != pytest.approx(1.0, rel=0.01)
     torch.testing.assert_close(term, 0.3 * weight * fooling)
     term.backward()
@@ -145,9 +143,7 @@ def test_adversarial_term(volumes: VolumeSet) -> None:
     assert any(p.grad is not None for p in module.autoencoder.parameters())
 
 
-def test_without_the_adaptive_weight(
-    volumes: VolumeSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_adaptive_weight(volumes: VolumeSet, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.from_numpy(volumes.images[:2]).float()[:, None] / 255
     for enabled, factor in ((False, 1.0), (True, 5.0)):
         module = build(configure(adaptive={"enabled": enabled, "max_weight": 7.0}))
@@ -354,9 +350,7 @@ def test_resuming_gives_the_run_that_was_not_interrupted(
     assert same(snapshot(whole.ema), snapshot(resumed.ema))
 
 
-def test_a_checkpoint_holds_no_code(
-    make_trainer: Any, volumes: VolumeSet, tmp_path: Path
-) -> None:
+def test_a_checkpoint_holds_no_code(make_trainer: Any, volumes: VolumeSet, tmp_path: Path) -> None:
     module = build(configure())
     trainer = make_trainer(limit_val_batches=0)
     trainer.fit(module, loader(volumes, DATA, train=True, seed=0))

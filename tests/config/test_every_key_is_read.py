@@ -1,0 +1,522 @@
+"""Changing any key of a configuration changes what is built or done: there are no inert keys.
+
+Each key has a probe, a function of the configuration whose result must change with the key. A key
+without a probe fails, so none can be added that nothing reads.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prod9.build import stage1, stage2, trainer
+from prod9.config import Stage1Config, Stage2Config
+from prod9.config.schema import fields
+from prod9.data import medmnist
+from prod9.data.token_store import TokenBatch
+from prod9.data.volumes import VolumeSet
+from prod9.errors import UserError
+from prod9.generator import build_transformer, draw_tokens
+from prod9.models.discriminator import MultiScaleDiscriminator
+from prod9.sliding_window import encode_latent
+from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
+from prod9.training.previews import Previews
+from prod9.training.stage1 import Stage1Module
+from prod9.training.stage2 import Stage2Module
+
+Config = Stage1Config | Stage2Config
+TINY_AUTOENCODER = {"num_channels": (8, 8), "norm_num_groups": 4, "levels": (5, 4, 3)}
+BASE: dict[type, dict[str, Any]] = {
+    Stage1Config: {
+        "output_dir": Path("out"),
+        "autoencoder_export_path": Path("tokenizer.pt"),
+        "data": {"dataset_name": "adrenalmnist3d", "batch_size": 2},
+        "model": {
+            "autoencoder": TINY_AUTOENCODER,
+            "discriminator": {"channels": 4, "num_layers_d": 1},
+        },
+        "loss": {"loss_type": "ffl", "discriminator_iter_start": 5},
+        "training": {"scheduler": {"warmup_steps": 3}},
+    },
+    Stage2Config: {
+        "output_dir": Path("out"),
+        "autoencoder_path": Path("tokenizer.pt"),
+        "data": {"dataset_name": "adrenalmnist3d", "batch_size": 2},
+        "model": {
+            "transformer": {"hidden_dim": 32, "num_blocks": 1, "num_heads": 2, "token_dim": 8}
+        },
+        "training": {"scheduler": {"warmup_steps": 3}},
+        "sampler": {"steps": 4},
+    },
+}
+
+
+def configure(kind: type[Any], changes: Mapping[str, Any]) -> Any:
+    """Return the tiny configuration with dotted keys changed."""
+
+    def copied(value: Any) -> Any:
+        return {k: copied(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    values = copied(BASE[kind])
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        section = values
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return kind.model_validate(values)
+
+
+# --- what is recorded of a run ------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """What the factory made of a configuration, and what it would have done."""
+
+    trainer: dict[str, Any] = field(default_factory=dict)
+    module: Any = None
+    batches: Any = None
+    saved: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+
+    def callback(self, kind: type[Any]) -> Any:
+        return next((c for c in self.trainer["callbacks"] if isinstance(c, kind)), None)
+
+
+def volume_set() -> VolumeSet:
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 28), np.uint8)
+    names = [f"toy/{i}" for i in range(6)]
+    return VolumeSet(images, np.arange(6) % 2, names, ("a", "b"), ((0, 1, 2), (0, 1, 2)))
+
+
+def toy_tokenizer() -> Tokenizer:
+    config = configure(Stage1Config, {}).model.autoencoder
+    torch.manual_seed(1)
+    autoencoder = build_autoencoder(config)
+    autoencoder.encoder[-1].weight.data *= 5
+    spec = TokenizerSpec(
+        autoencoder=config,
+        dataset_name="adrenalmnist3d",
+        volume_shape=(28, 28, 28),
+        spacing_mm=(1.0, 1.0, 1.0),
+        class_names=("a", "b"),
+        config_yaml="",
+    )
+    return Tokenizer(spec, autoencoder)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Config], Run]:
+    """Return a caller of ``train`` with a Trainer that does nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(medmnist, "load", lambda config, split: volume_set())
+    tokenizer, record = toy_tokenizer(), Run()
+
+    class Nothing:
+        is_global_zero = True
+
+        def __init__(self, **settings: Any) -> None:
+            record.trainer = settings
+
+        def fit(self, module: Any, train: Any, val: Any, **rest: Any) -> None:
+            record.module, record.batches = module, train
+
+    def load(path: Path, device: Any = "cpu") -> Tokenizer:
+        record.loaded.append(str(path))
+        return tokenizer
+
+    monkeypatch.setattr(trainer.pl, "Trainer", Nothing)
+    monkeypatch.setattr(Tokenizer, "load", load)
+    monkeypatch.setattr(Tokenizer, "save", lambda self, path: record.saved.append(str(path)))
+
+    def call(config: Config) -> Run:
+        nonlocal record
+        record = Run()
+        if isinstance(config, Stage1Config):
+            stage1.train(config, overwrite=True)
+        else:
+            stage2.train(config, overwrite=True)
+        return record
+
+    return call
+
+
+# --- probes: (configuration, run) -> something that must change ----------------------------------
+
+Probe = Callable[[Any, Callable[[Config], Run]], object]
+
+
+def plain(value: Any) -> Any:
+    """Return something that == compares."""
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def setting(name: str) -> Probe:
+    return lambda config, run: run(config).trainer[name]
+
+
+def checkpoint(name: str) -> Probe:
+    return lambda config, run: getattr(run(config).callback(trainer.ModelCheckpoint), name)
+
+
+def preview(config: Config, run: Any) -> object:
+    callback = run(config).callback(Previews)
+    return None if callback is None else (callback.every, len(callback.preview(0).axes))
+
+
+def loaded_batch(config: Config, run: Any) -> object:
+    batch = next(iter(run(config).batches))
+    return [plain(part) for part in batch[:2]]
+
+
+def workers(config: Config, run: Any) -> object:
+    return run(config).batches.num_workers
+
+
+def files(config: Config, run: Any) -> object:
+    """Which files would be fetched, from where to where, and whether they may be."""
+    asked: list[object] = []
+
+    def fetch(url: str, path: Path, *, allowed: bool, **rest: Any) -> Path:
+        asked.append((url, path, allowed))
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(medmnist, "fetch", fetch)
+        medmnist.prepare(config.data)  # type: ignore[arg-type]
+    return asked
+
+
+def weights(config: Config, run: Any) -> object:
+    return plain(next(run(config).module.parameters()))
+
+
+def windows(config: Config, run: Any) -> object:
+    """Latents by sliding window, and how many windows went through the encoder at once."""
+    tokenizer = toy_tokenizer()
+    sizes: list[int] = []
+    tokenizer.autoencoder.encoder.register_forward_hook(
+        lambda module, args, out: sizes.append(len(out))
+    )
+    volume = torch.rand(1, 1, 80, 10, 10, generator=torch.Generator().manual_seed(0))
+    return plain(encode_latent(tokenizer, volume, config.sliding_window)), sizes
+
+
+def autoencoder(config: Stage1Config, run: Any) -> object:
+    network = run(config).module.autoencoder
+    return repr(network), network.fsq.levels
+
+
+def discriminator(config: Stage1Config, run: Any) -> object:
+    return repr(run(config).module.discriminator)
+
+
+class Distance(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).square().mean()
+
+
+def stage1_module(config: Stage1Config) -> Stage1Module:
+    torch.manual_seed(0)
+    return Stage1Module(
+        config,
+        build_autoencoder(config.model.autoencoder),
+        Distance(),
+        MultiScaleDiscriminator(1, 4, 1, 1),
+    )
+
+
+X = torch.rand(2, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def terms(config: Stage1Config, run: Any) -> object:
+    module = stage1_module(config)
+    found = module.reconstruction_terms(module.autoencoder(X), X)
+    return {name: float(term.detach()) for name, term in found.items()}
+
+
+def adversarial(config: Stage1Config, run: Any) -> object:
+    module = stage1_module(config)
+    output = module.autoencoder(X)
+    return float(module._adversarial_term(output, (output.volume - X).abs().mean()).detach())
+
+
+def feature_loss(config: Stage1Config, run: Any) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage1, "fetch_medicalnet", lambda config: Path("weights"))
+        patch.setattr(stage1, "load_weights", lambda path: {})
+        patch.setattr(stage1, "MedicalNetPerceptualLoss", lambda weights: Distance())
+        torch.manual_seed(0)
+        loss = stage1.build_feature_loss(config)
+        return type(loss).__name__, float(loss(X, X.flip(2)))
+
+
+def medicalnet(config: Stage1Config, run: Any) -> object:
+    """Return where the weights come from: a path, the network, or nowhere."""
+
+    def fetch(url: str, target: Path, **rest: Any) -> Path:
+        return Path("fetched")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage1, "fetch", fetch)
+        patch.setenv("PROD9_CACHE", "no-cache-here")
+        try:
+            return str(stage1.fetch_medicalnet(config.loss.perceptual))
+        except UserError as error:
+            return str(error)
+
+
+class Planned:
+    """The little of a Trainer that modules ask for."""
+
+    estimated_stepping_batches = 20
+    global_step = 0
+
+
+def module_of(config: Config) -> Any:
+    if isinstance(config, Stage1Config):
+        module: Any = stage1_module(config)
+    else:
+        module = Stage2Module(config, transformer(config))
+    module._trainer = Planned()
+    return module
+
+
+def optimizers(config: Config, run: Any) -> object:
+    optimizers, schedulers = module_of(config).configure_optimizers()
+    found: list[object] = []
+    for optimizer, schedule in zip(optimizers, schedulers, strict=True):
+        schedule = schedule["scheduler"] if isinstance(schedule, dict) else schedule
+        group = optimizer.param_groups[0]
+        found.append((group["initial_lr"], group["betas"], group["weight_decay"]))
+        found.append([schedule.lr_lambdas[0](step) for step in range(20)])
+    return found
+
+
+def clipped(config: Config, run: Any) -> object:
+    module = module_of(config)
+    optimizer = module.configure_optimizers()[0][0]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    module.on_before_optimizer_step(optimizer)
+    return float(parameters[0].grad.max())
+
+
+def averaged(config: Config, run: Any) -> object:
+    module = module_of(config)
+    network = module.autoencoder if isinstance(config, Stage1Config) else module.transformer
+    for parameter in network.parameters():
+        parameter.data += 1
+    module.ema.update(network)
+    return plain(next(module.ema.network.parameters()))
+
+
+def joins(config: Stage1Config, run: Any) -> object:
+    module = stage1_module(config)
+    active = []
+    for module.batches_seen in range(10):
+        active.append(module.adversarial_active())
+    return active
+
+
+TOKENS = torch.randint(60, (4, 3, 3, 2), generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 1, 0])
+
+
+def transformer(config: Stage2Config) -> Any:
+    """Return a transformer whose gates are open, so that every part of it is felt."""
+    torch.manual_seed(0)
+    network = build_transformer(config.model.transformer, (5, 4, 3), 2)
+    for parameter in network.parameters():
+        if not parameter.detach().any():
+            nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def loss_of(config: Stage2Config, run: Any) -> object:
+    module = module_of(config).train()
+    module.log = lambda *args, **kwargs: None
+    torch.manual_seed(0)
+    return float(module.training_step(TokenBatch(TOKENS, LABELS, list("abcd")), 0).detach())
+
+
+def drawn(config: Stage2Config, run: Any) -> object:
+    stream = torch.Generator().manual_seed(0)
+    network = transformer(config).eval()
+    return plain(draw_tokens(network, LABELS, (3, 3, 3), config.sampler, stream))
+
+
+def encoded(config: Stage2Config, run: Any) -> object:
+    """Tokens of Stage 2's training set."""
+    store = run(config).batches.dataset.store
+    return np.asarray(store.tokens).tolist()
+
+
+@dataclass(frozen=True)
+class Key:
+    """Another valid value of a key, its probe, and what else must be set for it to matter."""
+
+    value: Any
+    probe: Probe
+    given: Mapping[str, Any] = field(default_factory=dict)
+    inert: str = ""
+    """Why nothing reads it yet; the test fails as soon as something does."""
+
+
+SHARED: dict[str, Key] = {
+    "output_dir": Key(Path("elsewhere"), checkpoint("dirpath")),
+    "seed": Key(1, weights),
+    "data.dataset_name": Key("organmnist3d", files),
+    "data.size": Key(64, files),
+    "data.root": Key(Path("elsewhere"), files),
+    "data.download": Key(False, files),
+    "data.batch_size": Key(3, loaded_batch),
+    "data.num_workers": Key(1, workers),
+    "callbacks.checkpoint.every_n_epochs": Key(2, checkpoint("_every_n_epochs")),
+    "callbacks.checkpoint.keep_best": Key(3, checkpoint("save_top_k")),
+    "callbacks.preview.every_n_steps": Key(0, preview),
+    "callbacks.preview.num_volumes": Key(2, preview),
+    "trainer.max_epochs": Key(3, setting("max_epochs")),
+    "trainer.limit_train_batches": Key(3, setting("limit_train_batches")),
+    "trainer.limit_val_batches": Key(0.5, setting("limit_val_batches")),
+    "trainer.check_val_every_n_epoch": Key(2, setting("check_val_every_n_epoch")),
+    "trainer.log_every_n_steps": Key(3, setting("log_every_n_steps")),
+    "trainer.accelerator": Key("cpu", setting("accelerator")),
+    "trainer.devices": Key(2, setting("devices")),
+    "trainer.strategy": Key("ddp", setting("strategy")),
+    "trainer.precision": Key("bf16", setting("precision"), {"trainer.accelerator": "cpu"}),
+    "training.optimizer.learning_rate": Key(3e-3, optimizers),
+    "training.optimizer.betas": Key((0.5, 0.6), optimizers),
+    "training.optimizer.weight_decay": Key(0.3, optimizers),
+    "training.scheduler.name": Key("constant", optimizers),
+    "training.scheduler.warmup_steps": Key(7, optimizers),
+    "training.scheduler.min_ratio": Key(0.5, optimizers),
+    "training.stability.gradient_clip": Key(0.01, clipped),
+    "training.stability.ema_decay": Key(0.05, averaged),
+}
+FFL = {
+    "alpha": 2.0,
+    "patch_factor": 2,
+    "axes": (2,),
+    "ratio": 0.1,
+    "ave_spectrum": True,
+    "log_matrix": True,
+    "batch_matrix": True,
+}
+LPIPS = {"loss.loss_type": "lpips"}
+ROI = {"sliding_window.roi_size": (16, 16, 16)}
+STAGE1: dict[str, Key] = {
+    **SHARED,
+    "autoencoder_export_path": Key(Path("else.pt"), lambda config, run: run(config).saved),
+    "data.augmentation.flip": Key(True, loaded_batch),
+    "data.augmentation.intensity_scale": Key(0.3, loaded_batch),
+    "data.augmentation.intensity_shift": Key(0.3, loaded_batch),
+    "sliding_window.roi_size": Key((32, 32, 32), windows),
+    "sliding_window.overlap": Key(0.1, windows, ROI),
+    "sliding_window.sw_batch_size": Key(4, windows, ROI),
+    "sliding_window.mode": Key("constant", windows, ROI),
+    "model.autoencoder.in_channels": Key(2, autoencoder),
+    "model.autoencoder.levels": Key((5, 4, 4), autoencoder),
+    "model.autoencoder.num_channels": Key((8, 12), autoencoder),
+    "model.autoencoder.attention_levels": Key((False, True), autoencoder),
+    "model.autoencoder.num_res_blocks": Key(2, autoencoder),
+    "model.autoencoder.norm_num_groups": Key(2, autoencoder),
+    "model.autoencoder.stem_stride": Key(2, autoencoder),
+    "model.discriminator.num_d": Key(2, discriminator),
+    "model.discriminator.channels": Key(8, discriminator),
+    "model.discriminator.num_layers_d": Key(2, discriminator),
+    "loss.loss_type": Key("lpips", feature_loss),
+    "loss.reconstruction.weight": Key(2.0, terms),
+    "loss.perceptual.weight": Key(2.0, terms, LPIPS),
+    "loss.perceptual.weights_path": Key(Path(__file__), medicalnet, LPIPS),
+    "loss.perceptual.download": Key(False, medicalnet, LPIPS),
+    "loss.focal_frequency.weight": Key(2.0, terms),
+    **{f"loss.focal_frequency.{key}": Key(value, feature_loss) for key, value in FFL.items()},
+    "loss.adversarial.weight": Key(0.7, adversarial),
+    "loss.adversarial.criterion": Key("least_squares", adversarial),
+    "loss.adaptive.enabled": Key(False, adversarial),
+    "loss.adaptive.max_weight": Key(1e-3, adversarial),
+    "loss.discriminator_iter_start": Key(2, joins),
+    "training.optimizer.discriminator_learning_rate": Key(3e-3, optimizers),
+}
+NO_AUGMENTATION = "Stage 2 learns each volume's own tokens; it should refuse these keys"
+NO_WINDOWS = "MedMNIST's volumes are encoded whole; BraTS, the next issue, will cut them"
+STAGE2: dict[str, Key] = {
+    **SHARED,
+    "autoencoder_path": Key(Path("else.pt"), lambda config, run: run(config).loaded),
+    "data.augmentation.flip": Key(True, encoded, inert=NO_AUGMENTATION),
+    "data.augmentation.intensity_scale": Key(0.3, encoded, inert=NO_AUGMENTATION),
+    "data.augmentation.intensity_shift": Key(0.3, encoded, inert=NO_AUGMENTATION),
+    "sliding_window.roi_size": Key((8, 8, 8), encoded, inert=NO_WINDOWS),
+    "sliding_window.overlap": Key(0.1, encoded, ROI, inert=NO_WINDOWS),
+    "sliding_window.sw_batch_size": Key(4, encoded, ROI, inert=NO_WINDOWS),
+    "sliding_window.mode": Key("constant", encoded, ROI, inert=NO_WINDOWS),
+    "model.transformer.hidden_dim": Key(64, loss_of),
+    "model.transformer.num_blocks": Key(2, loss_of),
+    "model.transformer.num_heads": Key(4, loss_of),
+    "model.transformer.patch_size": Key(1, loss_of),
+    "model.transformer.mlp_ratio": Key(2.0, loss_of),
+    "model.transformer.dropout": Key(0.5, loss_of),
+    "model.transformer.token_dim": Key(16, loss_of),
+    "model.transformer.local_blocks": Key(2, loss_of),
+    "model.transformer.head": Key("factorized", loss_of),
+    "loss.label_smoothing": Key(0.5, loss_of),
+    "loss.mask_schedule": Key("linear", loss_of),
+    "loss.condition_dropout": Key(0.9, loss_of),
+    "sampler.steps": Key(6, drawn),
+    "sampler.scheduler_type": Key("linear", drawn),
+    "sampler.temperature": Key(3.0, drawn),
+    "sampler.choice_temperature": Key(0.0, drawn),
+    "sampler.guidance_scale": Key(4.0, drawn),
+    "sampler.guidance_schedule": Key("constant", drawn),
+    "sampler.order": Key("halton", drawn),
+}
+
+
+def keys_of(kind: type[Config]) -> list[str]:
+    """Return every key of a configuration but BraTS's and those with a single valid value."""
+    keys: dict[str, None] = {}
+    for key, info in fields(kind):
+        one_value = get_origin(info.annotation) is Literal and len(get_args(info.annotation)) == 1
+        if not one_value and key != "data.data_dir":
+            keys[key] = None
+    return list(keys)
+
+
+CASES = [
+    pytest.param(
+        kind,
+        key,
+        id=f"{kind.__name__}-{key}",
+        marks=[pytest.mark.xfail(strict=True, raises=AssertionError, reason=table[key].inert)]
+        if key in table and table[key].inert
+        else [],
+    )
+    for kind, table in ((Stage1Config, STAGE1), (Stage2Config, STAGE2))
+    for key in keys_of(kind)
+]
+TABLE: dict[type, dict[str, Key]] = {Stage1Config: STAGE1, Stage2Config: STAGE2}
+
+
+@pytest.mark.parametrize(("kind", "key"), CASES)
+def test_changing_it_changes_something(kind: Any, key: str, run: Any) -> None:
+    assert key in TABLE[kind], f"{key} has no probe: add one that shows what reads it"
+    entry = TABLE[kind][key]
+    before = configure(kind, entry.given)
+    after = configure(kind, {**entry.given, key: entry.value})
+    assert before != after
+    first = entry.probe(before, run)
+    assert entry.probe(before, run) == first, "the probe is not repeatable, so it shows nothing"
+    assert entry.probe(after, run) != first, f"nothing reads {key}"
+
+
+@pytest.mark.parametrize("kind", [Stage1Config, Stage2Config])
+def test_every_probe_is_for_a_key_that_exists(kind: Any) -> None:
+    assert set(TABLE[kind]) == set(keys_of(kind))

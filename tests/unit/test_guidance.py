@@ -1,0 +1,48 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from prod9.guidance import guidance_at, guided
+from prod9.models.condition import Condition
+
+TOKENS = torch.randint(61, (2, 3, 2, 2), generator=torch.Generator().manual_seed(0))
+CONDITION = Condition(torch.tensor([0, 1]), 2)
+
+
+@pytest.fixture
+def network(make_transformer: Any) -> Any:
+    """Return a transformer that notes each batch's labels in ``asked``."""
+    network = make_transformer()
+    network.asked = []
+    network.register_forward_pre_hook(lambda m, args: m.asked.append(args[1].labels.tolist()))
+    return network
+
+
+def test_schedules() -> None:
+    assert [guidance_at(3.0, "constant", p) for p in (0.0, 0.5, 0.99)] == [3, 3, 3]
+    assert [guidance_at(3.0, "linear", p) for p in (0.0, 0.25, 0.5)] == [1, 1.5, 2]
+    cosine = [guidance_at(3.0, "cosine", p) for p in (0.0, 0.5, 0.25)]
+    assert cosine == pytest.approx([1, 2, 2 - math.sqrt(0.5)])
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.5, 4.0])
+def test_the_formula_in_one_pass(network: Any, scale: float) -> None:
+    logits = guided(network, CONDITION, scale)(TOKENS, 0.3)
+    assert network.asked == [[0, 1, 2, 2]]
+    conditional = network(TOKENS, CONDITION)
+    unconditional = network(TOKENS, CONDITION.null())
+    expected = unconditional + scale * (conditional - unconditional)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(logits, conditional, atol=1e-2)
+
+
+def test_without_guidance_there_is_no_unconditional_pass(network: Any) -> None:
+    logits = guided(network, CONDITION, 1.0)(TOKENS, 0.3)
+    assert network.asked.pop() == [0, 1]
+    assert torch.equal(logits, network(TOKENS, CONDITION))
+    # The rising schedules begin at 1.
+    logits = guided(network, CONDITION, 5.0, "linear")(TOKENS, 0.0)
+    assert torch.equal(logits, network(TOKENS, CONDITION))
+    assert network.asked == [[0, 1]] * 3

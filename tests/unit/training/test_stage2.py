@@ -1,0 +1,237 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from prod9.config import Stage2Config
+from prod9.data.token_store import TokenBatch
+from prod9.errors import UserError
+from prod9.masking import gamma
+from prod9.models.transformer import MaskedTransformer
+from prod9.training import stage2
+from prod9.training.stage2 import Stage2Module
+
+V = 60
+GRID = (3, 2, 4)
+
+
+def configure(**loss: Any) -> Stage2Config:
+    return Stage2Config.model_validate(
+        {
+            "output_dir": "out",
+            "autoencoder_path": "tokenizer.pt",
+            "data": {"dataset_name": "organmnist3d"},
+            "loss": loss,
+            "training": {
+                "optimizer": {"learning_rate": 1e-3},
+                "scheduler": {"name": "cosine", "warmup_steps": 2},
+            },
+        }
+    )
+
+
+def batches(count: int = 4, size: int = 6) -> list[TokenBatch]:
+    random = torch.Generator().manual_seed(0)
+    return [
+        TokenBatch(
+            torch.randint(V, (size, *GRID), generator=random),
+            torch.arange(size) % 2,
+            [f"toy/{size * i + j}" for j in range(size)],
+        )
+        for i in range(count)
+    ]
+
+
+def load(parts: list[TokenBatch]) -> Any:
+    return torch.utils.data.DataLoader(parts, batch_size=None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def module(make_transformer: Any) -> Stage2Module:
+    return Stage2Module(configure(), make_transformer())
+
+
+class Spy:
+    """Record what the network is asked; answer ``right`` for every masked cell or for none."""
+
+    def __init__(self, network: MaskedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.labels: list[Tensor] = []
+        self.masks: list[Tensor] = []
+        self.inputs: list[Tensor] = []
+        self.smoothing: list[float] = []
+        real = network.loss
+
+        def loss(masked: Tensor, mask: Tensor, targets: Tensor, condition: Any, s: float) -> Any:
+            self.inputs.append(masked)
+            self.masks.append(mask)
+            self.labels.append(condition.labels)
+            self.smoothing.append(s)
+            assert torch.equal(masked[~mask], targets[~mask])
+            assert bool((masked[mask] == V).all())
+            return real(masked, mask, targets, condition, s)
+
+        monkeypatch.setattr(network, "loss", loss)
+
+
+def test_a_step_masks_drops_and_smooths_as_configured(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = configure(label_smoothing=0.3, condition_dropout=0.25, mask_schedule="linear")
+    module = Stage2Module(config, make_transformer())
+    spy = Spy(module.transformer, monkeypatch)
+    trainer = make_trainer(limit_val_batches=0)
+    trainer.fit(module, load(batches(60, 10)))
+    assert set(spy.smoothing) == {0.3}
+    labels = torch.cat(spy.labels)
+    dropped = float((labels == 2).float().mean())
+    assert abs(dropped - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 600)
+    kept = labels[labels != 2]
+    assert 0.4 < float(kept.float().mean()) < 0.6
+    # linear: the share of masked cells is uniform over 1 .. 24 (0 is lifted to 1).
+    shares = torch.cat([mask.flatten(1).float().mean(1) for mask in spy.masks])
+    assert float(shares.min()) >= 1 / 24 - 1e-6
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.05)
+    assert float(shares.std()) == pytest.approx(1 / math.sqrt(12), abs=0.03)
+
+
+def test_the_schedule_of_masking_is_the_configured_one(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # E gamma(r): 2 / pi for cosine and for arccos, 1 / 2 for linear.
+    for schedule, mean in (("cosine", 2 / math.pi), ("arccos", 2 / math.pi), ("linear", 0.5)):
+        r = (torch.arange(100_000) + 0.5) / 100_000
+        assert float(gamma(schedule, r, 24).mean()) == pytest.approx(mean, abs=1e-4)  # type: ignore[arg-type]
+        torch.manual_seed(1)
+        module = Stage2Module(configure(mask_schedule=schedule), make_transformer())
+        spy = Spy(module.transformer, monkeypatch)
+        make_trainer(limit_val_batches=0).fit(module, load(batches(40, 10)))
+        shares = torch.cat([mask.flatten(1).float().mean(1) for mask in spy.masks])
+        assert float(shares.mean()) == pytest.approx(mean, abs=0.06)
+
+
+def test_without_condition_dropout_no_class_is_dropped(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Stage2Module(configure(condition_dropout=0.0), make_transformer())
+    spy = Spy(module.transformer, monkeypatch)
+    make_trainer(limit_val_batches=0).fit(module, load(batches(10, 10)))
+    assert torch.equal(torch.cat(spy.labels), (torch.arange(10) % 2).repeat(10))
+
+
+def test_training_learns_and_the_average_follows(module: Stage2Module, make_trainer: Any) -> None:
+    rates: list[float] = []
+
+    class Rates(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    before = [p.detach().clone() for p in module.transformer.parameters()]
+    trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[Rates()])
+    trainer.fit(module, load(batches()))
+    expected = [0.5, 1.0] + [(1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]
+    assert rates == pytest.approx([1e-3 * rate for rate in expected])
+    assert int(module.ema.updates) == 8
+    moved = [
+        not torch.equal(a, b) for a, b in zip(before, module.transformer.parameters(), strict=True)
+    ]
+    assert all(moved)
+    settings = trainer.optimizers[0].param_groups[0]
+    assert (settings["betas"], settings["weight_decay"]) == ((0.9, 0.96), 0.045)
+
+
+def test_validation_accuracy_per_bucket_of_mask_ratio(
+    module: Stage2Module, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A network that is right where few cells are masked: accuracy 1, 1, 0, 0, 0 by bucket.
+    limit = 0.4
+
+    def loss(masked: Tensor, mask: Tensor, targets: Tensor, condition: Any, s: float) -> Any:
+        assert s == 0.0  # validation measures the plain cross-entropy
+        assert bool((condition.labels < 2).all())
+        right = seen[-1] < limit
+        return torch.tensor(1.5), right[:, None].expand(-1, 24).reshape(mask.shape)[mask]
+
+    seen: list[Tensor] = []
+    real = stage2.mask_tokens
+
+    def mask_tokens(tokens: Tensor, share: Tensor, *rest: Any) -> Any:
+        seen.append(share)
+        return real(tokens, share, *rest)
+
+    monkeypatch.setattr(module.ema.network, "loss", loss)
+    monkeypatch.setattr(stage2, "mask_tokens", mask_tokens)
+    (figures,) = make_trainer().validate(module, load(batches(2, 40)), verbose=False)
+    ratio = (torch.arange(40) + 0.5) / 40
+    assert torch.allclose(seen[0], gamma("cosine", ratio, 24))
+    assert figures["val/loss"] == 1.5
+    accuracy = {name[-7:]: v for name, v in figures.items() if "accuracy_" in name}
+    assert accuracy == {"0.0-0.2": 1, "0.2-0.4": 1, "0.4-0.6": 0, "0.6-0.8": 0, "0.8-1.0": 0}
+    counts = (seen[0] * 24).round().clamp_min(1)
+    expected = float(counts[seen[0] < limit].sum() / counts.sum())
+    assert figures["val/masked_accuracy"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_validation_is_the_same_each_time_and_leaves_the_stream_alone(
+    module: Stage2Module, make_trainer: Any
+) -> None:
+    trainer = make_trainer()
+    torch.manual_seed(3)
+    (first,) = trainer.validate(module, load(batches()), verbose=False)
+    state = torch.get_rng_state()
+    torch.manual_seed(4)
+    (second,) = trainer.validate(module, load(batches()), verbose=False)
+    assert first == second
+    torch.manual_seed(3)
+    assert np.isfinite(list(first.values())).all()
+    trainer.validate(module, load(batches()), verbose=False)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_validation_measures_the_averaged_weights(make_transformer: Any, make_trainer: Any) -> None:
+    module = Stage2Module(configure(), make_transformer())
+    (first,) = make_trainer().validate(module, load(batches()), verbose=False)
+    for parameter in module.transformer.parameters():
+        torch.nn.init.normal_(parameter)
+    (second,) = make_trainer().validate(module, load(batches()), verbose=False)
+    assert first == second
+
+
+def test_nan_stops_with_step_term_and_names(module: Stage2Module, make_trainer: Any) -> None:
+    class Spoil(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, i: int) -> None:
+            if i == 2:
+                torch.nn.init.constant_(pl_module.transformer.pack.weight, float("nan"))
+
+    trainer = make_trainer(limit_val_batches=0, callbacks=[Spoil()])
+    with pytest.raises(UserError) as caught:
+        trainer.fit(module, load(batches()))
+    assert str(caught.value).startswith(
+        "the loss term 'cross_entropy' became nan at step 2 on the batch toy/12, toy/13, "
+    )
+
+
+def test_gradients_are_clipped(make_transformer: Any, make_trainer: Any) -> None:
+    for limit in (0.0, 1e-3):
+        config = configure()
+        stability = config.training.stability.model_copy(update={"gradient_clip": limit})
+        training = config.training.model_copy(update={"stability": stability})
+        module = Stage2Module(config.model_copy(update={"training": training}), make_transformer())
+        norms: list[float] = []
+
+        class Norms(pl.Callback):
+            def __init__(self, norms: list[float]) -> None:
+                self.norms = norms
+
+            def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+                grads = [p.grad for p in pl_module.transformer.parameters() if p.grad is not None]
+                if grads:
+                    self.norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
+
+        make_trainer(limit_val_batches=0, callbacks=[Norms(norms)]).fit(module, load(batches()))
+        assert norms
+        assert (max(norms) <= 1e-3 * (1 + 1e-4)) == (limit > 0)
