@@ -1,4 +1,4 @@
-"""Ten mistakes of a user (issue 2): each ends in one sentence that names the culprit, code 2."""
+"""Ten mistakes of a user: each ends in one sentence that names the culprit, code 2."""
 
 import shutil
 import subprocess
@@ -278,6 +278,14 @@ def test_a_transformer_of_another_tokenizer(run: Any, trained: Path) -> None:
         assert said.startswith(f"{trained / 'two/transformer.pt'} was trained on the tokenizer ")
         assert digest in said
     assert not (trained / "out").exists()
+
+
+def test_a_run_is_not_resumed_on_other_tokens(run: Any, trained: Path) -> None:
+    digest = retrain(trained, 1)
+    arguments = ["--config", trained / "stage2.yaml", "--resume", "trainer.max_epochs=2"]
+    said = run(STAGE2, "train", *arguments)
+    assert said.startswith("this run began with the tokenizer ")
+    assert digest in said
 
 
 def test_tokens_of_another_tokenizer(run: Any, trained: Path, monkeypatch: Any) -> None:

@@ -95,7 +95,8 @@ def open_tokens(config: Stage2Config, tokenizer: Tokenizer, split: Split) -> Tok
 def build_module(config: Stage2Config, tokenizer: Tokenizer, num_classes: int) -> Stage2Module:
     """Return the training module with an untrained transformer."""
     levels = tokenizer.fsq.levels
-    return Stage2Module(config, build_transformer(config.model.transformer, levels, num_classes))
+    transformer = build_transformer(config.model.transformer, levels, num_classes)
+    return Stage2Module(config, transformer, tokenizer.digest)
 
 
 def _preview(

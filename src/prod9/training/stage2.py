@@ -9,6 +9,7 @@ from torch.optim import AdamW
 
 from prod9.config import Stage2Config
 from prod9.data.token_store import TokenBatch
+from prod9.errors import UserError
 from prod9.masking import gamma, mask_tokens
 from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
@@ -23,8 +24,11 @@ BUCKETS = 5
 class Stage2Module(pl.LightningModule):
     """Cross-entropy over masked tokens (Chang et al. 2022, arXiv 2202.04200, section 3.1)."""
 
-    def __init__(self, config: Stage2Config, transformer: MaskedTransformer) -> None:
+    def __init__(
+        self, config: Stage2Config, transformer: MaskedTransformer, tokenizer_digest: str = ""
+    ) -> None:
         super().__init__()
+        self.tokenizer_digest = tokenizer_digest
         self.config = config
         self.transformer = transformer
         self.ema = EMA(transformer, config.training.stability.ema_decay)
@@ -113,3 +117,24 @@ class Stage2Module(pl.LightningModule):
             if total:
                 low, high = bucket / BUCKETS, (bucket + 1) / BUCKETS
                 self.log(f"val/masked_accuracy_{low:.1f}-{high:.1f}", hits / total)
+
+    # --- what a checkpoint must carry besides the weights -----------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say whose tokens these weights have learned."""
+        checkpoint["tokenizer_digest"] = self.tokenizer_digest
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with other tokens.
+
+        Raises:
+            UserError: the run began with another tokenizer.
+
+        """
+        theirs = checkpoint["tokenizer_digest"]
+        if theirs != self.tokenizer_digest:
+            raise UserError(
+                f"this run began with the tokenizer {theirs[:12]}, but autoencoder_path now holds "
+                f"{self.tokenizer_digest[:12]}; put the first one back, or start anew with "
+                "--overwrite."
+            )
