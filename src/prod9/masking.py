@@ -13,14 +13,15 @@ from prod9.shapes import Tokens
 Schedule = Literal["cosine", "arccos", "linear", "log"]
 
 
-def gamma(schedule: Schedule, r: Tensor, count: int) -> Tensor:
+def gamma(schedule: Schedule, r: Tensor, count: int | Tensor) -> Tensor:
     """Share of tokens that is masked at progress ``r`` in [0, 1]; falls from 1 to 0.
 
     Args:
         schedule: cosine: cos(pi r / 2); arccos: 2 acos(r) / pi; linear: 1 - r;
             log: -log2(r) / log2(count), clipped to [0, 1].
         r: progress, any shape.
-        count: number of tokens; only ``log`` depends on it.
+        count: number of tokens, for all or per sample (broadcast against ``r``); only ``log``
+            depends on it.
 
     """
     match schedule:
@@ -32,7 +33,8 @@ def gamma(schedule: Schedule, r: Tensor, count: int) -> Tensor:
             return 1 - r
         case "log":
             smallest = torch.finfo(r.dtype).tiny
-            return (-torch.log2(r.clamp_min(smallest)) / math.log2(max(count, 2))).clamp(0, 1)
+            bits = torch.as_tensor(count, dtype=r.dtype, device=r.device).clamp_min(2).log2()
+            return (-torch.log2(r.clamp_min(smallest)) / bits).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def mask_tokens(
     """
     flat = tokens.flatten(1)
     scores = torch.rand(flat.shape, generator=generator, device=tokens.device)
-    ranks = scores.argsort(1).argsort(1)
+    order = scores.argsort(1)  # a uniform permutation: the cells with the first places are masked
     count = (share * flat.shape[1]).round().clamp_min(1)
-    mask = (ranks < count[:, None]).view(tokens.shape)
+    mask = (order < count[:, None]).view(tokens.shape)
     return MaskedTokens(tokens.masked_fill(mask, mask_id), mask)

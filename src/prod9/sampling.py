@@ -124,7 +124,6 @@ def sample(
     tokens = initial.flatten(1).clone()
     unknown = tokens == mask_id
     total = unknown.sum(1, keepdim=True)  # U0, (B, 1)
-    most = int(total.max())
     ranks = _halton_ranks(unknown, grid, generator) if order == "halton" else None
 
     for step in range(steps):
@@ -134,7 +133,7 @@ def sample(
 
         rho = torch.tensor((step + 1) / steps, dtype=torch.float64, device=tokens.device)
         # Floor and ceiling as each paper has it (Halton counts what is revealed, rounded down).
-        left = gamma(schedule, rho, most) * total
+        left = gamma(schedule, rho, total) * total
         # (1 - 0.9) * 20 is 1.9999999999999996 in floating point, and must count as 2.
         left = (left + 1e-9).floor() if ranks is None else (left - 1e-9).ceil()
         still = unknown.sum(1, keepdim=True)

@@ -139,12 +139,6 @@ def test_stage2_sees_the_same_batches(tmp_path: Path, monkeypatch: pytest.Monkey
     assert resumed[:3] == expected[:3]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="masks, ratios and dropped conditions come from torch's global stream, which "
-    "Lightning's checkpoints do not hold: a resumed run draws others",
-)
 def test_stage2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (expected, whole), (losses, resumed) = stage2_runs(tmp_path, monkeypatch)
     assert losses == expected

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import matplotlib.figure
 import numpy as np
@@ -15,7 +15,7 @@ from torch import nn
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
 from prod9.build.trainer import build_trainer, resolve_device
-from prod9.config import MedMNISTDataConfig, Stage1Config
+from prod9.config import MedMNISTDataConfig, MedMNISTSourceConfig, Stage1Config
 from prod9.config.load import dump
 from prod9.config.loss import FocalFrequencyLossConfig, PerceptualLossConfig
 from prod9.data import medmnist
@@ -45,15 +45,17 @@ from prod9.training.previews import Previews
 from prod9.training.progress import TrainingProgress
 from prod9.training.stage1 import Stage1Module
 
+SourceT = TypeVar("SourceT", bound=MedMNISTSourceConfig)
 
-def require_medmnist(data: object) -> MedMNISTDataConfig:
-    """Return the section if it is MedMNIST's.
+
+def require_medmnist(data: object, kind: type[SourceT]) -> SourceT:
+    """Return the ``data`` section if it is MedMNIST's.
 
     Raises:
         UserError: it is BraTS, whose reader is not part of this version.
 
     """
-    if isinstance(data, MedMNISTDataConfig):
+    if isinstance(data, kind):
         return data
     raise UserError(
         "data.dataset_name=brats: this version of prod9 validates the BraTS configurations but "
@@ -131,7 +133,7 @@ def build_module(config: Stage1Config) -> Stage1Module:
 def tokenizer_of(module: Stage1Module, class_names: tuple[str, ...]) -> Tokenizer:
     """Freeze the averaged weights of a module as a tokenizer."""
     config = module.config
-    data = require_medmnist(config.data)
+    data = require_medmnist(config.data, MedMNISTDataConfig)
     side = data.size
     # MedMNIST's cubes were resampled without a record of their spacing: 1 mm stands for "unknown".
     spacing = SPACING_MM[side] if data.dataset_name == "brainregionmnist3d" else 1.0
@@ -172,7 +174,7 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
         UserError: any mistake in configuration, data, weights or output folder.
 
     """
-    data = require_medmnist(config.data)
+    data = require_medmnist(config.data, MedMNISTDataConfig)
     folder = RunFolder(config.output_dir)
     export = config.autoencoder_export_path
     if export.exists() and not (resume or overwrite):
@@ -247,7 +249,7 @@ def measure(config: Stage1Config, split: Literal["val", "test"]) -> dict[str, ob
         UserError: not trained yet; data that cannot be read.
 
     """
-    data = require_medmnist(config.data)
+    data = require_medmnist(config.data, MedMNISTDataConfig)
     tokenizer = load_tokenizer(config)
     volumes = limited(medmnist.load(data, split), config.trainer.limit_val_batches, data.batch_size)
     batches = loader(volumes, data, train=False, seed=config.seed)

@@ -15,10 +15,10 @@ from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
 from prod9.build.stage1 import require_medmnist
 from prod9.build.trainer import build_trainer, quieten_lightning, resolve_device
-from prod9.config import Stage2Config
+from prod9.config import MedMNISTSourceConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.data import medmnist
-from prod9.data.batches import set_epoch
+from prod9.data.batches import make_loader, set_epoch
 from prod9.data.medmnist import Split
 from prod9.data.token_store import (
     TokenStore,
@@ -27,7 +27,7 @@ from prod9.data.token_store import (
     open_or_build,
     token_loader,
 )
-from prod9.data.volumes import loader
+from prod9.data.volumes import VolumeDataset
 from prod9.errors import UserError
 from prod9.evaluate.provenance import provenance, write_json
 from prod9.generator import (
@@ -52,7 +52,7 @@ def load_tokenizer(config: Stage2Config) -> Tokenizer:
         UserError: no such file, or made for another data set or size.
 
     """
-    data = require_medmnist(config.data)
+    data = require_medmnist(config.data, MedMNISTSourceConfig)
     tokenizer = Tokenizer.load(config.autoencoder_path, resolve_device(config.trainer.accelerator))
     spec = tokenizer.spec
     if spec.volume_shape != (data.size,) * 3:
@@ -70,12 +70,17 @@ def load_tokenizer(config: Stage2Config) -> Tokenizer:
 
 def open_tokens(config: Stage2Config, tokenizer: Tokenizer, split: Split) -> TokenStore:
     """Open the token store of a split; encode the split first if there is none."""
-    data = require_medmnist(config.data)
+    data = require_medmnist(config.data, MedMNISTSourceConfig)
     volumes = medmnist.load(data, split)
     key = TokenStoreKey(tokenizer.digest, fingerprint(volumes), split)
     device = next(tokenizer.parameters()).device
-    # Stage 2 learns each volume's own tokens: augmenting would need a store per epoch.
-    batches = loader(volumes, data, train=False, seed=config.seed)
+    batches = make_loader(
+        VolumeDataset(volumes),
+        data.batch_size,
+        train=False,
+        seed=config.seed,
+        num_workers=data.num_workers,
+    )
 
     def encoded() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in track(batches, f"encoding {split}", transient=True):
@@ -125,7 +130,7 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         UserError: any mistake in configuration, tokenizer, data or output folder.
 
     """
-    data = require_medmnist(config.data)
+    data = require_medmnist(config.data, MedMNISTSourceConfig)
     folder = RunFolder(config.output_dir)
     tokenizer = load_tokenizer(config)
     folder.claim(config, resume=resume, overwrite=overwrite)
@@ -209,7 +214,10 @@ def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, ob
         use_distributed_sampler=False,
     )
     batches = token_loader(
-        store, require_medmnist(config.data).batch_size, train=False, seed=config.seed
+        store,
+        require_medmnist(config.data, MedMNISTSourceConfig).batch_size,
+        train=False,
+        seed=config.seed,
     )
     (values,) = trainer.validate(module, batches, verbose=False)
     figures: dict[str, object] = {name.removeprefix("val/"): v for name, v in values.items()}

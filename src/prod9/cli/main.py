@@ -10,7 +10,7 @@ from rich.table import Table
 from prod9.build.stage1 import fetch_medicalnet
 from prod9.cli.doctor import findings
 from prod9.cli.run import guarded, new_app
-from prod9.config import MedMNISTDataConfig
+from prod9.config import MedMNISTSourceConfig
 from prod9.config.data import MedMNISTName
 from prod9.config.loss import PerceptualLossConfig
 from prod9.data import medmnist
@@ -77,7 +77,7 @@ def fetch_data(
         )
     if size not in (28, 64):
         raise UserError(f"--size {size}: MedMNIST 3D has sizes 28 and 64.")
-    config = MedMNISTDataConfig.model_validate({"dataset_name": name, "size": size, "root": root})
+    config = MedMNISTSourceConfig.model_validate({"dataset_name": name, "size": size, "root": root})
     medmnist.check(config)
     for path in medmnist.prepare(config):
         typer.echo(str(path))

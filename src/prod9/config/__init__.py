@@ -5,7 +5,14 @@ from pathlib import Path
 from pydantic import Field
 
 from prod9.config.base import Section
-from prod9.config.data import BraTSDataConfig, DataConfig, MedMNISTDataConfig
+from prod9.config.data import (
+    BraTSDataConfig,
+    BraTSSourceConfig,
+    MedMNISTDataConfig,
+    MedMNISTSourceConfig,
+    Stage1DataConfig,
+    Stage2DataConfig,
+)
 from prod9.config.loss import Stage1LossConfig, Stage2LossConfig
 from prod9.config.model import (
     AutoencoderConfig,
@@ -26,16 +33,16 @@ from prod9.config.training import (
 class _RunConfig(Section):
     output_dir: Path = Field(description="Folder for checkpoints, logs, previews and metrics.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
-    data: DataConfig
     callbacks: CallbacksConfig = CallbacksConfig()
     trainer: TrainerConfig = TrainerConfig()
-    sliding_window: SlidingWindowConfig = SlidingWindowConfig()
 
 
 class Stage1Config(_RunConfig):
     """``prod9-train-autoencoder``: learn the tokenizer."""
 
     autoencoder_export_path: Path = Field(description="Where the trained tokenizer is written.")
+    data: Stage1DataConfig
+    sliding_window: SlidingWindowConfig = SlidingWindowConfig()
     model: Stage1ModelConfig = Stage1ModelConfig()
     loss: Stage1LossConfig = Stage1LossConfig()
     training: Stage1TrainingConfig = Stage1TrainingConfig()
@@ -45,6 +52,7 @@ class Stage2Config(_RunConfig):
     """``prod9-train-transformer``: learn the tokens."""
 
     autoencoder_path: Path = Field(description="The tokenizer that Stage 1 exported.")
+    data: Stage2DataConfig
     model: Stage2ModelConfig = Stage2ModelConfig()
     loss: Stage2LossConfig = Stage2LossConfig()
     training: Stage2TrainingConfig = Stage2TrainingConfig()
@@ -54,17 +62,20 @@ class Stage2Config(_RunConfig):
 __all__ = [
     "AutoencoderConfig",
     "BraTSDataConfig",
+    "BraTSSourceConfig",
     "CallbacksConfig",
-    "DataConfig",
     "DiscriminatorConfig",
     "MedMNISTDataConfig",
+    "MedMNISTSourceConfig",
     "SamplerConfig",
     "SlidingWindowConfig",
     "Stage1Config",
+    "Stage1DataConfig",
     "Stage1LossConfig",
     "Stage1ModelConfig",
     "Stage1TrainingConfig",
     "Stage2Config",
+    "Stage2DataConfig",
     "Stage2LossConfig",
     "Stage2ModelConfig",
     "Stage2TrainingConfig",

@@ -47,15 +47,13 @@ class _LoaderConfig(Section):
     num_workers: int = Field(
         default=0, ge=0, description="Loader processes; 0 loads in the training process."
     )
-    augmentation: AugmentationConfig = AugmentationConfig()
 
 
-class MedMNISTDataConfig(_LoaderConfig):
-    """Volumes in MedMNIST's npz layout."""
+class MedMNISTSourceConfig(_LoaderConfig):
+    """Volumes in MedMNIST's npz layout, as they are (Stage 2: each volume has its own tokens)."""
 
     dataset_name: MedMNISTName = Field(
-        default="organmnist3d",
-        description="One MedMNIST 3D data set, `all` six, or the embedded one.",
+        description="One MedMNIST 3D data set, `all` six, or the embedded one."
     )
     size: Literal[28, 64] = Field(default=28, description="Voxels per side: 28 or 64.")
     root: Path = Field(
@@ -64,7 +62,13 @@ class MedMNISTDataConfig(_LoaderConfig):
     download: bool = Field(default=True, description="Download a file that is not in `root`.")
 
 
-class BraTSDataConfig(_LoaderConfig):
+class MedMNISTDataConfig(MedMNISTSourceConfig):
+    """Volumes in MedMNIST's npz layout, with random changes while training (Stage 1)."""
+
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class BraTSSourceConfig(_LoaderConfig):
     """A BraTS folder of any year."""
 
     dataset_name: Literal["brats"] = Field(description="Always `brats`.")
@@ -73,4 +77,15 @@ class BraTSDataConfig(_LoaderConfig):
     )
 
 
-DataConfig = Annotated[MedMNISTDataConfig | BraTSDataConfig, Field(discriminator="dataset_name")]
+class BraTSDataConfig(BraTSSourceConfig):
+    """A BraTS folder of any year, with random changes while training (Stage 1)."""
+
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+Stage1DataConfig = Annotated[
+    MedMNISTDataConfig | BraTSDataConfig, Field(discriminator="dataset_name")
+]
+Stage2DataConfig = Annotated[
+    MedMNISTSourceConfig | BraTSSourceConfig, Field(discriminator="dataset_name")
+]

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from rich.console import Console
 
-from prod9.config import MedMNISTDataConfig
+from prod9.config import MedMNISTSourceConfig
 from prod9.data import brain_regions
 from prod9.data.download import fetch
 from prod9.data.npz import ArrayHeader, npz_headers, read_npz_array
@@ -152,7 +152,7 @@ def class_names(dataset_name: str) -> tuple[str, ...]:
     return DATASETS[dataset_name].class_names
 
 
-def prepare(config: MedMNISTDataConfig) -> tuple[Path, ...]:
+def prepare(config: MedMNISTSourceConfig) -> tuple[Path, ...]:
     """Make sure that every file is there: build the embedded one, download the others.
 
     A file that is there is taken as it is, whatever its digest.
@@ -164,7 +164,7 @@ def prepare(config: MedMNISTDataConfig) -> tuple[Path, ...]:
     return tuple(_ensure(row, config) for row in members(config.dataset_name))
 
 
-def load(config: MedMNISTDataConfig, split: Split) -> VolumeSet:
+def load(config: MedMNISTSourceConfig, split: Split) -> VolumeSet:
     """Read one split; of all six data sets, with joint labels, for ``all``.
 
     Raises:
@@ -198,7 +198,7 @@ def load(config: MedMNISTDataConfig, split: Split) -> VolumeSet:
     )
 
 
-def check(config: MedMNISTDataConfig) -> None:
+def check(config: MedMNISTSourceConfig) -> None:
     """Make sure that every file is there and sound in all three splits; read labels, not images.
 
     Raises:
@@ -228,7 +228,7 @@ def describe(root: Path, sizes: Iterable[int] = (28, 64)) -> list[DatasetFile]:
     return rows
 
 
-def _ensure(row: Dataset, config: MedMNISTDataConfig) -> Path:
+def _ensure(row: Dataset, config: MedMNISTSourceConfig) -> Path:
     path = row.file(config.root, config.size)
     if path.exists():
         return path

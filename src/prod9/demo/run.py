@@ -10,7 +10,12 @@ import torch
 from prod9.build import stage1, stage2
 from prod9.build.announce import say
 from prod9.build.generate import generate_files
-from prod9.config import Stage1Config, Stage2Config
+from prod9.config import (
+    MedMNISTDataConfig,
+    MedMNISTSourceConfig,
+    Stage1Config,
+    Stage2Config,
+)
 from prod9.config.load import dump, load_stage1, load_stage2
 from prod9.data import medmnist
 from prod9.data.volumes import loader
@@ -77,7 +82,7 @@ def _pictures(
     generated: torch.Tensor,
     labels: torch.Tensor,
 ) -> None:
-    test = medmnist.load(stage1.require_medmnist(config.data), "test")
+    test = medmnist.load(stage1.require_medmnist(config.data, MedMNISTSourceConfig), "test")
     real, real_labels = as_tensor(test), torch.from_numpy(test.labels)
     rows = by_class(real, real_labels, test.class_names, PER_CLASS)
     save_figure(output / "real.png", montage(rows, title="real (test split)"))
@@ -117,7 +122,7 @@ def run_demo(
     _claim(output, overwrite)
     clock = _Clock()
     say("Teaching this machine to draw brain regions (MNI152 template, 11 classes).")
-    data = stage1.require_medmnist(one.data)
+    data = stage1.require_medmnist(one.data, MedMNISTDataConfig)
     train, test = medmnist.load(data, "train"), medmnist.load(data, "test")
     clock.lap("data")
     tokenizer = stage1.train(one, overwrite=overwrite)

@@ -90,9 +90,16 @@ class Autoencoder(nn.Module):
         )
         self.encoder = nn.Sequential(*encoder)
         self.decoder = nn.Sequential(*decoder, last)
-        self.last_layer: Tensor = (last.conv if isinstance(last, Upsample) else last).weight
         # Convolutions are up to twice as fast with channels last.
         self.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution, where the adaptive weight is measured."""
+        last = self.decoder[-1]
+        weight = (last.conv if isinstance(last, Upsample) else last).weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def grid(self, sides: Sequence[int]) -> tuple[int, ...]:
         """Sides of a volume in voxels -> sides of its token grid."""
@@ -113,7 +120,7 @@ class Autoencoder(nn.Module):
 
         Intensities are not clamped.
         """
-        x = self.decoder(codes.to(self.last_layer.dtype))
+        x = self.decoder(codes.to(next(self.decoder.parameters()).dtype))
         if sides is None:
             return x
         starts = [before for before, _ in _padding(sides, self.stride)]

@@ -5,8 +5,19 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """Group norm with at most ``groups`` groups: the largest divisor of ``channels``."""
-    return nn.GroupNorm(max(g for g in range(1, groups + 1) if channels % g == 0), channels)
+    """Group norm with at most ``groups`` groups: the largest divisor of ``channels``.
+
+    A group has two channels at least: one value alone, as on a grid of one cell, has no spread.
+    """
+    most = max(1, min(groups, channels // 2))
+    return nn.GroupNorm(max(g for g in range(1, most + 1) if channels % g == 0), channels)
+
+
+def zero_(layer: nn.Conv3d) -> None:
+    """Set weight and bias to zero, so that a residual branch begins by adding nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 class ResidualBlock(nn.Module):
@@ -19,7 +30,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = group_norm(out_channels, groups)
         self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
         # Each block starts as the identity, so that a deep stack trains from the first step.
-        nn.init.zeros_(self.conv2.weight)
+        zero_(self.conv2)
         self.skip = (
             nn.Identity()
             if in_channels == out_channels
@@ -43,7 +54,7 @@ class AttentionBlock(nn.Module):
         self.norm = group_norm(channels, groups)
         self.qkv = nn.Conv3d(channels, 3 * channels, 1)
         self.out = nn.Conv3d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
+        zero_(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, d, h, w = x.shape

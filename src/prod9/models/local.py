@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prod9.models.blocks import zero_
+
 
 class LocalBlock(nn.Module):
     """Residual 3 x 3 x 3 convolutions over the token grid; starts as the identity.
@@ -17,7 +19,7 @@ class LocalBlock(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.conv1 = nn.Conv3d(dim, dim, 3, padding=1)
         self.conv2 = nn.Conv3d(dim, dim, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
+        zero_(self.conv2)
 
     def forward(self, x: Float[Tensor, "b gd gh gw f"]) -> Float[Tensor, "b gd gh gw f"]:
         # Features last is what convolutions call channels last: no copy is made.

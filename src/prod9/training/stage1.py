@@ -18,6 +18,7 @@ from prod9.metrics.ssim import ssim
 from prod9.models.autoencoder import Autoencoder, Reconstruction
 from prod9.training.ema import EMA
 from prod9.training.schedule import scheduler
+from prod9.training.streams import step_stream
 from prod9.training.watch import require_finite
 
 
@@ -61,8 +62,14 @@ class Stage1Module(pl.LightningModule):
         weight = loss.perceptual.weight if name == "perceptual" else loss.focal_frequency.weight
         terms = {"l1": loss.reconstruction.weight * F.l1_loss(predicted, target)}
         if weight > 0:
-            terms[name] = weight * self.feature_loss(predicted, target)
+            terms[name] = weight * self._feature_term(name, predicted, target)
         return terms
+
+    def _feature_term(self, name: str, predicted: Tensor, target: Tensor) -> Tensor:
+        if name == "perceptual":
+            return self.feature_loss(predicted, target)
+        stream = step_stream(self.config.seed, self.batches_seen, self.global_rank)
+        return self.feature_loss(predicted, target, generator=stream)  # draws its slices
 
     def adversarial_active(self) -> bool:
         """Whether the discriminator has joined."""

@@ -15,6 +15,7 @@ from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
 from prod9.training.ema import EMA
 from prod9.training.schedule import scheduler
+from prod9.training.streams import step_stream
 from prod9.training.watch import require_finite
 
 BUCKETS = 5
@@ -53,13 +54,14 @@ class Stage2Module(pl.LightningModule):
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """One step; the condition is dropped at random, so that guidance has both models."""
-        drop = (
-            torch.rand(len(batch.labels), device=self.device) < self.config.loss.condition_dropout
-        )
+        stream = step_stream(self.config.seed, self.global_step, self.global_rank, self.device)
+        count = len(batch.labels)
+        chance = torch.rand(count, generator=stream, device=self.device)
+        drop = chance < self.config.loss.condition_dropout
         condition = Condition(batch.labels, self.transformer.null_label).dropped(drop)
-        ratio = torch.rand(len(batch.labels), device=self.device)
+        ratio = torch.rand(count, generator=stream, device=self.device)
         loss, hits, _ = self._masked_loss(
-            self.transformer, batch, ratio, condition, None, self.config.loss.label_smoothing
+            self.transformer, batch, ratio, condition, stream, self.config.loss.label_smoothing
         )
         require_finite({"cross_entropy": loss}, self.global_step, batch.names)
         self.log("train/loss", loss.detach(), prog_bar=True)

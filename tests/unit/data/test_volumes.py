@@ -27,7 +27,7 @@ def volume_set(count: int = 10, flips: tuple[int, ...] = (0, 1, 2)) -> VolumeSet
 
 
 def config(**settings: Any) -> MedMNISTDataConfig:
-    return MedMNISTDataConfig(**settings)
+    return MedMNISTDataConfig(dataset_name="organmnist3d", **settings)
 
 
 def epoch_of(loader: Any, epoch: int) -> list[Batch]:

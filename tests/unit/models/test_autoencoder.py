@@ -171,7 +171,7 @@ def test_number_of_residual_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "groups", "expected"), [(8, 8, 8), (12, 8, 6), (7, 8, 7), (10, 4, 2), (8, 1, 1)]
+    ("channels", "groups", "expected"), [(8, 8, 4), (12, 8, 6), (7, 8, 1), (10, 4, 2), (8, 1, 1)]
 )
 def test_group_norm_takes_a_divisor(channels: int, groups: int, expected: int) -> None:
     assert group_norm(channels, groups).num_groups == expected
@@ -180,9 +180,9 @@ def test_group_norm_takes_a_divisor(channels: int, groups: int, expected: int) -
 def test_residual_and_attention_blocks_start_without_effect() -> None:
     x = volume(3, 4, 5, channels=8)
     residual = ResidualBlock(8, 8, 4)
-    torch.testing.assert_close(residual(x), x + residual.conv2.bias.view(1, -1, 1, 1, 1))
+    torch.testing.assert_close(residual(x), x)
     attention = AttentionBlock(8, 4)
-    torch.testing.assert_close(attention(x), x + attention.out.bias.view(1, -1, 1, 1, 1))
+    torch.testing.assert_close(attention(x), x)
     assert ResidualBlock(8, 12, 4)(x).shape == (1, 12, 3, 4, 5)
 
 

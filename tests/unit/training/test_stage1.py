@@ -22,7 +22,7 @@ from prod9.tokenizer import build_autoencoder
 from prod9.training import stage1
 from prod9.training.stage1 import Stage1Module
 
-DATA = MedMNISTDataConfig(batch_size=2)
+DATA = MedMNISTDataConfig(dataset_name="organmnist3d", batch_size=2)
 
 
 def configure(**loss: Any) -> Stage1Config:
