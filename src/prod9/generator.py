@@ -22,7 +22,7 @@ from prod9.models.transformer import MaskedTransformer
 from prod9.plain import read_export
 from prod9.sampling import sample
 from prod9.shapes import Tokens
-from prod9.tokenizer import Tokenizer
+from prod9.tokenizer import Tokenizer, digest_of
 
 _KIND = "prod9-transformer"
 _MADE_BY = "prod9-train-transformer train"
@@ -92,6 +92,11 @@ class Generator:
     spec: TransformerSpec
 
     @property
+    def digest(self) -> str:
+        """SHA-256 over the transformer's spec and weights."""
+        return digest_of(self.spec, self.transformer.state_dict())
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their labels."""
         return self.spec.class_names
@@ -132,6 +137,7 @@ def save_transformer(path: Path, spec: TransformerSpec, transformer: MaskedTrans
         "kind": _KIND,
         "spec": spec.model_dump(mode="json"),
         "weights": {k: v.detach().cpu() for k, v in transformer.state_dict().items()},
+        "digest": digest_of(spec, transformer.state_dict()),
     }
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
@@ -156,6 +162,11 @@ def load_generator(
             f"{transformer_path} is not a transformer that prod9 {__version__} can read "
             f"({type(error).__name__}); train it again with this version."
         ) from error
+    if digest_of(spec, transformer.state_dict()) != content.get("digest"):
+        raise UserError(
+            f"{transformer_path} is damaged: its weights do not match its digest; copy it again "
+            f"from where it came, or run `{_MADE_BY}` again."
+        )
     if spec.tokenizer_digest != tokenizer.digest:
         raise UserError(
             f"{transformer_path} was trained on the tokenizer {spec.tokenizer_digest[:12]}, but "

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prod9.config.sampler import SlidingWindowConfig
 from prod9.shapes import Latent, Tokens, Volume
-from prod9.tokenizer import Tokenizer
+from prod9.tokenizer import CHANNELS, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ def _blend(
     channels: int,
     scale: int,
     config: SlidingWindowConfig,
-    device: torch.device,
     run: Callable[[list[tuple[slice, ...]]], Tensor],
 ) -> Tensor:
     """Weighted mean of the windows' outputs, each ``scale`` times finer than its window.
@@ -108,7 +107,7 @@ def encode_latent(tokenizer: Tokenizer, volume: Volume, config: SlidingWindowCon
         ]
         return tokenizer.autoencoder.encode(torch.cat(crops).to(device))
 
-    return _blend(windows, len(tokenizer.fsq.levels), 1, config, device, run)[None]
+    return _blend(windows, len(tokenizer.fsq.levels), 1, config, run)[None]
 
 
 def encode(tokenizer: Tokenizer, volume: Volume, config: SlidingWindowConfig) -> Tokens:
@@ -130,8 +129,7 @@ def decode(
         crops = torch.cat([tokens[(slice(None), *cell)] for cell in cells]).to(device)
         return tokenizer.decode(crops)
 
-    channels = tokenizer.spec.autoencoder.in_channels
-    volume = _blend(windows, channels, stride, config, device, run)[None]
+    volume = _blend(windows, CHANNELS, stride, config, run)[None]
     starts = [(stride * g - s) // 2 for g, s in zip(tokens.shape[1:], sides, strict=True)]
     (d, h, w), (sd, sh, sw) = starts, sides
     return volume[:, :, d : d + sd, h : h + sh, w : w + sw]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,9 @@ from prod9.files import atomic_write
 from prod9.models.autoencoder import Autoencoder
 from prod9.plain import read_export
 from prod9.shapes import Tokens, Volume
+
+CHANNELS = 1
+"""Channels of a volume: one grey value. (Each modality of a scan is a volume of its own.)"""
 
 
 class TokenizerSpec(Section):
@@ -40,7 +43,7 @@ class TokenizerSpec(Section):
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Make the untrained network of a configuration."""
     return Autoencoder(
-        in_channels=config.in_channels,
+        in_channels=CHANNELS,
         levels=config.levels,
         num_channels=config.num_channels,
         attention_levels=config.attention_levels,
@@ -50,7 +53,7 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     )
 
 
-def _digest(spec: TokenizerSpec, weights: dict[str, Tensor]) -> str:
+def digest_of(spec: Section, weights: Mapping[str, Tensor]) -> str:
     """SHA-256 over the spec and every weight's name, type, shape and bytes."""
     sha = hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode())
     for name in sorted(weights):
@@ -77,7 +80,7 @@ class Tokenizer(nn.Module):
         self.spec = spec
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.fsq = autoencoder.fsq
-        self.digest = _digest(spec, autoencoder.state_dict())
+        self.digest = digest_of(spec, autoencoder.state_dict())
         everything = torch.arange(self.codebook_size)[None]
         if not torch.equal(
             self.fsq.codes_to_indices(self.fsq.indices_to_codes(everything)), everything

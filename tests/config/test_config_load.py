@@ -293,7 +293,7 @@ numbers = st.floats(0, allow_nan=False)
     strategy=values,
     weights=st.none() | values,
     weight=numbers,
-    limit=st.none() | st.integers(0, 2**62) | numbers,
+    limit=st.none() | st.integers(1, 2**62) | st.floats(2**-20, 1),
     levels=st.lists(st.integers(3, 99), min_size=1, max_size=5),
     seed=st.integers(0, 2**62),
 )

@@ -99,7 +99,8 @@ def test_stage1_is_as_the_specification_says(
     assert config.model.autoencoder.levels == levels
     assert math.prod(levels) == codes
     assert config.model.autoencoder.num_channels == WIDTHS[name]
-    assert config.model.autoencoder.stride == 8
+    assert len(config.model.autoencoder.num_channels) == 4
+    assert config.model.autoencoder.stem_stride == 1
     assert config.loss.loss_type == loss
     assert config.autoencoder_export_path == Path(export)
     if loss == "lpips":
@@ -109,8 +110,6 @@ def test_stage1_is_as_the_specification_says(
         ffl = config.loss.focal_frequency
         assert (ffl.weight, ffl.alpha, ffl.patch_factor) == (1.0, 1.0, 1)
         assert (ffl.axes, ffl.ratio) == ((2, 3, 4), 0.5)
-    # One tokenizer for all four modalities: each is a volume of its own.
-    assert config.model.autoencoder.in_channels == 1
     if isinstance(config.data, MedMNISTDataConfig):
         assert config.data.size == 64
     else:

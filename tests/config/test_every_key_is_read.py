@@ -161,8 +161,19 @@ def setting(name: str) -> Probe:
     return lambda config, run: run(config).trainer[name]
 
 
+def device(config: Config, run: Any) -> object:
+    try:
+        return run(config).trainer["accelerator"]
+    except UserError as error:
+        return str(error)
+
+
 def checkpoint(name: str) -> Probe:
-    return lambda config, run: getattr(run(config).callback(trainer.ModelCheckpoint), name)
+    return lambda config, run: [
+        getattr(callback, name)
+        for callback in run(config).trainer["callbacks"]
+        if isinstance(callback, trainer.ModelCheckpoint)
+    ]
 
 
 def preview(config: Config, run: Any) -> object:
@@ -386,8 +397,8 @@ SHARED: dict[str, Key] = {
     "trainer.limit_val_batches": Key(0.5, setting("limit_val_batches")),
     "trainer.check_val_every_n_epoch": Key(2, setting("check_val_every_n_epoch")),
     "trainer.log_every_n_steps": Key(3, setting("log_every_n_steps")),
-    "trainer.accelerator": Key("cpu", setting("accelerator")),
-    "trainer.devices": Key(2, setting("devices")),
+    "trainer.accelerator": Key("cpu" if torch.cuda.is_available() else "gpu", device),
+    "trainer.devices": Key("auto", setting("devices")),
     "trainer.strategy": Key("ddp", setting("strategy")),
     "trainer.precision": Key("bf16", setting("precision"), {"trainer.accelerator": "cpu"}),
     "training.optimizer.learning_rate": Key(3e-3, optimizers),
@@ -420,7 +431,6 @@ STAGE1: dict[str, Key] = {
     "sliding_window.overlap": Key(0.1, windows, ROI),
     "sliding_window.sw_batch_size": Key(4, windows, ROI),
     "sliding_window.mode": Key("constant", windows, ROI),
-    "model.autoencoder.in_channels": Key(2, autoencoder),
     "model.autoencoder.levels": Key((5, 4, 4), autoencoder),
     "model.autoencoder.num_channels": Key((8, 12), autoencoder),
     "model.autoencoder.attention_levels": Key((False, True), autoencoder),

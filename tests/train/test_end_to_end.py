@@ -22,8 +22,10 @@ TRANSFORMER = "prod9-train-transformer"
 # (Stage 1, Stage 2 or none, side, the specification's export, overrides that shrink the networks)
 SMALL = ["model.autoencoder.num_channels=[8,8,16,16]", "model.discriminator.channels=8"]
 CASES = [
+    ("base", "base", 28, "outputs/medmnist3d_autoencoder.pt", SMALL),
     ("base", "base", 64, "outputs/medmnist3d_autoencoder.pt", SMALL),
     ("large", None, 28, "outputs/medmnist3d_autoencoder-large.pt", SMALL),
+    ("large", None, 64, "outputs/medmnist3d_autoencoder-large.pt", SMALL),
     ("ffl", "ffl", 28, "outputs/medmnist3d_autoencoder_ffl.pt", []),
     ("ffl", "ffl", 64, "outputs/medmnist3d_autoencoder_ffl.pt", SMALL),
 ]
@@ -100,7 +102,7 @@ def test_train_export_train_generate_measure_infer(
     config1 = f"{CONFIGS}/stage1/{first}.yaml"
     shared = [*COMMON, f"data.size={side}"]
     stage1 = [*shared, *STAGE1, *sizes]
-    # The second `ffl` case replaces the first one's results, knowingly.
+    # The second size of a configuration replaces the first one's results, knowingly.
     text = run(workplace, AUTOENCODER, "train", "--config", config1, "--overwrite", *stage1)
     assert (workplace / export).is_file()
     if first != "ffl":

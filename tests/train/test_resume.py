@@ -1,5 +1,6 @@
 """A run that is cut off and resumed ends where the run ends that was not."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytorch_lightning as pl
 import torch
 
 from prod9.build import stage1, stage2
+from prod9.build.run_folder import RunFolder, read_checkpoint
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data import medmnist
 from prod9.data.volumes import VolumeSet
+from prod9.demo.page import read_history
 from prod9.training.stage1 import Stage1Module
 from prod9.training.stage2 import Stage2Module
 
@@ -44,12 +47,7 @@ def stage1_config(folder: Path, workers: int = 0, validate: int = 1) -> Stage1Co
                 "autoencoder": {"num_channels": (8, 8), "stem_stride": 2, "norm_num_groups": 4},
                 "discriminator": {"channels": 4, "num_layers_d": 1},
             },
-            # All slices: the drawn ones come from a stream that a checkpoint does not hold.
-            "loss": {
-                "loss_type": "ffl",
-                "focal_frequency": {"ratio": 1.0},
-                "discriminator_iter_start": 2,
-            },
+            "loss": {"loss_type": "ffl", "discriminator_iter_start": 2},
         }
     )
 
@@ -144,3 +142,32 @@ def test_stage2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert losses == expected
     weights = resumed.state_dict()
     assert all(torch.equal(weights[k], v) for k, v in whole.state_dict().items())
+
+
+def longer(config: Stage1Config, epochs: int) -> Stage1Config:
+    trainer = config.trainer.model_copy(update={"max_epochs": epochs, "log_every_n_steps": 1})
+    return config.model_copy(update={"trainer": trainer})
+
+
+def test_last_is_the_last_and_history_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``last.ckpt`` is written also in an epoch that is not among the best."""
+    config = longer(stage1_config(tmp_path), 3)
+    scores = itertools.count(30, -1)  # ever worse
+    monkeypatch.setattr(
+        "prod9.training.stage1.psnr", lambda a, b: torch.full((len(a),), float(next(scores)))
+    )
+    stage1.train(config)
+    folder = RunFolder(config.output_dir)
+    assert folder.epochs_done() == 3
+    (best,) = folder.checkpoints.glob("best-*.ckpt")
+    assert read_checkpoint(best)["epoch"] == 0
+
+    before = read_history(folder.history)["train/loss"]
+    stage1.train(longer(config, 4), resume=True)
+    assert folder.epochs_done() == 4
+    assert sorted(path.name for path in folder.checkpoints.iterdir())[-1] == "last.ckpt"
+    after = read_history(folder.history)["train/loss"]
+    assert after[: len(before)] == before
+    assert len(after) > len(before)

@@ -47,11 +47,7 @@ def generate_files(
         UserError: the folder holds generated volumes already, or cannot be written.
 
     """
-    if (folder / MANIFEST).exists() and not overwrite:
-        raise UserError(
-            f"{folder} already holds generated volumes; pass --overwrite or another --output."
-        )
-    require_writable(folder)
+    _clear(folder, overwrite)
     with Progress(transient=True) as bar:
         task = bar.add_task("generating", total=len(labels))
         tokens, volumes = generator.generate(
@@ -79,6 +75,7 @@ def generate_files(
         "batch_size": batch_size,
         "sampler": config.model_dump(mode="json"),
         "tokenizer": generator.tokenizer.digest,
+        "transformer": generator.digest,
         "transformer_config": generator.spec.config_yaml,
         "classes": list(generator.class_names),
         "tokens_shape": list(tokens.shape[1:]),
@@ -87,3 +84,16 @@ def generate_files(
     # Last: a folder with a manifest is complete.
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return volumes
+
+
+def _clear(folder: Path, overwrite: bool) -> None:
+    """Make room in ``folder``: only for an empty one, or with leave to replace."""
+    require_writable(folder)
+    old = [*folder.glob("*.nii.gz"), *folder.glob(MANIFEST)]
+    if old and not overwrite:
+        raise UserError(
+            f"{folder} already holds generated volumes; pass --overwrite or another --output."
+        )
+    # The manifest first: without one, nobody takes what is left for a whole set.
+    for path in sorted(old, key=lambda path: path.name != MANIFEST):
+        path.unlink()

@@ -9,7 +9,14 @@ import torch
 
 from prod9.config import SlidingWindowConfig
 from prod9.data.npz import npz_headers, read_npz_array
-from prod9.data.volume_io import IntensityScale, RawVolume, read_volume, volume_suffix, write_volume
+from prod9.data.volume_io import (
+    SUFFIXES,
+    IntensityScale,
+    RawVolume,
+    read_volume,
+    volume_suffix,
+    write_volume,
+)
 from prod9.errors import UserError
 from prod9.files import atomic_write
 from prod9.metrics.psnr import psnr
@@ -18,6 +25,7 @@ from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
 
 _SSIM_WINDOW = 11
+_TOKENS = ".tokens.npz"
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,15 @@ class Reconstructed:
         )
 
 
-def _target(path: Path, folder: Path, suffix: str, overwrite: bool) -> Path:
-    stem = path.name.removesuffix(".gz").removesuffix(Path(path.name.removesuffix(".gz")).suffix)
-    target = folder / f"{stem}_reconstructed{suffix}"
+def _stem(path: Path) -> str:
+    """Return the file's name without its volume or token suffix."""
+    for suffix in (*SUFFIXES[::-1], _TOKENS):
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.stem
+
+
+def _free(target: Path, overwrite: bool) -> Path:
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; pass --overwrite to replace it.")
     return target
@@ -60,7 +74,11 @@ def reconstruct_file(
         UserError: the file cannot be read, or the result would overwrite another.
 
     """
-    target = _target(path, folder, volume_suffix(path), overwrite)
+    name = f"{_stem(path)}_reconstructed"
+    target = _free(folder / f"{name}{volume_suffix(path)}", overwrite)
+    tokens_target = folder / f"{name}{_TOKENS}"
+    if save_tokens:
+        _free(tokens_target, overwrite)
     raw = read_volume(path)
     scale = IntensityScale.of(raw)
     scaled = torch.from_numpy(scale.apply(raw.array))[None, None]
@@ -68,13 +86,7 @@ def reconstruct_file(
     output = decode(tokenizer, tokens, scaled.shape[2:], config)
     write_volume(target, scale.invert(output[0, 0].numpy()), like=raw, overwrite=overwrite)
     if save_tokens:
-        _write_tokens(
-            target.with_name(f"{target.name.split('.')[0]}.tokens.npz"),
-            tokenizer,
-            tokens[0].numpy(),
-            raw,
-            scale,
-        )
+        _write_tokens(tokens_target, tokenizer, tokens[0].numpy(), raw, scale)
     small = min(scaled.shape[2:]) < _SSIM_WINDOW
     return Reconstructed(
         path=target,
@@ -124,14 +136,20 @@ def decode_tokens(
             "choose the --config of the tokenizer that made it."
         )
     tokens = torch.from_numpy(content["tokens"].astype(np.int64))[None]
-    if tokens.ndim != 4 or int(tokens.max()) >= tokenizer.codebook_size:
-        raise UserError(f"{path} is damaged: its tokens do not fit the tokenizer.")
-    sides = [int(side) for side in content["sides"]]
-    if tuple(tokens.shape[1:]) != tokenizer.grid(sides):
-        raise UserError(f"{path} is damaged: its tokens do not fit its volume's size.")
+    sides = [int(side) for side in content["sides"].flatten()]
+    sound = (
+        tokens.ndim == 4
+        and len(sides) == 3
+        and tuple(tokens.shape[1:]) == tokenizer.grid(sides)
+        and 0 <= int(tokens.min()) <= int(tokens.max()) < tokenizer.codebook_size
+        and content["affine"].shape == (4, 4)
+        and content["intensity"].shape == (2,)
+    )
+    if not sound:
+        raise UserError(f"{path} is damaged: its arrays do not fit together; make it again.")
     volume = decode(tokenizer, tokens, sides, config)[0, 0].numpy()
     low, high = content["intensity"].tolist()
-    target = folder / f"{path.name.split('.')[0]}_decoded.nii.gz"
+    target = folder / f"{_stem(path)}_decoded.nii.gz"
     raw = RawVolume(
         array=volume, affine=content["affine"], dtype=np.dtype(np.float32), path=target, header=None
     )

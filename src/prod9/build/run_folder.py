@@ -79,17 +79,24 @@ class RunFolder:
         require_writable(self.root)
         if resume:
             self._check_resumable(config)
-        elif overwrite:
+            self._keep_history()
+        elif overwrite and self.config.exists():  # else nothing here is prod9's
             for part in (self.checkpoints, self.previews, self.history, self.tensorboard):
                 shutil.rmtree(part, ignore_errors=True)
             for file in (self.config, self.metrics, self.transformer):
                 file.unlink(missing_ok=True)
-        elif self.config.exists() or self.checkpoints.exists():
+        elif self.last_checkpoint.exists() or self.transformer.exists():
             raise UserError(
                 f"{self.root} already holds a run; continue it with --resume, replace it with "
                 "--overwrite, or choose another output_dir."
             )
         write_text(self.config, dump(config))
+
+    def _keep_history(self) -> None:
+        """Put earlier values aside: Lightning's CSV logger begins its file anew."""
+        values = self.history / "metrics.csv"
+        if values.exists():
+            values.replace(self.history / f"metrics-until-epoch-{self.epochs_done():05d}.csv")
 
     def epochs_done(self) -> int:
         """Return how many epochs lie behind the last checkpoint (all are made at an epoch's end).

@@ -40,7 +40,7 @@ from prod9.losses.weights import (
 )
 from prod9.models.discriminator import MultiScaleDiscriminator
 from prod9.montage import montage
-from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
+from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training.previews import Previews
 from prod9.training.progress import TrainingProgress
 from prod9.training.stage1 import Stage1Module
@@ -86,7 +86,7 @@ def fetch_medicalnet(config: PerceptualLossConfig) -> Path:
             hint="",
         )
     except UserError as error:
-        raise UserError(missing_weights_message(target, "no network")) from error
+        raise UserError(missing_weights_message(target, str(error).rstrip("."))) from error
 
 
 def build_focal_frequency(config: FocalFrequencyLossConfig) -> FocalFrequencyLoss:
@@ -117,7 +117,7 @@ def build_module(config: Stage1Config) -> Stage1Module:
     if config.loss.adversarial.weight > 0:
         sizes = config.model.discriminator
         discriminator = MultiScaleDiscriminator(
-            config.model.autoencoder.in_channels,
+            CHANNELS,
             sizes.channels,
             sizes.num_layers_d,
             sizes.num_d,
@@ -229,8 +229,8 @@ def load_tokenizer(config: Stage1Config) -> Tokenizer:
 
 
 def limited(volumes: VolumeSet, limit: int | float | None, batch_size: int) -> VolumeSet:
-    """Return the first ``limit`` batches (int) or that share (float) of a set; all for None."""
-    if limit is None:
+    """Return the first ``limit`` batches (int) or that share (float) of a set; all for None, 0."""
+    if not limit:  # 0 switches off validation while training, not a measurement that is asked for
         return volumes
     count = limit * batch_size if isinstance(limit, int) else round(limit * len(volumes))
     count = max(1, min(len(volumes), int(count)))

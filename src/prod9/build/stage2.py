@@ -14,7 +14,12 @@ from torch import Tensor
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
 from prod9.build.stage1 import require_medmnist
-from prod9.build.trainer import build_trainer, quieten_lightning, resolve_device
+from prod9.build.trainer import (
+    build_trainer,
+    lightning_accelerator,
+    quieten_lightning,
+    resolve_device,
+)
 from prod9.config import MedMNISTSourceConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.data import medmnist
@@ -30,6 +35,7 @@ from prod9.data.token_store import (
 from prod9.data.volumes import VolumeDataset
 from prod9.errors import UserError
 from prod9.evaluate.provenance import provenance, write_json
+from prod9.files import require_writable
 from prod9.generator import (
     Generator,
     TransformerSpec,
@@ -133,9 +139,10 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
     data = require_medmnist(config.data, MedMNISTSourceConfig)
     folder = RunFolder(config.output_dir)
     tokenizer = load_tokenizer(config)
-    folder.claim(config, resume=resume, overwrite=overwrite)
+    require_writable(folder.root)
     train_store = open_tokens(config, tokenizer, "train")
     val_store = open_tokens(config, tokenizer, "val")
+    folder.claim(config, resume=resume, overwrite=overwrite)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config, tokenizer, len(train_store.class_names))
     parameters = sum(p.numel() for p in module.transformer.parameters())
@@ -204,13 +211,13 @@ def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, ob
     module = Stage2Module(config, generator.transformer)
     quieten_lightning()
     trainer = pl.Trainer(
-        accelerator=config.trainer.accelerator,
+        accelerator=lightning_accelerator(config.trainer.accelerator),
         devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        limit_val_batches=config.trainer.limit_val_batches,
+        limit_val_batches=config.trainer.limit_val_batches or None,
         use_distributed_sampler=False,
     )
     batches = token_loader(
@@ -223,7 +230,12 @@ def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, ob
     figures: dict[str, object] = {name.removeprefix("val/"): v for name, v in values.items()}
     if split == "test":
         source = provenance(
-            seed=config.seed, tokenizer=generator.tokenizer.digest, config=dump(config)
+            seed=config.seed,
+            tokenizer=generator.tokenizer.digest,
+            transformer=generator.digest,
+            volumes=len(store),
+            limit_val_batches=config.trainer.limit_val_batches,
+            config=dump(config),
         )
         write_json(
             RunFolder(config.output_dir).metrics, masked_prediction=figures, provenance=source

@@ -26,14 +26,36 @@ def resolve_device(accelerator: str) -> torch.device:
     """
     if accelerator in ("auto", "gpu") and torch.cuda.is_available():
         return torch.device("cuda")
-    if accelerator == "mps" and torch.backends.mps.is_available():
-        return torch.device("mps")
     if accelerator in ("auto", "cpu"):
         return torch.device("cpu")
     raise UserError(
         f"trainer.accelerator={accelerator}, but this machine has none that PyTorch can use; "
         "set trainer.accelerator=auto, and see `prod9 doctor`."
     )
+
+
+def lightning_accelerator(accelerator: str) -> str:
+    """Return Lightning's name of the device that :func:`resolve_device` chooses.
+
+    Its own ``auto`` would take an Apple GPU, which has no fp64 for the metrics.
+    """
+    return "gpu" if resolve_device(accelerator).type == "cuda" else "cpu"
+
+
+def require_one_device(config: TrainerConfig) -> None:
+    """Refuse several devices.
+
+    Raises:
+        UserError: more than one is asked for. (Training on several would run, and be wrong: counts
+            are not yet summed over processes, and each process would claim the run folder.)
+
+    """
+    several = config.devices == "auto" and torch.cuda.device_count() > 1
+    if several or (isinstance(config.devices, int) and config.devices > 1):
+        raise UserError(
+            f"trainer.devices={config.devices}: this version trains on one device; set "
+            "trainer.devices=1."
+        )
 
 
 def resolve_precision(config: TrainerConfig) -> str:
@@ -88,20 +110,32 @@ def build_trainer(
     """Return a Trainer that logs to TensorBoard and CSV and keeps the last and the best."""
     quieten_lightning()
     settings = config.trainer
+    require_one_device(settings)
     checkpoint = config.callbacks.checkpoint
     validates = settings.limit_val_batches != 0
-    keep = ModelCheckpoint(
-        dirpath=folder.checkpoints,
-        filename="best-{epoch}",
-        monitor=monitor if validates else None,
-        mode=mode,
-        save_top_k=checkpoint.keep_best if validates else min(1, checkpoint.keep_best),
-        save_last=True,
-        every_n_epochs=checkpoint.every_n_epochs,
-        save_on_train_epoch_end=not validates or settings.check_val_every_n_epoch > 1,
-    )
+    # Two callbacks: with one, Lightning writes `last` only in epochs that are among the best.
+    keepers = [
+        ModelCheckpoint(
+            dirpath=folder.checkpoints,
+            filename="last",
+            every_n_epochs=checkpoint.every_n_epochs,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+    ]
+    if checkpoint.keep_best and validates:
+        keepers.append(
+            ModelCheckpoint(
+                dirpath=folder.checkpoints,
+                filename="best-{epoch}",
+                monitor=monitor,
+                mode=mode,
+                save_top_k=checkpoint.keep_best,
+                enable_version_counter=False,
+            )
+        )
     return pl.Trainer(
-        accelerator=settings.accelerator,
+        accelerator=lightning_accelerator(settings.accelerator),
         devices=settings.devices,
         strategy=settings.strategy,
         precision=cast(Any, resolve_precision(settings)),
@@ -114,7 +148,7 @@ def build_trainer(
             TensorBoardLogger(folder.tensorboard, name="", version=""),
             CSVLogger(folder.history, name="", version="", flush_logs_every_n_steps=50),
         ],
-        callbacks=[keep, StampConfig(config), *callbacks],
+        callbacks=[*keepers, StampConfig(config), *callbacks],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,

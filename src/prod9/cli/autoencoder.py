@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from prod9.build import stage1
-from prod9.build.announce import say
 from prod9.build.infer import decode_tokens, reconstruct_file
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import (
@@ -66,12 +65,12 @@ def infer(
             save_tokens=save_tokens,
             overwrite=overwrite,
         )
-        say(f"{path} -> {result.path}: PSNR {result.psnr:.2f} dB, SSIM {result.ssim_text}")
+        typer.echo(f"{path} -> {result.path}: PSNR {result.psnr:.2f} dB, SSIM {result.ssim_text}")
     for path in from_tokens or []:
         written = decode_tokens(
             tokenizer, path, output, resolved.sliding_window, overwrite=overwrite
         )
-        say(f"{path} -> {written}")
+        typer.echo(f"{path} -> {written}")
 
 
 run = guarded(app)

@@ -18,9 +18,11 @@ _PACKAGES = ("torch", "pytorch-lightning", "numpy", "nibabel", "nilearn", "pydan
 
 
 def _memory() -> str:
+    disk = f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free on this disk"
+    if not hasattr(os, "sysconf"):  # Windows
+        return disk
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    disk = shutil.disk_usage(Path.cwd()).free / 2**30
-    return f"{total:.1f} GiB memory, {disk:.1f} GiB free on this disk"
+    return f"{total:.1f} GiB memory, {disk}"
 
 
 def _device() -> str:

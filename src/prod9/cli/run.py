@@ -50,7 +50,10 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
                 "choose another folder."
             )
         except _Interrupted:
-            console.print("interrupted; a training run continues with --resume.", style="yellow")
+            console.print(
+                "interrupted; training continues from its last checkpoint with --resume.",
+                style="yellow",
+            )
             sys.exit(130)
         else:
             return

@@ -10,7 +10,6 @@ from prod9.config.base import Section
 class AutoencoderConfig(Section):
     """Encoder, FSQ, decoder."""
 
-    in_channels: int = Field(default=1, ge=1, description="Channels of a volume.")
     levels: tuple[int, ...] = Field(
         default=(8, 8, 8),
         min_length=1,
@@ -48,11 +47,6 @@ class AutoencoderConfig(Section):
                 f"num_channels has {len(self.num_channels)}; they must be equally many"
             )
         return self
-
-    @property
-    def stride(self) -> int:
-        """Voxels per token along each axis."""
-        return self.stem_stride * 2 ** (len(self.num_channels) - 1)
 
 
 class DiscriminatorConfig(Section):

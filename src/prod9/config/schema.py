@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -61,6 +61,8 @@ def kind(annotation: object, *, article: bool = False) -> str:
     With ``article``: ``a whole number``.
     """
     origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kind(args[0], article=article)
     a = "a " if article else ""
     if origin is Literal:
         return str(args[0]) if len(args) == 1 else "one of " + ", ".join(map(str, args))

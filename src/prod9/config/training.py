@@ -1,10 +1,13 @@
 """``training``, ``callbacks``, ``trainer``: how the weights are found."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prod9.config.base import Section
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Section):
@@ -14,7 +17,7 @@ class OptimizerConfig(Section):
     discriminator_learning_rate: float | None = Field(
         default=None, gt=0, description="Discriminator's peak rate; the generator's when left out."
     )
-    betas: tuple[float, float] = Field(default=(0.9, 0.99), description="Moments' decay rates.")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.99), description="Moments' decay rates.")
     weight_decay: float = Field(default=1e-4, ge=0, description="Decoupled weight decay.")
 
 
@@ -22,7 +25,7 @@ class Stage2OptimizerConfig(Section):
     """AdamW with MaskGIT's constants."""
 
     learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate.")
-    betas: tuple[float, float] = Field(default=(0.9, 0.96), description="Moments' decay rates.")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.96), description="Moments' decay rates.")
     weight_decay: float = Field(default=0.045, ge=0, description="Decoupled weight decay.")
 
 
@@ -93,20 +96,20 @@ class TrainerConfig(Section):
     """Passed to Lightning's Trainer."""
 
     max_epochs: int = Field(default=100, ge=1, description="Passes over the training split.")
-    limit_train_batches: int | float | None = Field(
+    limit_train_batches: Annotated[int, Field(ge=1)] | Share | None = Field(
         default=None,
-        ge=0,
-        description="Batches (int) or share (float) of an epoch; all when left out.",
+        description="Batches (whole number) or share (0 to 1) of an epoch; all when left out.",
     )
-    limit_val_batches: int | float | None = Field(
-        default=None, ge=0, description="The same for validation and test."
+    limit_val_batches: Annotated[int, Field(ge=0)] | Share | None = Field(
+        default=None,
+        description="The same for validation and test; 0 trains without validation.",
     )
     check_val_every_n_epoch: int = Field(default=1, ge=1, description="Epochs between validations.")
     log_every_n_steps: int = Field(default=10, ge=1, description="Batches between logged values.")
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(
-        default="auto", description="Device kind."
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="Device kind.")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=1, description="Number of devices; this version trains on one."
     )
-    devices: int | Literal["auto"] = Field(default=1, description="Number of devices.")
     strategy: str = Field(default="auto", description="Lightning strategy, such as `ddp`.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",

@@ -1,5 +1,6 @@
 """Which items make up which batch: a function of (seed, epoch), and of nothing else."""
 
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
@@ -82,6 +83,10 @@ def _as_it_is(batch: T) -> T:
     return batch
 
 
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def make_loader(
     source: BatchSource[T], batch_size: int, *, train: bool, seed: int, num_workers: int
 ) -> DataLoader[T]:
@@ -97,6 +102,7 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         collate_fn=_as_it_is,
+        worker_init_fn=_leave_interrupts_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
 

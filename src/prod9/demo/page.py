@@ -25,13 +25,17 @@ img { max-width: 100%; border: 1px solid #d0d7de; border-radius: 4px; }
 
 
 def read_history(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Read Lightning's ``metrics.csv``: for each value its (step, value) pairs."""
+    """Read a run's ``metrics*.csv``: for each value its (step, value) pairs.
+
+    A resumed run has one file per part; ``metrics.csv`` is the newest.
+    """
     series: dict[str, list[tuple[float, float]]] = {}
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if name not in ("step", "epoch") and value:
-                    series.setdefault(name, []).append((float(row["step"]), float(value)))
+    for path in (*sorted(folder.glob("metrics-until-*.csv")), folder / "metrics.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if name not in ("step", "epoch") and value:
+                        series.setdefault(name, []).append((float(row["step"]), float(value)))
     return series
 
 

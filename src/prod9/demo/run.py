@@ -1,5 +1,6 @@
 """``prod9 demo``: data, Stage 1, Stage 2, generation, figures, page."""
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -46,17 +47,30 @@ class _Clock:
         say(f"[{self.seconds['total'] / 60:.1f} min] {name}: {self.seconds[name]:.0f} s")
 
 
+def _override(key: str, path: Path) -> str:
+    """Return an override that holds whatever characters the path has."""
+    return f"{key}={json.dumps(str(path)).replace('${', '$${')}"
+
+
 def _configs(
     output: Path, first: Sequence[str], second: Sequence[str]
 ) -> tuple[Stage1Config, Stage2Config]:
     export = output / "autoencoder.pt"
     one = load_stage1(
         Path("maskgit/demo/stage1.yaml"),
-        [f"output_dir={output / 'stage1'}", f"autoencoder_export_path={export}", *first],
+        [
+            _override("output_dir", output / "stage1"),
+            _override("autoencoder_export_path", export),
+            *first,
+        ],
     )
     two = load_stage2(
         Path("maskgit/demo/stage2.yaml"),
-        [f"output_dir={output / 'stage2'}", f"autoencoder_path={export}", *second],
+        [
+            _override("output_dir", output / "stage2"),
+            _override("autoencoder_path", export),
+            *second,
+        ],
     )
     return one, two
 

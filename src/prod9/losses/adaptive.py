@@ -11,6 +11,7 @@ def adaptive_weight(
     last_layer: Tensor,
     max_weight: float,
     eps: float = 1e-4,
+    scale: float = 1.0,
 ) -> Float[Tensor, ""]:
     """Weight that makes both terms pull equally hard at the decoder's last layer.
 
@@ -23,9 +24,15 @@ def adaptive_weight(
         last_layer: weight of the decoder's last layer; it must require a gradient.
         max_weight: upper clamp, for when the discriminator's gradient vanishes.
         eps: keeps a vanishing adversarial gradient from dividing by zero.
+        scale: the loss scale of fp16 training, without which small gradients vanish on their way
+            to the layer. Where a scaled gradient overflows the weight is 0 for this step.
 
     """
-    (of_reconstruction,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
-    (of_adversary,) = torch.autograd.grad(adversarial_loss, last_layer, retain_graph=True)
-    weight = of_reconstruction.float().norm() / (of_adversary.float().norm() + eps)
-    return weight.clamp(0.0, max_weight)  # detached, since the gradients are
+
+    def norm(loss: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(scale * loss, last_layer, retain_graph=True)
+        return gradient.float().norm() / scale
+
+    weight = norm(reconstruction_loss) / (norm(adversarial_loss) + eps)
+    finite = torch.nan_to_num(weight, nan=0.0, posinf=0.0)
+    return finite.clamp(0.0, max_weight)  # detached, since the gradients are

@@ -85,6 +85,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv3d(in_channels, 8 * out_channels, kernel_size, padding=kernel_size // 2)
         first = self.conv.weight[:out_channels].detach()
         self.conv.weight.data.copy_(first.repeat_interleave(8, 0))
+        assert self.conv.bias is not None
+        nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         b, _, d, h, w = x.shape

@@ -120,8 +120,16 @@ class Stage1Module(pl.LightningModule):
                 fooling,
                 self.autoencoder.last_layer,
                 max_weight=config.adaptive.max_weight,
+                scale=self._loss_scale(),
             )
         return config.adversarial.weight * fooling
+
+    def _loss_scale(self) -> float:
+        """Return the scale of fp16 training, 1 otherwise."""
+        if self._trainer is None:  # called by hand
+            return 1.0
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
     def _discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
         """Discriminator loss; real and fake go through in one pass."""
@@ -179,11 +187,13 @@ class Stage1Module(pl.LightningModule):
         self.usage.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """PSNR, SSIM and L1 of the averaged weights on one batch."""
+        """PSNR, SSIM and the weighted loss terms of the averaged weights on one batch."""
         output: Reconstruction = self.ema.network(batch.volumes)
         volume = output.volume.float().clamp(0, 1)
         self.usage.update(self.autoencoder.fsq.codes_to_indices(output.codes))
+        terms = self.reconstruction_terms(output, batch.volumes)
         values = {
+            **{f"val/loss_{name}": term for name, term in terms.items()},
             "val/l1": F.l1_loss(volume, batch.volumes),
             "val/psnr": psnr(volume, batch.volumes).mean(),
             "val/ssim": ssim(volume, batch.volumes).mean(),

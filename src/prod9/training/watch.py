@@ -21,5 +21,5 @@ def require_finite(terms: Mapping[str, Tensor], step: int, names: Sequence[str])
             raise UserError(
                 f"the loss term '{term}' became {float(value.detach())} at step {step} on the "
                 f"batch {', '.join(names)}; lower training.optimizer.learning_rate, or look at "
-                "these volumes. The last checkpoint is whole: continue from it with --resume."
+                "these volumes; --resume continues from the last checkpoint, if there is one."
             )

@@ -118,7 +118,8 @@ def test_each_tokens_feature_returns_to_its_cell(
     tokens = tokens_of(*grid)
     features = network.features(tokens, condition(0, 0))
     embedded = network.token_embedding(tokens)
-    assert torch.equal(features, embedded + embedded)  # once through the pack, once beside it
+    # Once through the pack, once beside it.
+    assert torch.equal(features, network.out_norm(embedded + embedded))
 
 
 def test_a_position_holds_the_tokens_of_one_cube(make_transformer: Any) -> None:

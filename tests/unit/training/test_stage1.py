@@ -149,7 +149,7 @@ def test_without_the_adaptive_weight(volumes: VolumeSet, monkeypatch: pytest.Mon
         module = build(configure(adaptive={"enabled": enabled, "max_weight": 7.0}))
         assert module.discriminator is not None
 
-        def five(*args: Any, max_weight: float) -> Tensor:
+        def five(*args: Any, max_weight: float, **_: Any) -> Tensor:
             assert max_weight == 7.0
             return torch.tensor(5.0)
 

@@ -18,8 +18,8 @@ def test_the_sentence(value: float) -> None:
         require_finite(terms, 17, ["toy/3", "toy/1"])
     assert str(caught.value) == (
         f"the loss term 'perceptual' became {value} at step 17 on the batch toy/3, toy/1; lower "
-        "training.optimizer.learning_rate, or look at these volumes. The last checkpoint is "
-        "whole: continue from it with --resume."
+        "training.optimizer.learning_rate, or look at these volumes; --resume continues "
+        "from the last checkpoint, if there is one."
     )
 
 
