@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from prod9.build.stage1 import fetch_medicalnet
 from prod9.cli.doctor import findings
@@ -55,7 +55,8 @@ def demo(
 @data_app.command("list")
 def list_data(root: RootOption = _ROOT) -> None:
     """List every data set: its file, whether it is there, volumes per split, classes."""
-    table = Table("data set", "size", "file", "there", "train/val/test", "classes")
+    path = Column("file", overflow="fold")
+    table = Table("data set", "size", path, "there", "train/val/test", "classes")
     for row in medmnist.describe(root):
         names = ", ".join(medmnist.class_names(row.flag))
         counts = "/".join(str(n) for n in row.counts.values())
@@ -94,7 +95,7 @@ def fetch_weights(
 @app.command()
 def doctor(root: RootOption = _ROOT) -> None:
     """Print versions, device, threads, memory, and which data sets and weights are found."""
-    table = Table(show_header=False)
+    table = Table("what", Column("found", overflow="fold"), show_header=False)
     for name, value in findings(root):
         table.add_row(name, value)
     Console(soft_wrap=True).print(table)
