@@ -15,11 +15,10 @@ from prod9.config.base import Section
 from prod9.config.model import TransformerConfig
 from prod9.config.sampler import SamplerConfig
 from prod9.errors import UserError
-from prod9.files import atomic_write
 from prod9.guidance import guided
 from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
-from prod9.plain import read_export
+from prod9.plain import read_export, write_plain
 from prod9.sampling import sample
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer, digest_of
@@ -139,8 +138,7 @@ def save_transformer(path: Path, spec: TransformerSpec, transformer: MaskedTrans
         "weights": {k: v.detach().cpu() for k, v in transformer.state_dict().items()},
         "digest": digest_of(spec, transformer.state_dict()),
     }
-    with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+    write_plain(path, content)
 
 
 def load_generator(

@@ -1,11 +1,27 @@
-"""Reading ``.pt`` files of plain data, never unpickling code."""
+"""Writing ``.pt`` files whole, and reading them without unpickling code."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prod9.errors import UserError
+from prod9.files import atomic_write
+
+
+def write_plain(path: Path, content: object) -> None:
+    """Write tensors and plain data, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written, as on a full disk; an older one stays as it was.
+
+    """
+    # Into memory first: torch's own writer reports a full disk as a RuntimeError without a cause.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_plain(path: Path, remedy: str) -> object:

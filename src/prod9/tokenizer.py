@@ -14,9 +14,8 @@ from prod9 import __version__
 from prod9.config.base import Section
 from prod9.config.model import AutoencoderConfig
 from prod9.errors import UserError
-from prod9.files import atomic_write
 from prod9.models.autoencoder import Autoencoder
-from prod9.plain import read_export
+from prod9.plain import read_export, write_plain
 from prod9.shapes import Tokens, Volume
 
 CHANNELS = 1
@@ -121,8 +120,7 @@ class Tokenizer(nn.Module):
             "weights": weights,
             "digest": self.digest,
         }
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        write_plain(path, content)
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> "Tokenizer":

@@ -2,17 +2,20 @@
 
 import logging
 import warnings
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from prod9.build.run_folder import CONFIG_KEY, RunFolder
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.config.load import dump
 from prod9.errors import UserError
+from prod9.plain import write_plain
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -86,6 +89,16 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", module=name)
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Write checkpoints whole or not at all: a full disk must not cost the previous one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write beside ``path``, then rename."""
+        write_plain(Path(path), checkpoint)
+
+
 class StampConfig(Callback):
     """Put the resolved configuration into every checkpoint."""
 
@@ -149,6 +162,7 @@ def build_trainer(
             CSVLogger(folder.history, name="", version="", flush_logs_every_n_steps=50),
         ],
         callbacks=[*keepers, StampConfig(config), *callbacks],
+        plugins=[WholeCheckpoints()],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,

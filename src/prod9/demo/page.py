@@ -30,7 +30,8 @@ def read_history(folder: Path) -> dict[str, list[tuple[float, float]]]:
     A resumed run has one file per part; ``metrics.csv`` is the newest.
     """
     series: dict[str, list[tuple[float, float]]] = {}
-    for path in (*sorted(folder.glob("metrics-until-*.csv")), folder / "metrics.csv"):
+    # (A run of a few batches may have logged nothing.)
+    for path in (*sorted(folder.glob("metrics-until-*.csv")), *folder.glob("metrics.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 for name, value in row.items():
