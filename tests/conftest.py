@@ -19,9 +19,11 @@ _CHECKED = [
         "masking",
         "metrics",
         "models",
+        "outpainting",
         "sampling",
         "tokenizer",
         "training",
+        "windows",
     )
 ]
 install_import_hook(_CHECKED, "beartype.beartype")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,8 +20,10 @@ def atomic_write(path: Path) -> Generator[Path]:
         UserError: the folder cannot be made or written, or the disk is full.
 
     """
-    # The name's end stays as it is: nibabel and numpy choose the format by it ("x.nii.gz").
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    # Nobody else's, not even another thread's that writes the same file. The name's end stays as it
+    # is: nibabel and numpy choose the format by it ("x.nii.gz").
+    own = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{own}.tmp.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -1,7 +1,7 @@
 """Tokenizer + transformer + sampler settings = a generator of volumes; and its file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,14 +13,14 @@ from torch import Tensor
 from prod9 import __version__
 from prod9.config.base import Section
 from prod9.config.model import TransformerConfig
-from prod9.config.sampler import SamplerConfig
+from prod9.config.sampler import SamplerConfig, SlidingWindowConfig
 from prod9.errors import UserError
-from prod9.guidance import guided
 from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
+from prod9.outpainting import centred, draw_tokens
 from prod9.plain import read_export, write_plain
-from prod9.sampling import sample
 from prod9.shapes import Tokens
+from prod9.sliding_window import decode
 from prod9.tokenizer import Tokenizer, digest_of
 
 _KIND = "prod9-transformer"
@@ -35,18 +35,31 @@ class TransformerSpec(Section):
     transformer: TransformerConfig
     levels: tuple[int, ...]
     class_names: tuple[str, ...]
+    num_sources: int = 0
+    """Modalities that may be given as sources: all classes for scans, none otherwise."""
+    grid: tuple[int, int, int]
+    """Token grid of the training volumes."""
+    window: tuple[int, int, int]
+    """Cells per training crop; the whole grid where volumes are not cropped."""
     tokenizer_digest: str
     config_yaml: str
     """The resolved Stage 2 configuration."""
 
 
 def build_transformer(
-    config: TransformerConfig, levels: tuple[int, ...], num_classes: int
+    config: TransformerConfig,
+    *,
+    levels: Sequence[int],
+    num_classes: int,
+    num_sources: int,
+    grid: Sequence[int],
 ) -> MaskedTransformer:
     """Make the untrained network of a configuration."""
     return MaskedTransformer(
         levels=levels,
         num_classes=num_classes,
+        num_sources=num_sources,
+        grid=grid,
         hidden_dim=config.hidden_dim,
         num_blocks=config.num_blocks,
         num_heads=config.num_heads,
@@ -56,29 +69,6 @@ def build_transformer(
         token_dim=config.token_dim,
         local_blocks=config.local_blocks,
         head=config.head,
-    )
-
-
-def draw_tokens(
-    transformer: MaskedTransformer,
-    labels: Tensor,
-    grid: tuple[int, int, int],
-    config: SamplerConfig,
-    generator: torch.Generator,
-) -> Tokens:
-    """Draw one token grid for each class index in ``labels`` (B,), from nothing but the class."""
-    condition = Condition(labels, transformer.null_label)
-    empty = torch.full((len(labels), *grid), transformer.mask_id, device=labels.device)
-    return sample(
-        guided(transformer, condition, config.guidance_scale, config.guidance_schedule),
-        empty,
-        mask_id=transformer.mask_id,
-        order=config.order,
-        steps=config.steps,
-        schedule=config.scheduler_type,
-        temperature=config.temperature,
-        choice_temperature=config.choice_temperature,
-        generator=generator,
     )
 
 
@@ -100,6 +90,60 @@ class Generator:
         """Names of the classes, in the order of their labels."""
         return self.spec.class_names
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.transformer.parameters()).device
+
+    def empty(self, count: int, grid: Sequence[int]) -> Tokens:
+        """Return grids (count, *grid) of which nothing is known."""
+        return torch.full((count, *grid), self.transformer.mask_id, device=self.device)
+
+    def draw(
+        self,
+        labels: Tensor,
+        initial: Tokens,
+        config: SamplerConfig,
+        stream: torch.Generator,
+        *,
+        sources: Tensor | None = None,
+        overlap: float = 0.5,
+        on_window: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Tokens:
+        """Fill the unknown cells of ``initial``.
+
+        Args:
+            labels: class (target modality) of each grid, (B,).
+            initial: tokens (B, *grid), the mask id where unknown; the grid's middle is taken for
+                the middle of the training volumes.
+            config: how to draw.
+            stream: source of all randomness, on this generator's device.
+            sources: tokens of the known modalities (B, M, *grid), the mask id elsewhere.
+            overlap: of windows, where the grid is larger than the training crop.
+            on_window: told (windows done, windows in all).
+
+        """
+        grid = tuple(initial.shape[1:])
+        origin = None  # on the training grid itself
+        if grid != self.spec.grid:
+            origin = centred(grid, self.spec.grid, len(labels)).to(self.device)
+        condition = Condition(
+            labels.to(self.device),
+            self.transformer.null_label,
+            None if sources is None else sources.to(self.device),
+            origin,
+        )
+        return draw_tokens(
+            self.transformer,
+            condition,
+            initial.to(self.device),
+            config,
+            stream,
+            window=self.spec.window,
+            overlap=overlap,
+            on_window=on_window,
+        )
+
     def generate(
         self,
         labels: Tensor,
@@ -107,27 +151,49 @@ class Generator:
         seed: int,
         *,
         batch_size: int,
-        on_batch: Callable[[int], None] = lambda done: None,
-    ) -> tuple[Tokens, Tensor]:
-        """Draw one volume for each class index in ``labels`` (N,).
+        windows: SlidingWindowConfig | None = None,
+        shape: tuple[int, int, int] | None = None,
+        on_window: Callable[[float], None] = lambda share: None,
+    ) -> Iterator[tuple[Tokens, Tensor]]:
+        """Draw one volume for each class index in ``labels`` (N,), from nothing but the class.
 
         The same labels, settings, seed and batch size give the same volumes on the same machine.
 
-        Returns:
-            Tokens (N, *grid) and volumes (N, 1, D, H, W) in [0, 1], on the CPU.
+        Args:
+            labels: of all volumes.
+            config: how to draw.
+            seed: of everything random.
+            batch_size: volumes drawn together.
+            windows: how large volumes are cut, by default as the configuration has it.
+            shape: voxels per side; the training volumes' when left out.
+            on_window: told, as windows are drawn, which share of a batch each is.
+
+        Yields:
+            Tokens (B, *grid) and volumes (B, 1, D, H, W) in [0, 1] of a batch, on the CPU.
 
         """
-        device = next(self.transformer.parameters()).device
-        tokens: list[Tensor] = []
-        volumes: list[Tensor] = []
+        windows = windows or SlidingWindowConfig()
+        sides = shape or self.tokenizer.spec.volume_shape
         for start in range(0, len(labels), batch_size):
-            part = labels[start : start + batch_size].to(device)
-            stream = torch.Generator(device).manual_seed((seed << 24) + start)
-            drawn = draw_tokens(self.transformer, part, self.tokenizer.grid(), config, stream)
-            volumes.append(self.tokenizer.decode(drawn, self.tokenizer.spec.volume_shape).cpu())
-            tokens.append(drawn.cpu())
-            on_batch(len(part))
-        return torch.cat(tokens), torch.cat(volumes)
+            part = labels[start : start + batch_size]
+            stream = torch.Generator(self.device).manual_seed((seed << 24) + start)
+            drawn = self.draw(
+                part,
+                self.empty(len(part), self.tokenizer.grid(sides)),
+                config,
+                stream,
+                overlap=windows.overlap,
+                on_window=lambda done, total: on_window(1 / total),
+            )
+            yield drawn.cpu(), self.decode(drawn, sides, windows)
+
+    def decode(
+        self, tokens: Tokens, sides: tuple[int, int, int], windows: SlidingWindowConfig
+    ) -> Tensor:
+        """Tokens (B, *grid) -> volumes (B, 1, *sides) in [0, 1] on the CPU, windowed if large."""
+        if all(side <= roi for side, roi in zip(sides, windows.roi_size, strict=True)):
+            return self.tokenizer.decode(tokens, sides).cpu()
+        return torch.cat([decode(self.tokenizer, one[None], sides, windows) for one in tokens])
 
 
 def save_transformer(path: Path, spec: TransformerSpec, transformer: MaskedTransformer) -> None:
@@ -153,7 +219,13 @@ def load_generator(
     content = read_export(transformer_path, kind=_KIND, made_by=_MADE_BY)
     try:
         spec = TransformerSpec.model_validate_json(json.dumps(content["spec"]))
-        transformer = build_transformer(spec.transformer, spec.levels, len(spec.class_names))
+        transformer = build_transformer(
+            spec.transformer,
+            levels=spec.levels,
+            num_classes=len(spec.class_names),
+            num_sources=spec.num_sources,
+            grid=spec.grid,
+        )
         transformer.load_state_dict(content["weights"])
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         raise UserError(

@@ -37,7 +37,7 @@ def guided(
 
     Where s = 1 the unconditional pass is skipped; elsewhere both run in one batch.
     """
-    both = condition.joined(condition.null())
+    both = condition.joined(condition.null(model.mask_id))
 
     def logits_fn(tokens: Tokens, progress: float) -> Logits:
         s = guidance_at(scale, schedule, progress)

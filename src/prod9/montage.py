@@ -1,6 +1,7 @@
 """Pictures of volumes: three-plane montages, as PNG."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.figure
@@ -11,24 +12,75 @@ from torch import Tensor
 from prod9.files import atomic_write
 
 
-def three_planes(volume: Tensor) -> np.ndarray:
-    """Return the axial, coronal and sagittal middle slices of (D, H, W) side by side.
+def planes(volume: Tensor, at: Sequence[int] | None = None) -> list[np.ndarray]:
+    """Return the axial, coronal and sagittal slices of (D, H, W) through a voxel (the middle).
 
-    Axes are RAS+: slices are shown as a radiologist's viewer shows them, front or top up, and all
-    padded to the same square.
+    Axes are RAS+: slices are shown as a radiologist's viewer shows them, front or top up.
     """
     array = volume.float().cpu().numpy()
-    x, y, z = (side // 2 for side in array.shape)
-    planes = [array[:, :, z].T[::-1], array[:, y, :].T[::-1], array[x, :, :].T[::-1]]
-    side = max(max(plane.shape) for plane in planes)
+    x, y, z = at or [side // 2 for side in array.shape]
+    return [array[:, :, z].T[::-1], array[:, y, :].T[::-1], array[x, :, :].T[::-1]]
+
+
+def three_planes(volume: Tensor) -> np.ndarray:
+    """Return the three middle slices of (D, H, W) side by side, padded to the same square."""
+    middle = planes(volume)
+    side = max(max(plane.shape) for plane in middle)
     squares = [
         np.pad(
             plane,
             [((side - n) // 2, side - n - (side - n) // 2) for n in plane.shape],
         )
-        for plane in planes
+        for plane in middle
     ]
     return np.concatenate(squares, axis=1)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One column of :func:`compare`."""
+
+    title: str
+    volume: Tensor
+    """(D, H, W), RAS+."""
+    top: float = 1.0
+    """What is shown brightest."""
+    colours: str = "gray"
+
+
+_MARGIN = 4
+
+
+def compare(panels: Sequence[Panel], at: Sequence[int] | None = None) -> matplotlib.figure.Figure:
+    """Show volumes of one grid beside one another, each cut through the same voxel (the middle).
+
+    They are cut to the box in which the first panel has anything.
+    """
+    shape = panels[0].volume.shape
+    at = list(at or [side // 2 for side in shape])
+    occupied = panels[0].volume > 0
+    low, high = [0, 0, 0], list(shape)
+    if bool(occupied.any()):
+        places = occupied.nonzero()
+        low = [max(0, min(int(n) - _MARGIN, a)) for n, a in zip(places.amin(0), at, strict=True)]
+        high = [max(int(n) + 1 + _MARGIN, a + 1) for n, a in zip(places.amax(0), at, strict=True)]
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    inside = [a - b for a, b in zip(at, low, strict=True)]
+    slices = [planes(panel.volume[box], inside) for panel in panels]
+    width = 1.7
+    heights = [width * plane.shape[0] / plane.shape[1] for plane in slices[0]]
+    figure = matplotlib.figure.Figure(
+        figsize=(width * len(panels) + 0.1, sum(heights) + 0.35), dpi=110, facecolor="black"
+    )
+    axes = figure.subplots(3, len(panels), squeeze=False, height_ratios=heights)
+    for column, panel in enumerate(panels):
+        for row, plane in enumerate(slices[column]):
+            axis = axes[row][column]
+            axis.imshow(plane, cmap=panel.colours, vmin=0, vmax=panel.top, interpolation="nearest")
+            axis.set_axis_off()
+        axes[0][column].set_title(panel.title, fontsize=8, color="white")
+    figure.tight_layout(pad=0.2)
+    return figure
 
 
 def montage(

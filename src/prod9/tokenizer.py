@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prod9 import __version__
 from prod9.config.base import Section
+from prod9.config.data import PreprocessingConfig
 from prod9.config.model import AutoencoderConfig
 from prod9.errors import UserError
 from prod9.models.autoencoder import Autoencoder
@@ -35,6 +36,8 @@ class TokenizerSpec(Section):
     volume_shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     class_names: tuple[str, ...]
+    preprocessing: PreprocessingConfig | None = None
+    """How scans become volumes; None where volumes are taken as they are stored."""
     config_yaml: str
     """The resolved Stage 1 configuration."""
 

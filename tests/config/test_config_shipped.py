@@ -70,8 +70,9 @@ PAIRS = {
     "medmnist3d/stage2/ffl.yaml": "medmnist3d/stage1/ffl.yaml",
     "brats/stage2/base.yaml": "brats/stage1/base.yaml",
     "demo/stage2.yaml": "demo/stage1.yaml",
+    "demo/brats_stage2.yaml": "demo/brats_stage1.yaml",
 }
-SHIPPED = [*(row[0] for row in STAGE1), *PAIRS, "demo/stage1.yaml"]
+SHIPPED = [*(row[0] for row in STAGE1), *PAIRS, "demo/stage1.yaml", "demo/brats_stage1.yaml"]
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +132,15 @@ def test_transformer_has_the_sizes_of_the_specification(name: str) -> None:
     assert (transformer.num_heads, transformer.patch_size) == (8, 2)
 
 
+@pytest.mark.parametrize("stage2", ["brats/stage2/base.yaml", "demo/brats_stage2.yaml"])
+def test_both_stages_of_brats_hold_out_the_same_subjects_of_the_same_folder(stage2: str) -> None:
+    first, second = (load_either(name).data for name in (PAIRS[stage2], stage2))
+    assert isinstance(first, BraTSSourceConfig)
+    assert isinstance(second, BraTSSourceConfig)
+    for key in ("data_dir", "split_file", "split_seed", "val_share", "test_share", "on_bad_case"):
+        assert getattr(first, key) == getattr(second, key)
+
+
 def test_no_two_write_to_the_same_place() -> None:
     configs = [load_either(name) for name in SHIPPED]
     folders = [config.output_dir for config in configs]
@@ -144,6 +154,12 @@ def test_demo_paths() -> None:
     assert load_either("demo/stage1.yaml").output_dir == Path("outputs/demo/stage1")
     assert load_either("demo/stage2.yaml").output_dir == Path("outputs/demo/stage2")
     assert load_either("demo/stage1.yaml").data.dataset_name == "brainregionmnist3d"
+    for stage in ("stage1", "stage2"):
+        config = load_either(f"demo/brats_{stage}.yaml")
+        assert config.output_dir == Path("outputs/demo_brats") / stage
+        assert isinstance(config.data, BraTSSourceConfig)
+        assert config.data.data_dir == Path("outputs/demo_brats/cohort")
+        assert config.data.split_file == Path("outputs/demo_brats/split.json")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -4,7 +4,8 @@ Each key has a probe, a function of the configuration whose result must change w
 without a probe fails, so none can be added that nothing reads.
 """
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -12,17 +13,29 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 import torch
+from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
+from prod9.build import scans as stage_scans
 from prod9.build import stage1, stage2, trainer
-from prod9.config import Stage1Config, Stage2Config
+from prod9.config import (
+    BraTSDataConfig,
+    BraTSSourceConfig,
+    PreprocessingConfig,
+    Stage1Config,
+    Stage2Config,
+)
 from prod9.config.schema import fields
 from prod9.data import medmnist
+from prod9.data.brats import MODALITIES
+from prod9.data.phantom_files import make_phantom
 from prod9.data.token_store import TokenBatch
 from prod9.data.volumes import VolumeSet
 from prod9.errors import UserError
-from prod9.generator import build_transformer, draw_tokens
+from prod9.generator import build_transformer
+from prod9.models.condition import Condition
 from prod9.models.discriminator import MultiScaleDiscriminator
+from prod9.outpainting import draw_tokens
 from prod9.sliding_window import encode_latent
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training.previews import Previews
@@ -56,6 +69,16 @@ BASE: dict[type, dict[str, Any]] = {
 }
 
 
+# Scans of 20 x 20 x 13 voxels, four subjects; the folders are in the folder where a test runs.
+SPACING = {"spacing_mm": (12.0, 12.0, 12.0)}
+BRATS: dict[type, dict[str, Any]] = {
+    Stage1Config: {"preprocessing": SPACING},
+    Stage2Config: {},
+}
+for own in BRATS.values():
+    own |= {"dataset_name": "brats", "data_dir": Path("cohort"), "batch_size": 2}
+
+
 def configure(kind: type[Any], changes: Mapping[str, Any]) -> Any:
     """Return the tiny configuration with dotted keys changed."""
 
@@ -68,7 +91,7 @@ def configure(kind: type[Any], changes: Mapping[str, Any]) -> Any:
         section = values
         for part in sections:
             section = section.setdefault(part, {})
-        section[name] = value
+        section[name] = copied(value)
     return kind.model_validate(values)
 
 
@@ -84,6 +107,8 @@ class Run:
     batches: Any = None
     saved: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
+    encoded: list[int] = field(default_factory=list)
+    """Volumes or windows that went through the encoder at once."""
 
     def callback(self, kind: type[Any]) -> Any:
         return next((c for c in self.trainer["callbacks"] if isinstance(c, kind)), None)
@@ -95,28 +120,59 @@ def volume_set() -> VolumeSet:
     return VolumeSet(images, np.arange(6) % 2, names, ("a", "b"), ((0, 1, 2), (0, 1, 2)))
 
 
-def toy_tokenizer() -> Tokenizer:
+def toy_tokenizer(**data: Any) -> Tokenizer:
     config = configure(Stage1Config, {}).model.autoencoder
     torch.manual_seed(1)
     autoencoder = build_autoencoder(config)
     autoencoder.encoder[-1].weight.data *= 5
-    spec = TokenizerSpec(
-        autoencoder=config,
-        dataset_name="adrenalmnist3d",
-        volume_shape=(28, 28, 28),
-        spacing_mm=(1.0, 1.0, 1.0),
-        class_names=("a", "b"),
-        config_yaml="",
+    cubes: dict[str, Any] = {
+        "dataset_name": "adrenalmnist3d",
+        "volume_shape": (28, 28, 28),
+        "spacing_mm": (1.0, 1.0, 1.0),
+        "class_names": ("a", "b"),
+    }
+    return Tokenizer(
+        TokenizerSpec(autoencoder=config, config_yaml="", **(cubes | data)), autoencoder
     )
-    return Tokenizer(spec, autoencoder)
+
+
+def scan_tokenizer() -> Tokenizer:
+    return toy_tokenizer(
+        dataset_name="brats",
+        volume_shape=(20, 20, 13),
+        class_names=MODALITIES,
+        preprocessing=PreprocessingConfig.model_validate(SPACING),
+    )
+
+
+@pytest.fixture(scope="session")
+def brats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two cohorts, a broken one, and a cache for preprocessed scans."""
+    root = tmp_path_factory.mktemp("brats")
+    for seed, name in enumerate(("cohort", "other")):
+        make_phantom(root / name, cases=4, release="2021", seed=seed, voxel_mm=8.0)
+    shutil.copytree(root / "cohort", root / "broken")
+    next((root / "broken").rglob("*_t2.nii.gz")).unlink()
+    return root
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Config], Run]:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Callable[[Config], Run]:
     """Return a caller of ``train`` with a Trainer that does nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(medmnist, "load", lambda config, split: volume_set())
     tokenizer, record = toy_tokenizer(), Run()
+    if "brats" in request.node.name:
+        root = request.getfixturevalue("brats")
+        monkeypatch.setenv("PROD9_CACHE", str(root / "cache"))
+        for name in ("cohort", "other", "broken"):
+            (tmp_path / name).symlink_to(root / name)
+        tokenizer = scan_tokenizer()
+    tokenizer.autoencoder.encoder.register_forward_hook(
+        lambda module, args, out: record.encoded.append(len(out))
+    )
 
     class Nothing:
         is_global_zero = True
@@ -161,11 +217,20 @@ def setting(name: str) -> Probe:
     return lambda config, run: run(config).trainer[name]
 
 
-def device(config: Config, run: Any) -> object:
-    try:
-        return run(config).trainer["accelerator"]
-    except UserError as error:
-        return str(error)
+def accelerator(config: Config, run: Any) -> object:
+    return run(config).trainer["accelerator"]
+
+
+def or_error(probe: Probe) -> Probe:
+    """A mistake's sentence is a result too."""
+
+    def probed(config: Config, run: Any) -> object:
+        try:
+            return probe(config, run)
+        except UserError as error:
+            return str(error)
+
+    return probed
 
 
 def checkpoint(name: str) -> Probe:
@@ -338,13 +403,16 @@ def joins(config: Stage1Config, run: Any) -> object:
 
 
 TOKENS = torch.randint(60, (4, 3, 3, 2), generator=torch.Generator().manual_seed(0))
+SOURCES = torch.randint(60, (4, 2, 3, 3, 2), generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 1, 0])
 
 
 def transformer(config: Stage2Config) -> Any:
     """Return a transformer whose gates are open, so that every part of it is felt."""
     torch.manual_seed(0)
-    network = build_transformer(config.model.transformer, (5, 4, 3), 2)
+    network = build_transformer(
+        config.model.transformer, levels=(5, 4, 3), num_classes=2, num_sources=2, grid=(3, 3, 2)
+    )
     for parameter in network.parameters():
         if not parameter.detach().any():
             nn.init.normal_(parameter, std=0.3)
@@ -355,19 +423,70 @@ def loss_of(config: Stage2Config, run: Any) -> object:
     module = module_of(config).train()
     module.log = lambda *args, **kwargs: None
     torch.manual_seed(0)
-    return float(module.training_step(TokenBatch(TOKENS, LABELS, list("abcd")), 0).detach())
+    batch = TokenBatch(TOKENS, LABELS, list("abcd"), SOURCES)
+    return float(module.training_step(batch, 0).detach())
 
 
 def drawn(config: Stage2Config, run: Any) -> object:
     stream = torch.Generator().manual_seed(0)
     network = transformer(config).eval()
-    return plain(draw_tokens(network, LABELS, (3, 3, 3), config.sampler, stream))
+    condition = Condition(LABELS, network.null_label)
+    empty = torch.full_like(TOKENS, network.mask_id)
+    return plain(
+        draw_tokens(network, condition, empty, config.sampler, stream, window=TOKENS.shape[1:])
+    )
+
+
+def scans(config: Config, run: Any) -> Any:
+    """Return what the training batches of a BraTS run are cut from."""
+    Path(config.data.split_file).unlink(missing_ok=True)  # type: ignore[union-attr]
+    source = run(config).batches.dataset
+    return source.scans if isinstance(config, Stage1Config) else source.store
+
+
+def who(config: Config, run: Any) -> object:
+    """Names of the training scans, from a split that is drawn now."""
+    found = scans(config, run)
+    return [s.name for s in found.scans] if isinstance(config, Stage1Config) else [*found.names]
+
+
+def split_files(config: Config, run: Any) -> object:
+    """Where a split that is drawn now is written."""
+    places = [Path("outputs/brats_split.json"), Path("mine.json")]
+    for place in places:
+        place.unlink(missing_ok=True)
+    run(config)
+    return [place.is_file() for place in places]
+
+
+def cached(config: Config, run: Any) -> object:
+    """Return where the preprocessed scans lie."""
+    opened: list[Path] = []
+    real = stage_scans.prepare
+
+    def prepare(cases: Any, preprocessing: Any, cache: Path, *rest: Any) -> Any:
+        opened.append(cache)
+        return real(cases, preprocessing, cache, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage_scans, "prepare", prepare)
+        run(config)
+    return opened
+
+
+def count(config: Config, run: Any) -> object:
+    return len(run(config).batches.dataset)
+
+
+def grid(config: Config, run: Any) -> object:
+    return scans(config, run).shape
 
 
 def encoded(config: Stage2Config, run: Any) -> object:
-    """Tokens of Stage 2's training set."""
-    store = run(config).batches.dataset.store
-    return np.asarray(store.tokens).tolist()
+    """Tokens of Stage 2's training set, encoded now, and the windows encoded at once."""
+    shutil.rmtree("out", ignore_errors=True)
+    found = run(config)
+    return np.asarray(found.batches.dataset.store.tokens).tolist(), found.encoded
 
 
 @dataclass(frozen=True)
@@ -397,7 +516,9 @@ SHARED: dict[str, Key] = {
     "trainer.limit_val_batches": Key(0.5, setting("limit_val_batches")),
     "trainer.check_val_every_n_epoch": Key(2, setting("check_val_every_n_epoch")),
     "trainer.log_every_n_steps": Key(3, setting("log_every_n_steps")),
-    "trainer.accelerator": Key("cpu" if torch.cuda.is_available() else "gpu", device),
+    "trainer.accelerator": Key(
+        "cpu" if torch.cuda.is_available() else "gpu", or_error(accelerator)
+    ),
     "trainer.devices": Key("auto", setting("devices")),
     "trainer.strategy": Key("ddp", setting("strategy")),
     "trainer.precision": Key("bf16", setting("precision"), {"trainer.accelerator": "cpu"}),
@@ -420,7 +541,7 @@ FFL = {
     "batch_matrix": True,
 }
 LPIPS = {"loss.loss_type": "lpips"}
-ROI = {"sliding_window.roi_size": (16, 16, 16)}
+ROI = {"sliding_window.roi_size": (12, 12, 12)}
 STAGE1: dict[str, Key] = {
     **SHARED,
     "autoencoder_export_path": Key(Path("else.pt"), lambda config, run: run(config).saved),
@@ -469,6 +590,7 @@ STAGE2: dict[str, Key] = {
     "loss.label_smoothing": Key(0.5, loss_of),
     "loss.mask_schedule": Key("linear", loss_of),
     "loss.condition_dropout": Key(0.9, loss_of),
+    "loss.source_dropout": Key(0.9, loss_of),
     "sampler.steps": Key(6, drawn),
     "sampler.scheduler_type": Key("linear", drawn),
     "sampler.temperature": Key(3.0, drawn),
@@ -479,30 +601,67 @@ STAGE2: dict[str, Key] = {
 }
 
 
-def keys_of(kind: type[Config]) -> list[str]:
-    """Return every key of a configuration but BraTS's and those with a single valid value."""
-    keys: dict[str, None] = {}
-    for key, info in fields(kind):
-        one_value = get_origin(info.annotation) is Literal and len(get_args(info.annotation)) == 1
-        if not one_value and key != "data.data_dir":
-            keys[key] = None
-    return list(keys)
+# Crops differ only where they are smaller than a scan.
+CROPS = {"sliding_window.roi_size": (12, 12, 12)}
+BRATS_SHARED: dict[str, Key] = {
+    "data.data_dir": Key(Path("other"), loaded_batch),
+    "data.on_bad_case": Key("skip", or_error(who), {"data.data_dir": Path("broken")}),
+    "data.split_file": Key(Path("mine.json"), split_files),
+    "data.split_seed": Key(1, who),
+    "data.val_share": Key(0.4, who),
+    "data.test_share": Key(0.4, who),
+    "data.cache_dir": Key(Path("cache"), cached),
+    "data.crops_per_volume": Key(3, count),
+    "data.foreground_crops": Key(0.0, loaded_batch, CROPS),
+    "data.batch_size": Key(3, loaded_batch, CROPS),
+    "data.num_workers": Key(1, workers),
+    "sliding_window.roi_size": Key((16, 12, 12), loaded_batch, CROPS),
+}
+BRATS1: dict[str, Key] = {
+    **BRATS_SHARED,
+    "data.preprocessing.spacing_mm": Key((12.0, 12.0, 9.0), grid),
+    "data.preprocessing.percentiles": Key((5.0, 95.0), loaded_batch),
+    "data.augmentation.flip": Key(True, loaded_batch, {"data.batch_size": 16}),
+    "data.augmentation.intensity_scale": Key(0.3, loaded_batch),
+    "data.augmentation.intensity_shift": Key(0.3, loaded_batch),
+}
+BRATS2: dict[str, Key] = {
+    **BRATS_SHARED,
+    "sliding_window.overlap": Key(0.1, encoded, CROPS),
+    "sliding_window.sw_batch_size": Key(4, encoded, CROPS),
+    "sliding_window.mode": Key("constant", encoded, CROPS),
+}
 
 
-CASES = [
-    pytest.param(kind, key, id=f"{kind.__name__}-{key}")
-    for kind in (Stage1Config, Stage2Config)
-    for key in keys_of(kind)
+def one_value(annotation: object) -> bool:
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
+
+
+def keys(found: Iterable[tuple[str, FieldInfo]]) -> set[str]:
+    """Return those keys that can be changed."""
+    return {key for key, info in found if not one_value(info.annotation)}
+
+
+TABLES: list[tuple[type, str, dict[str, Key]]] = [
+    (Stage1Config, "medmnist", STAGE1),
+    (Stage2Config, "medmnist", STAGE2),
+    (Stage1Config, "brats", BRATS1),
+    (Stage2Config, "brats", BRATS2),
 ]
-TABLE: dict[type, dict[str, Key]] = {Stage1Config: STAGE1, Stage2Config: STAGE2}
+CASES = [
+    pytest.param(kind, data, entry, key, id=f"{kind.__name__}-{data}-{key}")
+    for kind, data, table in TABLES
+    for key, entry in table.items()
+]
 
 
-@pytest.mark.parametrize(("kind", "key"), CASES)
-def test_changing_it_changes_something(kind: Any, key: str, run: Any) -> None:
-    assert key in TABLE[kind], f"{key} has no probe: add one that shows what reads it"
-    entry = TABLE[kind][key]
-    before = configure(kind, entry.given)
-    after = configure(kind, {**entry.given, key: entry.value})
+@pytest.mark.parametrize(("kind", "data", "entry", "key"), CASES)
+def test_changing_it_changes_something(
+    kind: Any, data: str, entry: Key, key: str, run: Any
+) -> None:
+    given = ({"data": BRATS[kind]} if data == "brats" else {}) | entry.given
+    before = configure(kind, given)
+    after = configure(kind, given | {key: entry.value})
     assert before != after
     first = entry.probe(before, run)
     assert entry.probe(before, run) == first, "the probe is not repeatable, so it shows nothing"
@@ -510,5 +669,13 @@ def test_changing_it_changes_something(kind: Any, key: str, run: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [Stage1Config, Stage2Config])
-def test_every_probe_is_for_a_key_that_exists(kind: Any) -> None:
-    assert set(TABLE[kind]) == set(keys_of(kind))
+def test_every_key_has_a_probe(kind: Any) -> None:
+    probed = {key for own, _, table in TABLES if own is kind for key in table}
+    assert probed == keys(fields(kind)), "add a probe that shows what reads the key"
+
+
+@pytest.mark.parametrize(
+    ("table", "section"), [(BRATS1, BraTSDataConfig), (BRATS2, BraTSSourceConfig)]
+)
+def test_every_key_of_brats_data_is_probed_with_brats(table: dict[str, Key], section: Any) -> None:
+    assert keys(fields(section, "data.")) <= table.keys()

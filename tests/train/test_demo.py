@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from prod9.demo.brats import run_brats_demo
+from prod9.errors import UserError
+
 pytestmark = pytest.mark.slow
 
 
@@ -45,3 +48,55 @@ def test_demo_writes_everything_it_promises(tmp_path: Path) -> None:
     again = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "already holds a demo" in again.stderr
+
+
+def test_brats_demo_writes_everything_it_promises(tmp_path: Path) -> None:
+    output = tmp_path / "demo"
+    shared = [
+        "sliding_window.roi_size=[16,16,16]",
+        "trainer.max_epochs=1",
+        "data.batch_size=4",
+        "data.crops_per_volume=1",
+    ]
+    page = run_brats_demo(
+        output,
+        overwrite=False,
+        stage1_overrides=[
+            *shared,
+            "data.preprocessing.spacing_mm=[4,4,4]",
+            "model.autoencoder.num_channels=[8,16]",
+        ],
+        stage2_overrides=[
+            *shared,
+            "sampler.steps=2",
+            "model.transformer.hidden_dim=24",
+            "model.transformer.token_dim=16",
+            "model.transformer.num_blocks=1",
+            "model.transformer.local_blocks=1",
+        ],
+        cases=6,
+        voxel_mm=4.0,
+    )
+    metrics = json.loads((output / "metrics.json").read_text())
+    translation = metrics["translation"]
+    assert list(translation["drawn"]) == ["T1", "T1+T2", "T1+T1ce+T2"]
+    assert translation["scans"] == 1
+    for score in (
+        *translation["drawn"].values(),
+        *translation["matched"].values(),
+        translation["mean"],
+        translation["ceiling"],
+    ):
+        assert 0 < score["psnr"] < 40
+        assert -1 <= score["ssim"] <= 1
+    # One anatomy: even a mean of four scans is nearer than what an untrained model draws.
+    assert translation["mean"]["psnr"] > translation["drawn"]["T1"]["psnr"]
+    assert 0 < metrics["window_agreement"]["difference_l1"] < 1
+    assert len(list((output / "generated").glob("*.nii.gz"))) == 4
+    assert len(list((output / "example").glob("*_draw-*.nii.gz"))) == 4
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 3
+    assert f"{translation['mean']['psnr']:.2f} dB" in text
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    with pytest.raises(UserError, match="already holds a demo"):
+        run_brats_demo(output, overwrite=False)

@@ -1,4 +1,4 @@
-"""Ten mistakes of a user: each ends in one sentence that names the culprit, code 2."""
+"""Mistakes of a user: each ends in one sentence that names the culprit, code 2."""
 
 import shutil
 import subprocess
@@ -15,6 +15,7 @@ import yaml
 
 from prod9.cli import autoencoder, main, transformer
 from prod9.config.load import load_stage2
+from prod9.data.phantom_files import make_phantom
 from prod9.errors import UserError
 from prod9.tokenizer import Tokenizer
 
@@ -305,13 +306,13 @@ def test_tokens_of_another_tokenizer(run: Any, trained: Path, monkeypatch: Any) 
 
 def test_a_token_store_of_another_tokenizer_is_never_read(trained: Path) -> None:
     # Not a mistake that stops: the store's key holds the digest, so another one is built.
-    from prod9.build.stage2 import load_tokenizer, open_tokens
+    from prod9.build.tokens import load_tokenizer, open_tokens
     from prod9.data.token_store import open_store
 
     config = load_stage2(trained / "stage2.yaml")
-    first = open_tokens(config, load_tokenizer(config), "train")
+    first, _ = open_tokens(config, load_tokenizer(config), "train", None)
     retrain(trained, 1)
-    second = open_tokens(config, load_tokenizer(config), "train")
+    second, _ = open_tokens(config, load_tokenizer(config), "train", None)
     assert first.path != second.path
     with pytest.raises(UserError, match="was made by tokenizer"):
         open_store(first.path, second.key.tokenizer_digest)
@@ -396,6 +397,172 @@ def test_an_export_that_cannot_be_written_is_found_before_training(
     said = run(STAGE1, "train", "-c", fresh / "stage1.yaml", f"autoencoder_export_path={export}")
     assert said.startswith("cannot write")
     assert str(export.parent) in said
+
+
+# --- scans --------------------------------------------------------------------------------------
+
+CASE = "BraTS2021_00001"
+
+
+def write_brats_configs(folder: Path) -> None:
+    """Write brats1.yaml and brats2.yaml, beside the others' files in ``folder``."""
+    write_configs(folder)
+    for name, stage in (("one", "stage1"), ("two", "stage2")):
+        config = yaml.safe_load((folder / f"{stage}.yaml").read_text())
+        config["output_dir"] = str(folder / f"brats-{name}")
+        config["data"] = {
+            "dataset_name": "brats",
+            "data_dir": str(folder / "cohort"),
+            "split_file": str(folder / "split.json"),
+            "cache_dir": str(folder / "cache"),
+            "batch_size": 2,
+        }
+        config["sliding_window"] = {"roi_size": [16, 16, 16]}
+        tokenizer = "autoencoder_export_path" if stage == "stage1" else "autoencoder_path"
+        config[tokenizer] = str(folder / "brats.pt")
+        if stage == "stage1":
+            config["data"]["preprocessing"] = {"spacing_mm": [12.0, 12.0, 12.0]}
+        (folder / f"brats{stage[-1]}.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture(scope="module")
+def brats_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("brats")
+    make_phantom(folder / "cohort", cases=4, release="2021", seed=0, voxel_mm=8.0)
+    write_brats_configs(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for script, config in ((STAGE1, "brats1.yaml"), (STAGE2, "brats2.yaml")):
+            patch.setattr(sys, "argv", [script, "train", "--config", str(folder / config)])
+            with pytest.raises(SystemExit) as left:
+                SCRIPTS[script]()
+            assert left.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def brats(brats_once: Path, tmp_path: Path) -> Path:
+    """Return a folder of one's own with a cohort on which both stages are trained."""
+    shutil.copytree(brats_once, tmp_path, dirs_exist_ok=True)
+    write_brats_configs(tmp_path)
+    return tmp_path
+
+
+def scan(folder: Path, modality: str = "t1") -> Path:
+    return folder / "cohort" / CASE / f"{CASE}_{modality}.nii.gz"
+
+
+def translation(folder: Path, *sources: str, target: str = "FLAIR") -> list[object]:
+    given = [f"--source={source}" for source in sources]
+    output = folder / "made" / "flair.nii.gz"
+    config = folder / "brats2.yaml"
+    return [STAGE2, "translate", "-c", config, *given, "--target", target, "-o", output]
+
+
+def test_modalities_that_there_are_not(run: Any, brats: Path) -> None:
+    known = "this model knows T1, T1ce, T2, FLAIR."
+    t1, out = scan(brats), brats / "made"
+    assert run(*translation(brats, f"T3={t1}")) == f"--source T3: {known}"
+    assert run(*translation(brats, f"T1={t1}", target="PET")) == f"--target PET: {known}"
+    arguments = ["-c", brats / "brats2.yaml", "--modality", "PD", "-o", out]
+    said = run(STAGE2, "inpaint", *arguments, "-i", t1, "-m", scan(brats, "seg"))
+    assert said == f"--modality PD: {known}"
+    said = run(STAGE2, "generate", *arguments)
+    assert "PD" in said
+    assert "T1, T1ce, T2, FLAIR" in said
+    assert not out.exists()
+
+
+def test_sources_that_are_not_there(run: Any, brats: Path) -> None:
+    path = scan(brats, "t9")
+    said = run(*translation(brats, f"T1={scan(brats)}", f"T2={path}"))
+    assert said == f"{path} does not exist; check the path."
+    said = run(*translation(brats, str(scan(brats))))
+    assert said.endswith(": write MODALITY=FILE, such as T1=a.nii.gz.")
+    said = run(*translation(brats, f"T1={scan(brats)}", f"T1={scan(brats)}"))
+    assert said == "--source T1 is given twice; give each modality once."
+    assert not (brats / "made").exists()
+
+
+def test_the_target_is_a_source(run: Any, brats: Path) -> None:
+    said = run(*translation(brats, f"T1={scan(brats)}", target="T1"))
+    assert said == "--target T1 is one of the sources; there is nothing to translate."
+
+
+def test_scans_that_do_not_lie_in_the_same_place(run: Any, brats: Path) -> None:
+    other = nifti(brats / "other.nii.gz")
+    said = run(*translation(brats, f"T1={scan(brats)}", f"T2={other}"))
+    assert said.startswith(f"{other} is on another grid than {scan(brats)} (9 x 10 x 11 in place ")
+    arguments = ["-c", brats / "brats2.yaml", "--modality", "T1", "-o", brats / "made"]
+    said = run(STAGE2, "inpaint", *arguments, "-i", scan(brats), "-m", other)
+    assert said.startswith(f"{other} is on another grid than {scan(brats)} ")
+
+
+@pytest.mark.parametrize(("script", "config"), [(STAGE1, "brats1.yaml"), (STAGE2, "brats2.yaml")])
+def test_a_damaged_scan_in_the_cohort(run: Any, brats: Path, script: str, config: str) -> None:
+    content = bytearray(scan(brats).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    scan(brats).write_bytes(content)
+    said = run(script, "train", "--config", brats / config, "--overwrite")
+    assert said.startswith(f"1 of 4 cases in {brats / 'cohort'} cannot be used: {CASE} ")
+    assert str(scan(brats)) in said
+    assert "data.on_bad_case=skip" in said
+    said = run("prod9", "data", "inspect", brats / "cohort")
+    assert str(brats / "cohort") in said
+
+
+def test_a_typo_in_what_to_do_with_bad_cases(run: Any, brats: Path) -> None:
+    said = run(STAGE1, "train", "--config", brats / "brats1.yaml", "data.on_bad_case=skipp")
+    assert said.startswith("command line: data.on_bad_case must be one of error, skip, not 'skipp'")
+
+
+def test_tokenizers_of_another_kind(run: Any, brats: Path, trained_once: Path) -> None:
+    cubes, scans = trained_once / "tokenizer.pt", brats / "brats.pt"
+    end = "so point autoencoder_path at a tokenizer of the same kind."
+    for config, tokenizer, made_for, wanted in (
+        ("brats2.yaml", cubes, FLAG, "brats"),
+        ("stage2.yaml", scans, "brats", FLAG),
+    ):
+        overrides = [f"autoencoder_path={tokenizer}", "--overwrite"]
+        said = run(STAGE2, "train", "--config", brats / config, *overrides)
+        assert said.startswith(
+            f"{tokenizer} was trained on {made_for}, but data.dataset_name is {wanted}; "
+        )
+        assert said.endswith(end)
+
+
+def test_a_model_of_cubes_knows_no_modalities(run: Any, trained: Path) -> None:
+    arguments = ["-c", trained / "stage2.yaml", "-o", trained / "made.nii.gz"]
+    said = run(STAGE2, "translate", *arguments, "--source", "T1=a.nii.gz", "--target", "FLAIR")
+    assert said.startswith("--target FLAIR: this model knows ")
+
+
+def test_scans_of_another_size_than_the_tokenizers(run: Any, brats: Path) -> None:
+    for path in (brats / "cohort").rglob("*.nii.gz"):
+        image = nib.nifti1.load(path)
+        nib.Nifti1Image(np.asarray(image.dataobj)[:, :, :14], image.affine).to_filename(path)
+    overrides = ["--overwrite"]
+    said = run(STAGE2, "train", "--config", brats / "brats2.yaml", *overrides)
+    assert "are 20x20x9 after preprocessing, the tokenizer was trained on 20x20x13; train" in said
+
+
+@pytest.mark.parametrize(("script", "config"), [(STAGE1, "brats1.yaml"), (STAGE2, "brats2.yaml")])
+def test_no_folder_of_scans(run: Any, brats: Path, script: str, config: str) -> None:
+    none = brats / "none"
+    overrides = [f"data.data_dir={none}", f"output_dir={brats / 'new'}", "--overwrite"]
+    said = run(script, "train", "--config", brats / config, *overrides)
+    assert said.startswith(f"{none} does not exist; set data.data_dir (BRATS_DATA_DIR, ")
+    for part in ("synapse.org", "medicaldecathlon.com", f"make-phantom-brats {none} --cases 6"):
+        assert part in said
+
+
+def test_a_folder_without_scans(run: Any, brats: Path) -> None:
+    (brats / "empty").mkdir()
+    overrides = [f"data.data_dir={brats / 'empty'}", "--overwrite"]
+    said = run(STAGE1, "train", "--config", brats / "brats1.yaml", *overrides)
+    assert said.startswith(f"{brats / 'empty'} holds no BraTS case: known are ")
+    assert run("prod9", "data", "inspect", brats / "empty") == said
+    said = run("prod9", "data", "make-phantom-brats", brats / "cohort", "--cases", 1)
+    assert said.startswith(f"{brats / 'cohort'} is not empty; ")
 
 
 # --- the same through real processes ------------------------------------------------------------

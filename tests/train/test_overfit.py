@@ -11,13 +11,16 @@ from torch import Tensor
 
 from prod9.build.stage1 import build_module, tokenizer_of
 from prod9.build.trainer import quieten_lightning
+from prod9.build.volumes import TrainingVolumes
 from prod9.config import SamplerConfig, Stage1Config, Stage2Config
-from prod9.data.brain_regions import CLASS_NAMES, RegionSampler, Variation
+from prod9.data.brain_regions import CLASS_NAMES, SPACING_MM, RegionSampler, Variation
 from prod9.data.token_store import TokenBatch
 from prod9.data.volumes import Batch
-from prod9.generator import build_transformer, draw_tokens
+from prod9.generator import build_transformer
 from prod9.metrics.psnr import psnr
+from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
+from prod9.outpainting import draw_tokens
 from prod9.tokenizer import Tokenizer
 from prod9.training.stage2 import Stage2Module
 
@@ -76,8 +79,21 @@ def tokenizer(volumes: Tensor) -> Tokenizer:
     )
     torch.manual_seed(0)
     module = build_module(config)
-    fit(module, Batch(volumes, LABELS, ["a", "b"]), 700)
-    return tokenizer_of(module, CLASS_NAMES)
+    batch = Batch(volumes, LABELS, ["a", "b"])
+    fit(module, batch, 700)
+    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    return tokenizer_of(
+        module,
+        TrainingVolumes(
+            train=loader,
+            val=loader,
+            class_names=CLASS_NAMES,
+            volume_shape=(28, 28, 28),
+            spacing_mm=(SPACING_MM[28],) * 3,
+            preprocessing=None,
+            summary="two volumes",
+        ),
+    )
 
 
 def test_two_volumes_are_reconstructed(
@@ -113,7 +129,11 @@ def test_their_tokens_are_drawn_back(tokenizer: Tokenizer, volumes: Tensor, head
     )
     torch.manual_seed(0)
     transformer: MaskedTransformer = build_transformer(
-        config.model.transformer, tokenizer.fsq.levels, 2
+        config.model.transformer,
+        levels=tokenizer.fsq.levels,
+        num_classes=2,
+        num_sources=0,
+        grid=(7, 7, 7),
     )
     module = Stage2Module(config, transformer)
     fit(module, TokenBatch(tokens, LABELS, ["a", "b"]), 450)
@@ -121,5 +141,9 @@ def test_their_tokens_are_drawn_back(tokenizer: Tokenizer, volumes: Tensor, head
         for seed, steps in ((0, 12), (1, 4)):
             settings = SamplerConfig(order=order, steps=steps, guidance_scale=1.0, temperature=0.5)
             stream = torch.Generator().manual_seed(seed)
-            drawn = draw_tokens(module.ema.network, LABELS, (7, 7, 7), settings, stream)
+            empty = torch.full_like(tokens, transformer.mask_id)
+            condition = Condition(LABELS, transformer.null_label)
+            drawn = draw_tokens(
+                module.ema.network, condition, empty, settings, stream, window=(7, 7, 7)
+            )
             assert torch.equal(drawn, tokens)

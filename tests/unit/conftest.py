@@ -76,13 +76,17 @@ def make_transformer() -> MakeTransformer:
         seed: int = 0,
         levels: tuple[int, ...] = (5, 4, 3),
         num_classes: int = 2,
+        num_sources: int = 0,
+        grid: tuple[int, int, int] = (4, 4, 4),
         live: bool = True,
         **architecture: Any,
     ) -> MaskedTransformer:
         config = TransformerConfig(**(TRANSFORMER | architecture))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = build_transformer(config, levels, num_classes)
+            network = build_transformer(
+                config, levels=levels, num_classes=num_classes, num_sources=num_sources, grid=grid
+            )
         if live:
             _liven(network, seed)
         return network.eval()

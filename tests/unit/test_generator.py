@@ -5,16 +5,17 @@ import pytest
 import torch
 
 from prod9.build.stage2 import labels_of
-from prod9.config import SamplerConfig, TransformerConfig
+from prod9.config import SamplerConfig, SlidingWindowConfig, TransformerConfig
 from prod9.errors import UserError
 from prod9.generator import (
     Generator,
     TransformerSpec,
-    draw_tokens,
     load_generator,
     save_transformer,
 )
+from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
+from prod9.sliding_window import decode
 from prod9.tokenizer import Tokenizer
 
 SAMPLER = SamplerConfig(steps=3)
@@ -27,7 +28,7 @@ def tokenizer(make_tokenizer: Any) -> Tokenizer:
 
 @pytest.fixture
 def transformer(make_transformer: Any) -> MaskedTransformer:
-    return make_transformer()
+    return make_transformer(grid=(4, 4, 3))
 
 
 @pytest.fixture
@@ -36,6 +37,8 @@ def spec(tokenizer: Tokenizer, transformer_config: TransformerConfig) -> Transfo
         transformer=transformer_config,
         levels=tokenizer.fsq.levels,
         class_names=("ball", "box"),
+        grid=(4, 4, 3),
+        window=(4, 4, 3),
         tokenizer_digest=tokenizer.digest,
         config_yaml="seed: 0\n",
     )
@@ -55,6 +58,12 @@ def generator(
     return Generator(tokenizer, transformer, spec)
 
 
+def drawn_by(generator: Generator, labels: torch.Tensor, *rest: Any, **settings: Any) -> Any:
+    """Return tokens and volumes of all batches, each joined."""
+    tokens, volumes = zip(*generator.generate(labels, *rest, **settings), strict=True)
+    return torch.cat(tokens), torch.cat(volumes)
+
+
 def problem(path: Path, tokenizer: Tokenizer) -> str:
     with pytest.raises(UserError) as caught:
         load_generator(path, tokenizer)
@@ -69,8 +78,8 @@ def test_what_is_loaded_draws_what_was_saved(
     assert loaded.spec == generator.spec
     assert loaded.class_names == ("ball", "box")
     labels = torch.tensor([0, 1, 1])
-    ours = generator.generate(labels, SAMPLER, 5, batch_size=2)
-    theirs = loaded.generate(labels, SAMPLER, 5, batch_size=2)
+    ours = drawn_by(generator, labels, SAMPLER, 5, batch_size=2)
+    theirs = drawn_by(loaded, labels, SAMPLER, 5, batch_size=2)
     assert torch.equal(ours[0], theirs[0])
     assert torch.equal(ours[1], theirs[1])
     assert not any(p.requires_grad for p in loaded.transformer.parameters())
@@ -79,16 +88,18 @@ def test_what_is_loaded_draws_what_was_saved(
 
 def test_seeds_and_batches(generator: Generator) -> None:
     labels = torch.tensor([0, 0, 1, 1, 1])
-    done: list[int] = []
-    tokens, volumes = generator.generate(labels, SAMPLER, 7, batch_size=2, on_batch=done.append)
-    assert done == [2, 2, 1]
+    done: list[float] = []
+    parts = list(generator.generate(labels, SAMPLER, 7, batch_size=2, on_window=done.append))
+    assert [len(part) for part, _ in parts] == [len(part) for _, part in parts] == [2, 2, 1]
+    assert done == [1, 1, 1]  # one window a batch
+    tokens, volumes = (torch.cat(kind) for kind in zip(*parts, strict=True))
     assert tokens.shape == (5, 4, 4, 3)
     assert volumes.shape == (5, 1, 7, 8, 6)
     assert bool((tokens >= 0).all() & (tokens < 60).all())
-    again = generator.generate(labels, SAMPLER, 7, batch_size=2)
+    again = drawn_by(generator, labels, SAMPLER, 7, batch_size=2)
     assert torch.equal(again[0], tokens)
     assert torch.equal(again[1], volumes)
-    other = generator.generate(labels, SAMPLER, 8, batch_size=2)[0]
+    other = drawn_by(generator, labels, SAMPLER, 8, batch_size=2)[0]
     assert not any(torch.equal(a, b) for a in tokens for b in other)
     assert not any(torch.equal(tokens[i], tokens[j]) for i in range(5) for j in range(i))
 
@@ -96,33 +107,111 @@ def test_seeds_and_batches(generator: Generator) -> None:
 def test_batches_of_different_seeds_share_no_stream(generator: Generator) -> None:
     # Batch k of seed s must not be batch 0 of another seed.
     labels = torch.zeros(4, dtype=torch.int64)
-    first = generator.generate(labels, SAMPLER, 0, batch_size=1)[0]
+    first = drawn_by(generator, labels, SAMPLER, 0, batch_size=1)[0]
+    assert len(torch.unique(first, dim=0)) == 4
     for seed in (1, 2, 3):
-        other = generator.generate(labels, SAMPLER, seed, batch_size=1)[0]
+        other = drawn_by(generator, labels, SAMPLER, seed, batch_size=1)[0]
         assert not any(torch.equal(a, b) for a in first for b in other)
 
 
 def test_volumes_are_the_decoded_tokens(generator: Generator, tokenizer: Tokenizer) -> None:
-    tokens, volumes = generator.generate(torch.tensor([1, 0]), SAMPLER, 0, batch_size=4)
+    tokens, volumes = drawn_by(generator, torch.tensor([1, 0]), SAMPLER, 0, batch_size=4)
     assert torch.equal(volumes, tokenizer.decode(tokens, (7, 8, 6)))
 
 
 def test_the_class_decides(generator: Generator) -> None:
     def drawn(label: int, **change: Any) -> torch.Tensor:
         config = SAMPLER.model_copy(update=change)
-        return generator.generate(torch.tensor([label]), config, 0, batch_size=1)[0]
+        return drawn_by(generator, torch.tensor([label]), config, 0, batch_size=1)[0]
 
     assert not torch.equal(drawn(0), drawn(1))
     assert not torch.equal(drawn(0), drawn(0, guidance_scale=4.0, guidance_schedule="constant"))
 
 
-def test_tokens_are_drawn_from_the_stream_alone(transformer: MaskedTransformer) -> None:
+def test_tokens_are_drawn_from_the_stream_alone(generator: Generator) -> None:
     def drawn(outside: int) -> torch.Tensor:
         torch.manual_seed(outside)
         stream = torch.Generator().manual_seed(3)
-        return draw_tokens(transformer, torch.tensor([0, 1]), (3, 2, 2), SAMPLER, stream)
+        blank = generator.empty(2, (3, 2, 2))
+        assert bool((blank == 60).all())
+        return generator.draw(torch.tensor([0, 1]), blank, SAMPLER, stream)
 
     assert torch.equal(drawn(0), drawn(1))
+
+
+def test_volumes_are_drawn_when_they_are_asked_for(generator: Generator) -> None:
+    done: list[float] = []
+    batches = generator.generate(
+        torch.zeros(3, dtype=torch.int64), SAMPLER, 0, batch_size=1, on_window=done.append
+    )
+    assert done == []
+    next(batches)
+    assert done == [1]
+
+
+def test_grids_lie_in_the_middle_of_the_training_grid(
+    generator: Generator,
+) -> None:
+    seen: list[Condition] = []
+    generator.transformer.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    sources = torch.full((2, 2, 2, 4, 5), 60)
+    known = torch.full((2, 2, 4, 5), 60)
+    known[:, 0] = 9
+    stream = torch.Generator().manual_seed(0)
+    config = SamplerConfig(steps=1, guidance_scale=1.0)
+    drawn = generator.draw(torch.tensor([0, 1]), known, config, stream, sources=sources)
+    assert torch.equal(drawn[:, 0], known[:, 0])
+    assert bool((drawn[:, 1] < 60).all())
+    # Training: (4, 4, 3). This one begins a cell later, in line, and a cell earlier; it is cut
+    # into windows of 3 along the last axis.
+    origins = [given.origin.tolist() for given in seen if given.origin is not None]
+    assert sorted(origins) == [[[1, 0, last]] * 2 for last in (-1, 0, 1)]
+    assert [c.sources.shape for c in seen if c.sources is not None] == [(2, 2, 2, 4, 3)] * 3
+
+
+def test_larger_volumes_are_drawn_and_decoded_in_windows(
+    generator: Generator, tokenizer: Tokenizer
+) -> None:
+    windows = SlidingWindowConfig(roi_size=(8, 8, 8), overlap=0.25)
+    done: list[float] = []
+    ((tokens, volumes),) = generator.generate(
+        torch.tensor([1, 0]),
+        SAMPLER,
+        0,
+        batch_size=2,
+        windows=windows,
+        shape=(13, 8, 6),
+        on_window=done.append,
+    )
+    assert tokens.shape == (2, 7, 4, 3)
+    assert bool((tokens < 60).all())
+    assert done == [0.5, 0.5]  # 7 cells, from 0 and from 3
+    assert volumes.shape == (2, 1, 13, 8, 6)
+    for one, volume in zip(tokens, volumes, strict=True):
+        assert torch.equal(volume[None], decode(tokenizer, one[None], (13, 8, 6), windows))
+    # No seam to blend where the volume is no larger than a window.
+    large = SlidingWindowConfig(roi_size=(13, 8, 8))
+    whole = generator.decode(tokens, (13, 8, 6), large)
+    assert torch.equal(whole, tokenizer.decode(tokens, (13, 8, 6)))
+
+
+def test_a_transformer_with_sources_comes_back_as_one(
+    make_transformer: Any, spec: TransformerSpec, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    network = make_transformer(num_sources=2, grid=(4, 4, 3))
+    sourced = spec.model_copy(update={"num_sources": 2, "window": (2, 2, 2)})
+    save_transformer(tmp_path / "sourced.pt", sourced, network)
+    loaded = load_generator(tmp_path / "sourced.pt", tokenizer)
+    assert loaded.spec == sourced
+    assert loaded.transformer.grid == (4, 4, 3)
+    tokens = torch.full((1, 4, 4, 3), 60)
+    sources = torch.randint(60, (1, 2, 4, 4, 3), generator=torch.Generator().manual_seed(0))
+    given = Condition(torch.tensor([0]), 2, sources)
+    torch.testing.assert_close(loaded.transformer(tokens, given), network(tokens, given))
+    # The same weights for another grid are another transformer: places mean something else.
+    moved = sourced.model_copy(update={"grid": (5, 4, 3)})
+    save_transformer(tmp_path / "moved.pt", moved, network)
+    assert load_generator(tmp_path / "moved.pt", tokenizer).digest != loaded.digest
 
 
 def test_a_wrong_tokenizer_is_named(saved: Path, make_tokenizer: Any, tokenizer: Tokenizer) -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def test_the_formula_in_one_pass(network: Any, scale: float) -> None:
     logits = guided(network, CONDITION, scale)(TOKENS, 0.3)
     assert network.asked == [[0, 1, 2, 2]]
     conditional = network(TOKENS, CONDITION)
-    unconditional = network(TOKENS, CONDITION.null())
+    unconditional = network(TOKENS, CONDITION.null(60))
     expected = unconditional + scale * (conditional - unconditional)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(logits, conditional, atol=1e-2)
@@ -46,3 +47,17 @@ def test_without_guidance_there_is_no_unconditional_pass(network: Any) -> None:
     logits = guided(network, CONDITION, 5.0, "linear")(TOKENS, 0.0)
     assert torch.equal(logits, network(TOKENS, CONDITION))
     assert network.asked == [[0, 1]] * 3
+
+
+def test_the_unconditional_pass_knows_no_sources_but_the_place(make_transformer: Any) -> None:
+    network = make_transformer(num_sources=2)
+    sources = torch.randint(60, (2, 2, 3, 2, 2), generator=torch.Generator().manual_seed(1))
+    origin = torch.tensor([[1.0, 0.0, 2.0], [0.0, 2.0, 0.5]])
+    given = replace(CONDITION, sources=sources, origin=origin)
+    conditional = network(TOKENS, given)
+    place_alone = Condition(torch.tensor([2, 2]), 2, origin=origin)
+    unconditional = network(TOKENS, place_alone)
+    expected = unconditional + 3.0 * (conditional - unconditional)
+    torch.testing.assert_close(
+        guided(network, given, 3.0)(TOKENS, 0.3), expected, rtol=1e-4, atol=1e-3
+    )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prod9.errors import UserError
-from prod9.montage import by_class, montage, save_figure, three_planes
+from prod9.montage import Panel, by_class, compare, montage, planes, save_figure, three_planes
 
 
 def test_planes_are_the_middle_slices_with_front_and_top_up() -> None:
@@ -16,9 +16,9 @@ def test_planes_are_the_middle_slices_with_front_and_top_up() -> None:
     volume[4, 3, 4] = 0.25  # right
     volume[2, 6, 4] = 0.5  # front
     volume[2, 3, 8] = 1.0  # top
-    planes = three_planes(volume)
-    assert planes.shape == (9, 27)
-    axial, coronal, sagittal = np.split(planes, 3, axis=1)
+    middle = three_planes(volume)
+    assert middle.shape == (9, 27)
+    axial, coronal, sagittal = np.split(middle, 3, axis=1)
     # Axial: x to the right, front up, padded from 7 x 5 to 9 x 9.
     assert axial[4, 6] == 0.25
     assert axial[1, 4] == 0.5
@@ -51,3 +51,32 @@ def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         save_figure(tmp_path / "file" / "m.png", montage([("a", torch.zeros(1, 1, 4, 4, 4))]))
+
+
+def test_planes_are_cut_through_the_voxel_asked_for() -> None:
+    volume = torch.arange(2.0 * 3 * 4).view(2, 3, 4)
+    axial, coronal, sagittal = planes(volume, (1, 0, 3))
+    assert np.array_equal(axial, volume[:, :, 3].T.flip(0))
+    assert np.array_equal(coronal, volume[:, 0, :].T.flip(0))
+    assert np.array_equal(sagittal, volume[1].T.flip(0))
+
+
+def test_compare_cuts_all_panels_to_the_first_ones_box() -> None:
+    first = torch.zeros(40, 40, 40)
+    first[15:20, 10:30, 20] = 1.0
+    other = torch.rand(40, 40, 40, generator=torch.Generator().manual_seed(0))
+    figure = compare([Panel("a", first), Panel("b", other, 2.0, "magma")], at=(17, 20, 20))
+    shown = [axis.images[0].get_array() for axis in figure.axes]
+    # Rows: axial, coronal, sagittal; columns: the panels. A margin of 4 voxels on every side.
+    low, high = (11, 6, 16), (24, 34, 25)
+    for column, volume in enumerate((first, other)):
+        box = volume[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+        for row, plane in enumerate(planes(box, (6, 14, 4))):
+            assert np.array_equal(shown[2 * row + column], plane)
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["a", "b"]
+    assert figure.axes[1].images[0].get_clim() == (0, 2.0)
+
+
+def test_compare_shows_empty_volumes_whole() -> None:
+    figure = compare([Panel("nothing", torch.zeros(6, 5, 4))])
+    assert figure.axes[0].images[0].get_array().shape == (5, 6)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from prod9 import __version__
-from prod9.config import SamplerConfig
+from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.volume_io import write_nifti
 from prod9.errors import UserError
 from prod9.files import require_writable, write_text
@@ -37,37 +38,52 @@ def generate_files(
     seed: int,
     batch_size: int,
     overwrite: bool,
-) -> Tensor:
-    """Draw a volume for each label and write them to ``folder``.
+    windows: SlidingWindowConfig | None = None,
+    shape: tuple[int, int, int] | None = None,
+    on_volume: Callable[[Tensor], None] = lambda volume: None,
+) -> None:
+    """Draw a volume for each label and write them to ``folder``; give each to ``on_volume`` too.
 
     Writes ``NNNN_CLASS.nii.gz`` (uint8, axes RAS+, the training data's spacing), ``montage.png``
-    and ``manifest.json``. Returns the volumes (N, 1, D, H, W) in [0, 1].
+    and ``manifest.json``.
 
     Raises:
         UserError: the folder holds generated volumes already, or cannot be written.
 
     """
     _clear(folder, overwrite)
+    names, spec = generator.class_names, generator.tokenizer.spec
+    sides = shape or spec.volume_shape
+    affine = generation_affine(sides, spec.spacing_mm)
+    digits = max(4, math.ceil(math.log10(len(labels) + 1)))
+    samples: list[dict[str, object]] = []
+    shown: list[int] = []
+    kept: list[Tensor] = []
     with Progress(transient=True) as bar:
-        task = bar.add_task("generating", total=len(labels))
-        tokens, volumes = generator.generate(
+        task = bar.add_task("generating", total=math.ceil(len(labels) / batch_size))
+        batches = generator.generate(
             labels,
             config,
             seed,
             batch_size=batch_size,
-            on_batch=lambda done: bar.advance(task, done),
+            windows=windows,
+            shape=shape,
+            on_window=lambda share: bar.advance(task, share),
         )
-    spec = generator.tokenizer.spec
-    affine = generation_affine(spec.volume_shape, spec.spacing_mm)
-    digits = max(4, math.ceil(math.log10(len(labels) + 1)))
-    samples: list[dict[str, object]] = []
-    for index, label in enumerate(labels.tolist()):
-        name = generator.class_names[label]
-        file = f"{index:0{digits}d}_{name.replace('/', '-')}.nii.gz"
-        voxels = (volumes[index, 0] * 255).round().to(torch.uint8).numpy()
-        write_nifti(folder / file, voxels, affine, np.uint8, overwrite=overwrite)
-        samples.append({"file": file, "class": name, "label": label, "index": index})
-    rows = by_class(volumes, labels, generator.class_names, _MONTAGE_COLUMNS)
+        for _, volumes in batches:
+            for volume in volumes:  # written at once: many whole brains do not fit in memory
+                index, label = len(samples), int(labels[len(samples)])
+                file = f"{index:0{digits}d}_{names[label].replace('/', '-')}.nii.gz"
+                voxels = (volume[0] * 255).round().to(torch.uint8).numpy()
+                write_nifti(folder / file, voxels, affine, np.uint8, overwrite=overwrite)
+                samples.append(
+                    {"file": file, "class": names[label], "label": label, "index": index}
+                )
+                on_volume(volume)
+                if shown.count(label) < _MONTAGE_COLUMNS:
+                    shown.append(label)
+                    kept.append(volume)
+    rows = by_class(torch.stack(kept), torch.tensor(shown), names, _MONTAGE_COLUMNS)
     save_figure(folder / "montage.png", montage(rows, title=f"generated, seed {seed}"))
     manifest = {
         "prod9": __version__,
@@ -77,13 +93,12 @@ def generate_files(
         "tokenizer": generator.tokenizer.digest,
         "transformer": generator.digest,
         "transformer_config": generator.spec.config_yaml,
-        "classes": list(generator.class_names),
-        "tokens_shape": list(tokens.shape[1:]),
+        "classes": list(names),
+        "tokens_shape": list(generator.tokenizer.grid(sides)),
         "samples": samples,
     }
     # Last: a folder with a manifest is complete.
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    return volumes
 
 
 def _clear(folder: Path, overwrite: bool) -> None:

@@ -9,11 +9,11 @@ import torch
 
 from prod9.config import SlidingWindowConfig
 from prod9.data.npz import npz_headers, read_npz_array
+from prod9.data.prepared import NOTHING, PreparedVolume
 from prod9.data.volume_io import (
     SUFFIXES,
     IntensityScale,
     RawVolume,
-    read_volume,
     volume_suffix,
     write_volume,
 )
@@ -79,33 +79,42 @@ def reconstruct_file(
     tokens_target = folder / f"{name}{_TOKENS}"
     if save_tokens:
         _free(tokens_target, overwrite)
-    raw = read_volume(path)
-    scale = IntensityScale.of(raw)
-    scaled = torch.from_numpy(scale.apply(raw.array))[None, None]
-    tokens = encode(tokenizer, scaled, config)
-    output = decode(tokenizer, tokens, scaled.shape[2:], config)
-    write_volume(target, scale.invert(output[0, 0].numpy()), like=raw, overwrite=overwrite)
-    if save_tokens:
-        _write_tokens(tokens_target, tokenizer, tokens[0].numpy(), raw, scale)
-    small = min(scaled.shape[2:]) < _SSIM_WINDOW
-    return Reconstructed(
+    prepared = PreparedVolume.read(path, tokenizer.spec.preprocessing)
+    volume = prepared.tensor()
+    tokens = encode(tokenizer, volume, config)
+    output = decode(tokenizer, tokens, volume.shape[2:], config)
+    small = min(volume.shape[2:]) < _SSIM_WINDOW
+    result = Reconstructed(
         path=target,
-        psnr=float(psnr(output, scaled)),
-        ssim=None if small else float(ssim(output, scaled)),
+        psnr=float(psnr(output, volume)),
+        ssim=None if small else float(ssim(output, volume)),
     )
+    del volume
+    # A scan's background is known, and need not come out of the decoder.
+    foreground = None if prepared.scale.background is None else prepared.foreground
+    restored = prepared.restore(output[0, 0], foreground=foreground)
+    write_volume(target, restored, like=prepared.raw, overwrite=overwrite)
+    if save_tokens:
+        _write_tokens(tokens_target, tokenizer, tokens[0].numpy(), prepared)
+    return result
 
 
 def _write_tokens(
-    path: Path, tokenizer: Tokenizer, tokens: np.ndarray, raw: RawVolume, scale: IntensityScale
+    path: Path, tokenizer: Tokenizer, tokens: np.ndarray, prepared: PreparedVolume
 ) -> None:
+    raw, scale, placement = prepared.raw, prepared.scale, prepared.placement
+    sides = raw.array.shape if placement is None else placement.shape
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             allow_pickle=False,
             tokens=tokens.astype(np.min_scalar_type(tokenizer.codebook_size - 1)),
-            sides=np.array(raw.array.shape),
-            affine=raw.affine,
-            intensity=np.array([scale.low, scale.high]),
+            sides=np.array(sides),
+            affine=raw.affine if placement is None else placement.affine,
+            # NaN: no background that is kept apart.
+            intensity=np.array(
+                [scale.low, scale.high, np.nan if scale.background is None else scale.background]
+            ),
             digest=np.frombuffer(bytes.fromhex(tokenizer.digest), np.uint8),
         )
 
@@ -143,15 +152,18 @@ def decode_tokens(
         and tuple(tokens.shape[1:]) == tokenizer.grid(sides)
         and 0 <= int(tokens.min()) <= int(tokens.max()) < tokenizer.codebook_size
         and content["affine"].shape == (4, 4)
-        and content["intensity"].shape == (2,)
+        and content["intensity"].shape == (3,)
     )
     if not sound:
         raise UserError(f"{path} is damaged: its arrays do not fit together; make it again.")
     volume = decode(tokenizer, tokens, sides, config)[0, 0].numpy()
-    low, high = content["intensity"].tolist()
+    low, high, background = content["intensity"].tolist()
+    scale = IntensityScale(low, high, None if np.isnan(background) else background)
+    if scale.background is not None:
+        volume = volume * (volume > NOTHING)
     target = folder / f"{_stem(path)}_decoded.nii.gz"
     raw = RawVolume(
         array=volume, affine=content["affine"], dtype=np.dtype(np.float32), path=target, header=None
     )
-    write_volume(target, IntensityScale(low, high).invert(volume), like=raw, overwrite=overwrite)
+    write_volume(target, scale.invert(volume), like=raw, overwrite=overwrite)
     return target

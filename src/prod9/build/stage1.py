@@ -1,12 +1,12 @@
 """Stage 1 from its configuration: data, networks, losses, run, export."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import matplotlib.figure
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -14,18 +14,21 @@ from torch import nn
 
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
-from prod9.build.trainer import build_trainer, resolve_device
-from prod9.config import MedMNISTDataConfig, MedMNISTSourceConfig, Stage1Config
+from prod9.build.scans import open_scans
+from prod9.build.trainer import build_trainer, limited, resolve_device
+from prod9.build.volumes import TrainingVolumes, training_volumes
+from prod9.config import BraTSDataConfig, MedMNISTDataConfig, Stage1Config
 from prod9.config.load import dump
 from prod9.config.loss import FocalFrequencyLossConfig, PerceptualLossConfig
 from prod9.data import medmnist
 from prod9.data.batches import set_epoch
-from prod9.data.brain_regions import SPACING_MM
+from prod9.data.brats import MODALITIES
 from prod9.data.download import fetch
-from prod9.data.volumes import VolumeSet, loader
+from prod9.data.scans import whole_volumes
+from prod9.data.volumes import loader
 from prod9.errors import UserError
 from prod9.evaluate.provenance import provenance, write_json
-from prod9.evaluate.reconstruction import evaluate_reconstruction
+from prod9.evaluate.reconstruction import evaluate_reconstruction, evaluate_whole
 from prod9.files import require_writable
 from prod9.losses.focal_frequency import FocalFrequencyLoss
 from prod9.losses.medicalnet import load_weights
@@ -44,23 +47,6 @@ from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencode
 from prod9.training.previews import Previews
 from prod9.training.progress import TrainingProgress
 from prod9.training.stage1 import Stage1Module
-
-SourceT = TypeVar("SourceT", bound=MedMNISTSourceConfig)
-
-
-def require_medmnist(data: object, kind: type[SourceT]) -> SourceT:
-    """Return the ``data`` section if it is MedMNIST's.
-
-    Raises:
-        UserError: it is BraTS, whose reader is not part of this version.
-
-    """
-    if isinstance(data, kind):
-        return data
-    raise UserError(
-        "data.dataset_name=brats: this version of prod9 validates the BraTS configurations but "
-        "cannot read BraTS folders yet; use one of the MedMNIST 3D data sets."
-    )
 
 
 def fetch_medicalnet(config: PerceptualLossConfig) -> Path:
@@ -130,19 +116,16 @@ def build_module(config: Stage1Config) -> Stage1Module:
     )
 
 
-def tokenizer_of(module: Stage1Module, class_names: tuple[str, ...]) -> Tokenizer:
+def tokenizer_of(module: Stage1Module, volumes: TrainingVolumes) -> Tokenizer:
     """Freeze the averaged weights of a module as a tokenizer."""
     config = module.config
-    data = require_medmnist(config.data, MedMNISTDataConfig)
-    side = data.size
-    # MedMNIST's cubes were resampled without a record of their spacing: 1 mm stands for "unknown".
-    spacing = SPACING_MM[side] if data.dataset_name == "brainregionmnist3d" else 1.0
     spec = TokenizerSpec(
         autoencoder=config.model.autoencoder,
-        dataset_name=data.dataset_name,
-        volume_shape=(side, side, side),
-        spacing_mm=(spacing, spacing, spacing),
-        class_names=class_names,
+        dataset_name=config.data.dataset_name,
+        volume_shape=volumes.volume_shape,
+        spacing_mm=volumes.spacing_mm,
+        class_names=volumes.class_names,
+        preprocessing=volumes.preprocessing,
         config_yaml=dump(config),
     )
     autoencoder = build_autoencoder(config.model.autoencoder)
@@ -151,17 +134,19 @@ def tokenizer_of(module: Stage1Module, class_names: tuple[str, ...]) -> Tokenize
 
 
 def _preview(
-    module: Stage1Module, volumes: VolumeSet, count: int
+    module: Stage1Module, volumes: TrainingVolumes, count: int
 ) -> Callable[[int], matplotlib.figure.Figure]:
     """Rows of validation volumes above their reconstructions, always the same ones."""
-    chosen = np.linspace(0, len(volumes) - 1, min(count, len(volumes))).round().astype(int)
-    real = torch.from_numpy(volumes.images[chosen]).float()[:, None] / 255
-    columns = [volumes.class_names[label] for label in volumes.labels[chosen]]
+    examples = volumes.examples(count)
+    columns = [volumes.class_names[label] for label in examples.labels]
 
     @torch.no_grad()
     def draw(batches: int) -> matplotlib.figure.Figure:
-        output = module.ema.network(real.to(module.device)).volume.float().clamp(0, 1)
-        rows = [("real", real), ("reconstructed", output)]
+        output = module.ema.network(examples.volumes.to(module.device)).volume
+        rows = [
+            ("real", examples.volumes),
+            ("reconstructed", output.float().clamp(0, 1)),
+        ]
         return montage(rows, columns, f"Stage 1 after {batches} batches (validation split)")
 
     return draw
@@ -174,7 +159,6 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
         UserError: any mistake in configuration, data, weights or output folder.
 
     """
-    data = require_medmnist(config.data, MedMNISTDataConfig)
     folder = RunFolder(config.output_dir)
     export = config.autoencoder_export_path
     if export.exists() and not (resume or overwrite):
@@ -182,35 +166,33 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
             f"{export} exists; replace it with --overwrite, or choose another "
             "autoencoder_export_path."
         )
-    train_set, val_set = medmnist.load(data, "train"), medmnist.load(data, "val")
+    volumes = training_volumes(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config)
     require_writable(export.parent)  # found out now, not after hours of training
     folder.claim(config, resume=resume, overwrite=overwrite)
     parameters = sum(p.numel() for p in module.autoencoder.parameters())
     say(
-        f"Stage 1: {data.dataset_name}, {len(train_set)} training and {len(val_set)} validation "
-        f"volumes of {data.size}^3; {parameters / 1e6:.1f} M parameters, "
-        f"{module.autoencoder.fsq.codebook_size} codes"
+        f"Stage 1: {config.data.dataset_name}, {volumes.summary}; {parameters / 1e6:.1f} M "
+        f"parameters, {module.autoencoder.fsq.codebook_size} codes"
     )
     say(f"run folder: {folder.root}; tokenizer will be written to {export}")
-    callbacks: list[Callback] = [TrainingProgress("Stage 1", data.batch_size)]
+    callbacks: list[Callback] = [TrainingProgress("Stage 1", config.data.batch_size)]
     preview = config.callbacks.preview
     if preview.every_n_steps:
-        draw = _preview(module, val_set, preview.num_volumes)
+        draw = _preview(module, volumes, preview.num_volumes)
         callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
     trainer = build_trainer(config, folder, monitor="val/psnr", mode="max", callbacks=callbacks)
-    train_batches = loader(train_set, data, train=True, seed=config.seed)
     if resume:  # workers fetch before Lightning tells them the epoch
-        set_epoch(train_batches, folder.epochs_done())
+        set_epoch(volumes.train, folder.epochs_done())
     trainer.fit(
         module,
-        train_batches,
-        loader(val_set, data, train=False, seed=config.seed),
+        volumes.train,
+        volumes.val,
         ckpt_path=str(folder.last_checkpoint) if resume else None,
         weights_only=True,
     )
-    tokenizer = tokenizer_of(module.cpu(), train_set.class_names)
+    tokenizer = tokenizer_of(module.cpu(), volumes)
     if trainer.is_global_zero:
         tokenizer.save(export)
         say(f"tokenizer {tokenizer.digest[:12]} written to {export}")
@@ -228,32 +210,29 @@ def load_tokenizer(config: Stage1Config) -> Tokenizer:
     return Tokenizer.load(config.autoencoder_export_path, device)
 
 
-def limited(volumes: VolumeSet, limit: int | float | None, batch_size: int) -> VolumeSet:
-    """Return the first ``limit`` batches (int) or that share (float) of a set; all for None, 0."""
-    if not limit:  # 0 switches off validation while training, not a measurement that is asked for
-        return volumes
-    count = limit * batch_size if isinstance(limit, int) else round(limit * len(volumes))
-    count = max(1, min(len(volumes), int(count)))
-    return replace(
-        volumes,
-        images=volumes.images[:count],
-        labels=volumes.labels[:count],
-        names=volumes.names[:count],
-    )
-
-
 def measure(config: Stage1Config, split: Literal["val", "test"]) -> dict[str, object]:
     """Return the exported tokenizer's figures on a split; ``test`` writes ``metrics.json``.
+
+    Scans are measured whole, through windows.
 
     Raises:
         UserError: not trained yet; data that cannot be read.
 
     """
-    data = require_medmnist(config.data, MedMNISTDataConfig)
+    data, limit = config.data, config.trainer.limit_val_batches
     tokenizer = load_tokenizer(config)
-    volumes = limited(medmnist.load(data, split), config.trainer.limit_val_batches, data.batch_size)
-    batches = loader(volumes, data, train=False, seed=config.seed)
-    figures = evaluate_reconstruction(tokenizer, batches, volumes.class_names)
+    match data:
+        case MedMNISTDataConfig():
+            volumes = medmnist.load(data, split)
+            volumes = volumes.first(limited(len(volumes), limit, data.batch_size))
+            batches = loader(volumes, data, train=False, seed=config.seed)
+            figures = evaluate_reconstruction(tokenizer, batches, volumes.class_names)
+        case BraTSDataConfig():
+            scans = open_scans(data, data.preprocessing)[split]
+            count = limited(len(scans) * len(MODALITIES), limit, data.batch_size)
+            figures = evaluate_whole(
+                tokenizer, islice(whole_volumes(scans), count), count, config.sliding_window
+            )
     if split == "test":
         source = provenance(seed=config.seed, tokenizer=tokenizer.digest, config=dump(config))
         write_json(RunFolder(config.output_dir).metrics, reconstruction=figures, provenance=source)

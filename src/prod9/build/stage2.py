@@ -1,38 +1,36 @@
 """Stage 2 from its configuration: tokenizer, token stores, transformer, run."""
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import matplotlib.figure
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from rich.progress import track
 from torch import Tensor
 
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
-from prod9.build.stage1 import require_medmnist
+from prod9.build.synthesis import Settings
+from prod9.build.tokens import (
+    TrainingTokens,
+    load_tokenizer,
+    open_tokens,
+    scans_of,
+    training_tokens,
+)
 from prod9.build.trainer import (
     build_trainer,
     lightning_accelerator,
+    limited,
     quieten_lightning,
     resolve_device,
 )
-from prod9.config import MedMNISTSourceConfig, Stage2Config
+from prod9.build.translation import measure_translation
+from prod9.config import BraTSSourceConfig, Stage2Config
 from prod9.config.load import dump
-from prod9.data import medmnist
-from prod9.data.batches import make_loader, set_epoch
-from prod9.data.medmnist import Split
-from prod9.data.token_store import (
-    TokenStore,
-    TokenStoreKey,
-    fingerprint,
-    open_or_build,
-    token_loader,
-)
-from prod9.data.volumes import VolumeDataset
+from prod9.data.batches import set_epoch
 from prod9.errors import UserError
 from prod9.evaluate.provenance import provenance, write_json
 from prod9.files import require_writable
@@ -40,91 +38,77 @@ from prod9.generator import (
     Generator,
     TransformerSpec,
     build_transformer,
-    draw_tokens,
     load_generator,
     save_transformer,
 )
+from prod9.models.condition import Condition
 from prod9.montage import montage
+from prod9.outpainting import draw_tokens
+from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
 from prod9.training.previews import Previews
 from prod9.training.progress import TrainingProgress
 from prod9.training.stage2 import Stage2Module
 
 
-def load_tokenizer(config: Stage2Config) -> Tokenizer:
-    """Read the tokenizer of a Stage 2 configuration and check that it fits the data.
-
-    Raises:
-        UserError: no such file, or made for another data set or size.
-
-    """
-    data = require_medmnist(config.data, MedMNISTSourceConfig)
-    tokenizer = Tokenizer.load(config.autoencoder_path, resolve_device(config.trainer.accelerator))
-    spec = tokenizer.spec
-    if spec.volume_shape != (data.size,) * 3:
-        raise UserError(
-            f"{config.autoencoder_path} was trained on volumes of {spec.volume_shape[0]}^3, but "
-            f"data.size is {data.size}; set data.size={spec.volume_shape[0]} or train Stage 1 anew."
-        )
-    if spec.dataset_name != data.dataset_name:
-        say(
-            f"note: the tokenizer was trained on {spec.dataset_name}, the transformer learns "
-            f"{data.dataset_name}"
-        )
-    return tokenizer
-
-
-def open_tokens(config: Stage2Config, tokenizer: Tokenizer, split: Split) -> TokenStore:
-    """Open the token store of a split; encode the split first if there is none."""
-    data = require_medmnist(config.data, MedMNISTSourceConfig)
-    volumes = medmnist.load(data, split)
-    key = TokenStoreKey(tokenizer.digest, fingerprint(volumes), split)
-    device = next(tokenizer.parameters()).device
-    batches = make_loader(
-        VolumeDataset(volumes),
-        data.batch_size,
-        train=False,
-        seed=config.seed,
-        num_workers=data.num_workers,
-    )
-
-    def encoded() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in track(batches, f"encoding {split}", transient=True):
-            yield tokenizer.encode(batch.volumes.to(device)), batch.labels
-
-    return open_or_build(
-        RunFolder(config.output_dir).tokens,
-        key,
-        names=volumes.names,
-        class_names=volumes.class_names,
-        grid=tokenizer.grid(),
-        codebook_size=tokenizer.codebook_size,
-        batches=encoded,
-    )
-
-
-def build_module(config: Stage2Config, tokenizer: Tokenizer, num_classes: int) -> Stage2Module:
+def build_module(
+    config: Stage2Config, tokenizer: Tokenizer, tokens: TrainingTokens
+) -> Stage2Module:
     """Return the training module with an untrained transformer."""
-    levels = tokenizer.fsq.levels
-    transformer = build_transformer(config.model.transformer, levels, num_classes)
+    transformer = build_transformer(
+        config.model.transformer,
+        levels=tokenizer.fsq.levels,
+        num_classes=len(tokens.class_names),
+        num_sources=tokens.num_sources,
+        grid=tokenizer.grid(),
+    )
     return Stage2Module(config, transformer, tokenizer.digest)
 
 
 def _preview(
-    module: Stage2Module, tokenizer: Tokenizer, class_names: tuple[str, ...], count: int
+    module: Stage2Module, tokenizer: Tokenizer, tokens: TrainingTokens, count: int
 ) -> Callable[[int], matplotlib.figure.Figure]:
-    """Draw volumes of the first classes with the averaged weights, always from the same seed."""
-    config = module.config
+    """Draw with the averaged weights, always from the same seed.
+
+    Of volumes, the first classes. Of scans, crops of the validation split: what is there, what is
+    drawn from all other modalities, and what is drawn from the modality's name alone.
+    """
+    config, names = module.config, tokens.class_names
+    examples = tokens.examples(count) if tokens.num_sources else None
+
+    def drawn(condition: Condition) -> Tensor:
+        stream = torch.Generator(module.device).manual_seed(config.seed)
+        network, window = module.ema.network, tokens.window
+        shape = (len(condition.labels), *window)
+        empty = torch.full(shape, network.mask_id, device=module.device)
+        result = draw_tokens(network, condition, empty, config.sampler, stream, window=window)
+        return decoded(result)
+
+    def decoded(grids: Tokens) -> Tensor:
+        whole = tokenizer.spec.volume_shape if examples is None else None
+        return tokenizer.to(module.device).decode(grids.to(module.device), whole)
 
     @torch.no_grad()
     def draw(batches: int) -> matplotlib.figure.Figure:
-        labels = torch.arange(count, device=module.device) % len(class_names)
-        stream = torch.Generator(module.device).manual_seed(config.seed)
-        grid = tokenizer.grid()
-        tokens = draw_tokens(module.ema.network, labels, grid, config.sampler, stream)
-        volumes = tokenizer.to(module.device).decode(tokens, tokenizer.spec.volume_shape)
-        columns = [class_names[label] for label in labels.tolist()]
-        return montage([("drawn", volumes)], columns, f"Stage 2 after {batches} batches")
+        null = module.transformer.null_label
+        if examples is None:
+            labels = torch.arange(count, device=module.device) % len(names)
+            rows = [("drawn", drawn(Condition(labels, null)))]
+        else:
+            labels, sources, origin = (
+                None if t is None else t.to(module.device)
+                for t in (examples.labels, examples.sources, examples.origin)
+            )
+            assert labels is not None
+            given = Condition(labels, null, sources, origin)
+            alone = Condition(labels, null, None, origin)
+            rows = [
+                ("tokens of\nthe scan", decoded(examples.tokens)),
+                ("from the\nothers", drawn(given)),
+                ("from noise", drawn(alone)),
+            ]
+        columns = [names[label] for label in labels.tolist()]
+        return montage(rows, columns, f"Stage 2 after {batches} batches")
 
     return draw
 
@@ -136,47 +120,41 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         UserError: any mistake in configuration, tokenizer, data or output folder.
 
     """
-    data = require_medmnist(config.data, MedMNISTSourceConfig)
     folder = RunFolder(config.output_dir)
     tokenizer = load_tokenizer(config)
     require_writable(folder.root)
-    train_store = open_tokens(config, tokenizer, "train")
-    val_store = open_tokens(config, tokenizer, "val")
+    tokens = training_tokens(config, tokenizer)
     folder.claim(config, resume=resume, overwrite=overwrite)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    module = build_module(config, tokenizer, len(train_store.class_names))
+    module = build_module(config, tokenizer, tokens)
     parameters = sum(p.numel() for p in module.transformer.parameters())
-    grid = "x".join(map(str, tokenizer.grid()))
     say(
-        f"Stage 2: {data.dataset_name}, {len(train_store)} training volumes of {grid} tokens, "
-        f"{tokenizer.codebook_size} codes; {parameters / 1e6:.1f} M parameters"
+        f"Stage 2: {config.data.dataset_name}, {tokens.summary}, {tokenizer.codebook_size} codes; "
+        f"{parameters / 1e6:.1f} M parameters"
     )
     say(f"run folder: {folder.root}; transformer will be written to {folder.transformer}")
-    callbacks: list[Callback] = [TrainingProgress("Stage 2", data.batch_size)]
+    callbacks: list[Callback] = [TrainingProgress("Stage 2", config.data.batch_size)]
     preview = config.callbacks.preview
     if preview.every_n_steps:
-        draw = _preview(module, tokenizer, train_store.class_names, preview.num_volumes)
+        draw = _preview(module, tokenizer, tokens, preview.num_volumes)
         callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
     trainer = build_trainer(config, folder, monitor="val/loss", mode="min", callbacks=callbacks)
-    workers = data.num_workers
-    train_batches = token_loader(
-        train_store, data.batch_size, train=True, seed=config.seed, num_workers=workers
-    )
     if resume:  # workers fetch before Lightning tells them the epoch
-        set_epoch(train_batches, folder.epochs_done())
+        set_epoch(tokens.train, folder.epochs_done())
     trainer.fit(
         module,
-        train_batches,
-        token_loader(
-            val_store, data.batch_size, train=False, seed=config.seed, num_workers=workers
-        ),
+        tokens.train,
+        tokens.val,
         ckpt_path=str(folder.last_checkpoint) if resume else None,
         weights_only=True,
     )
     spec = TransformerSpec(
         transformer=config.model.transformer,
         levels=tokenizer.fsq.levels,
-        class_names=train_store.class_names,
+        class_names=tokens.class_names,
+        num_sources=tokens.num_sources,
+        grid=tokenizer.grid(),
+        window=tokens.window,
         tokenizer_digest=tokenizer.digest,
         config_yaml=dump(config),
     )
@@ -202,12 +180,19 @@ def load(config: Stage2Config) -> Generator:
 def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, object]:
     """Return the transformer's figures on a split; ``test`` writes ``metrics.json``.
 
+    On the test split of scans, translation is measured too: one modality drawn from growing sets
+    of others, for every scan that ``limit_val_batches`` leaves.
+
     Raises:
         UserError: not trained yet; data that cannot be read.
 
     """
     generator = load(config)
-    store = open_tokens(config, generator.tokenizer, split)
+    is_brats = isinstance(config.data, BraTSSourceConfig)
+    scans = scans_of(config, generator.tokenizer) if is_brats else None
+    store, batches = open_tokens(
+        config, generator.tokenizer, split, None if scans is None else scans[split]
+    )
     module = Stage2Module(config, generator.transformer)
     quieten_lightning()
     trainer = pl.Trainer(
@@ -220,15 +205,21 @@ def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, ob
         limit_val_batches=config.trainer.limit_val_batches or None,
         use_distributed_sampler=False,
     )
-    batches = token_loader(
-        store,
-        require_medmnist(config.data, MedMNISTSourceConfig).batch_size,
-        train=False,
-        seed=config.seed,
-    )
     (values,) = trainer.validate(module, batches, verbose=False)
-    figures: dict[str, object] = {name.removeprefix("val/"): v for name, v in values.items()}
+    masked_prediction = {name.removeprefix("val/"): v for name, v in values.items()}
+    figures: dict[str, object] = dict(masked_prediction)
     if split == "test":
+        sections: dict[str, object] = {"masked_prediction": masked_prediction}
+        if scans is not None:
+            count = limited(len(scans["test"]), config.trainer.limit_val_batches, 1)
+            settings = Settings(config.sampler, config.sliding_window, config.seed)
+            translation = measure_translation(
+                generator, scans["train"], scans["test"].first(count), settings
+            )
+            sections["translation"] = translation
+            for name, score in translation.drawn.items():
+                figures[f"{translation.target} from {name}, foreground PSNR"] = score.psnr
+                figures[f"{translation.target} from {name}, foreground SSIM"] = score.ssim
         source = provenance(
             seed=config.seed,
             tokenizer=generator.tokenizer.digest,
@@ -237,9 +228,7 @@ def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, ob
             limit_val_batches=config.trainer.limit_val_batches,
             config=dump(config),
         )
-        write_json(
-            RunFolder(config.output_dir).metrics, masked_prediction=figures, provenance=source
-        )
+        write_json(RunFolder(config.output_dir).metrics, **sections, provenance=source)
     return figures
 
 

@@ -169,3 +169,11 @@ def build_trainer(
         # The loaders share out their items themselves (data/batches.py).
         use_distributed_sampler=False,
     )
+
+
+def limited(total: int, limit: int | float | None, batch_size: int) -> int:
+    """Return how many of ``total`` volumes ``limit_val_batches`` leaves; all for None and 0."""
+    if not limit:  # 0 switches off validation while training, not a measurement that is asked for
+        return total
+    count = limit * batch_size if isinstance(limit, int) else round(limit * total)
+    return max(1, min(total, int(count)))

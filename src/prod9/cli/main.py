@@ -5,15 +5,20 @@ from typing import Annotated, Literal, get_args
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Column, Table
 
 from prod9.build.stage1 import fetch_medicalnet
 from prod9.cli.doctor import findings
 from prod9.cli.run import guarded, new_app
+from prod9.cli.verbs import OverwriteOption
 from prod9.config import MedMNISTSourceConfig
 from prod9.config.data import MedMNISTName
 from prod9.config.loss import PerceptualLossConfig
 from prod9.data import medmnist
+from prod9.data.brats import inspect_cohort
+from prod9.data.phantom_files import make_phantom
+from prod9.demo.brats import run_brats_demo
 from prod9.demo.run import run_demo
 from prod9.errors import UserError
 
@@ -29,9 +34,19 @@ _ROOT = Path("data/medmnist3d")
 
 @app.command()
 def demo(
+    what: Annotated[
+        Literal["regions", "brats"],
+        typer.Argument(help="Brain regions by name, or any MRI modality from any other."),
+    ] = "regions",
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")
-    ] = Path("outputs/demo"),
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for everything the demo makes.",
+            show_default="outputs/demo, outputs/demo_brats",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier demo.")
     ] = False,
@@ -42,9 +57,10 @@ def demo(
         list[str] | None, typer.Option(help="Override of Stage 2, KEY=VALUE; repeatable.")
     ] = None,
 ) -> None:
-    """Train both stages on brain regions, generate, measure, and write a page to look at."""
-    page = run_demo(
-        output,
+    """Train both stages on data that prod9 carries, generate, measure, and write a page."""
+    run_it = run_demo if what == "regions" else run_brats_demo
+    page = run_it(
+        output or Path("outputs/demo" if what == "regions" else "outputs/demo_brats"),
         overwrite=overwrite,
         stage1_overrides=stage1 or (),
         stage2_overrides=stage2 or (),
@@ -82,6 +98,54 @@ def fetch_data(
     medmnist.check(config)
     for path in medmnist.prepare(config):
         typer.echo(str(path))
+
+
+@data_app.command("inspect")
+def inspect_data(
+    folder: Annotated[Path, typer.Argument(help="A BraTS folder as it was downloaded.")],
+) -> None:
+    """Read every case of a BraTS folder and say what is there: release, grids, broken cases.
+
+    Exit code 2 where a case is broken.
+    """
+    with Progress(transient=True) as bar:
+        task = bar.add_task("reading scans", total=None)
+        found = inspect_cohort(
+            folder, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    table = Table("what", Column("found", overflow="fold"), show_header=False)
+    for name, value in found.lines():
+        table.add_row(name, value)
+    Console(soft_wrap=True).print(table)
+    if found.bad:
+        raise UserError(
+            f"{len(found.bad)} cases of {folder} are broken; repair them, or train with "
+            "data.on_bad_case=skip."
+        )
+
+
+@data_app.command("make-phantom-brats")
+def make_phantom_brats(
+    folder: Annotated[Path, typer.Argument(help="Folder for the cohort.")],
+    cases: Annotated[int, typer.Option(min=1, help="How many.")],
+    release: Annotated[
+        Literal["2021", "2023", "msd"], typer.Option(help="Whose names and layout.")
+    ] = "2021",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the cohort.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a semi-synthetic BraTS folder: one template brain, bent, with drawn tumours."""
+    with Progress(transient=True) as bar:
+        task = bar.add_task("drawing cases", total=cases)
+        make_phantom(
+            folder,
+            cases=cases,
+            release=release,
+            seed=seed,
+            overwrite=overwrite,
+            on_case=lambda index: bar.advance(task),
+        )
+    typer.echo(f"{cases} cases written to {folder} (semi-synthetic: nobody's brain)")
 
 
 @weights_app.command("fetch")

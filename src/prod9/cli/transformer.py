@@ -7,9 +7,11 @@ import typer
 
 from prod9.build import stage2
 from prod9.build.generate import generate_files
+from prod9.build.synthesis import Settings
+from prod9.build.synthesis import inpaint as fill_mask
+from prod9.build.synthesis import translate as make_modality
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import (
-    ConfigOption,
     OverridesArgument,
     OverwriteOption,
     Split,
@@ -17,6 +19,7 @@ from prod9.cli.verbs import (
     add_shared_verbs,
 )
 from prod9.config import Stage2Config
+from prod9.errors import UserError
 
 app = new_app("Stage 2: learn the tokens (MaskGIT transformer) and generate volumes.")
 
@@ -33,34 +36,42 @@ _STAGE = Stage(Stage2Config, _train, _measure)
 add_shared_verbs(app, _STAGE)
 
 
-@app.command()
-def generate(
-    config: ConfigOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the volumes.")],
-    overrides: OverridesArgument = None,
-    num_samples: Annotated[
-        int, typer.Option("--num-samples", "-n", min=1, help="Volumes per class.")
-    ] = 4,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option("--class", help="Class name, or `all`; repeatable.", show_default="all"),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Overrides sampler.steps.", show_default=False)
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(min=1.0, help="Overrides sampler.guidance_scale.", show_default=False),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Overrides sampler.temperature.", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed; the config's when left out.")
-    ] = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Draw new volumes: NIfTI files, a montage and a manifest."""
+_BRATS = Path("maskgit/brats/stage2/base.yaml")
+
+SynthesisConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", help="YAML file of a BraTS model; shipped ones by their name."),
+]
+StepsOption = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Overrides sampler.steps.", show_default=False)
+]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance", min=1.0, help="Overrides sampler.guidance_scale.", show_default=False
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option("--temperature", help="Overrides sampler.temperature.", show_default=False),
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Seed; the config's when left out.")
+]
+SamplesOption = Annotated[
+    int, typer.Option("--samples", "-k", min=1, help="Draws, from different random numbers.")
+]
+
+
+def _resolved(
+    config: Path,
+    overrides: list[str] | None,
+    steps: int | None,
+    guidance: float | None,
+    temperature: float | None,
+    seed: int | None,
+) -> Stage2Config:
+    """Read the configuration with what was said on the command line."""
     chosen = {
         "sampler.steps": steps,
         "sampler.guidance_scale": guidance,
@@ -68,19 +79,154 @@ def generate(
         "seed": seed,
     }
     given = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    resolved = _STAGE.load(config, [*(overrides or ()), *given])
+    return _STAGE.load(config, [*(overrides or ()), *given])
+
+
+def _settings(config: Stage2Config, samples: int) -> Settings:
+    return Settings(config.sampler, config.sliding_window, config.seed, samples)
+
+
+@app.command()
+def generate(
+    overrides: OverridesArgument = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="YAML file; shipped ones are found by their name too. With --modality: the "
+            "shipped BraTS one when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the volumes; OUTPUT_DIR/generated when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", "-n", min=1, help="Volumes per class.")
+    ] = 4,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Class name, or `all`; repeatable.", show_default="all"),
+    ] = None,
+    modalities: Annotated[
+        list[str] | None,
+        typer.Option("--modality", help="The same for scans: T1, T1ce, T2 or FLAIR; repeatable."),
+    ] = None,
+    shape: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(
+            help="Voxels per side, around the middle of the training volumes.",
+            show_default="the training volumes'",
+        ),
+    ] = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    temperature: TemperatureOption = None,
+    seed: SeedOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Draw new volumes: NIfTI files, a montage and a manifest."""
+    if config is None and not modalities:
+        raise typer.BadParameter("give --config FILE (or --modality for the shipped BraTS model)")
+    if shape is not None and min(shape) < 1:
+        raise typer.BadParameter(f"--shape {' '.join(map(str, shape))}: every side is at least 1")
+    resolved = _resolved(config or _BRATS, overrides, steps, guidance, temperature, seed)
     generator = stage2.load(resolved)
-    labels = stage2.labels_of(generator, classes or ["all"], num_samples)
+    names = [*(classes or ()), *(modalities or ())] or ["all"]
+    labels = stage2.labels_of(generator, names, num_samples)
+    folder = output or resolved.output_dir / "generated"
     generate_files(
         generator,
         labels,
         resolved.sampler,
-        output,
+        folder,
         seed=resolved.seed,
         batch_size=resolved.data.batch_size,
+        windows=resolved.sliding_window,
+        shape=shape,
         overwrite=overwrite,
     )
-    typer.echo(f"{len(labels)} volumes, montage.png and manifest.json written to {output}")
+    typer.echo(f"{len(labels)} volumes, montage.png and manifest.json written to {folder}")
+
+
+@app.command()
+def translate(
+    source: Annotated[
+        list[str], typer.Option("--source", help="MODALITY=FILE, such as T1=a.nii.gz; repeatable.")
+    ],
+    target: Annotated[str, typer.Option("--target", help="The modality to make.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="NIfTI file for the result.")],
+    overrides: OverridesArgument = None,
+    config: SynthesisConfigOption = _BRATS,
+    samples: SamplesOption = 1,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    temperature: TemperatureOption = None,
+    seed: SeedOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make the scan of a missing modality from those that are there.
+
+    With several --samples the result is their mean; the draws and a voxel-wise standard deviation
+    (uncertainty) are written beside it.
+    """
+    sources: dict[str, Path] = {}
+    for item in source:
+        name, separator, file = item.partition("=")
+        if not (name and separator and file):
+            raise UserError(f"--source {item}: write MODALITY=FILE, such as T1=a.nii.gz.")
+        if name in sources:
+            raise UserError(f"--source {name} is given twice; give each modality once.")
+        sources[name] = Path(file)
+    resolved = _resolved(config, overrides, steps, guidance, temperature, seed)
+    written = make_modality(
+        stage2.load(resolved),
+        sources,
+        target,
+        output,
+        _settings(resolved, samples),
+        overwrite=overwrite,
+    )
+    for path in (written.output, *written.draws, written.deviation, written.picture):
+        if path is not None:
+            typer.echo(str(path))
+
+
+@app.command()
+def inpaint(
+    scan: Annotated[Path, typer.Option("--input", "-i", help="The scan: NIfTI or npy.")],
+    mask: Annotated[Path, typer.Option("--mask", "-m", help="Same grid; not 0: draw anew.")],
+    modality: Annotated[str, typer.Option("--modality", help="What the scan is.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    overrides: OverridesArgument = None,
+    config: SynthesisConfigOption = _BRATS,
+    samples: SamplesOption = 1,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    temperature: TemperatureOption = None,
+    seed: SeedOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Draw anew what lies under a mask; every other voxel comes back untouched, bit for bit."""
+    resolved = _resolved(config, overrides, steps, guidance, temperature, seed)
+    written = fill_mask(
+        stage2.load(resolved),
+        scan,
+        mask,
+        modality,
+        output,
+        _settings(resolved, samples),
+        overwrite=overwrite,
+    )
+    for path in (*written.outputs, written.picture):
+        typer.echo(str(path))
 
 
 run = guarded(app)

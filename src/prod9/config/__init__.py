@@ -10,6 +10,7 @@ from prod9.config.data import (
     BraTSSourceConfig,
     MedMNISTDataConfig,
     MedMNISTSourceConfig,
+    PreprocessingConfig,
     Stage1DataConfig,
     Stage2DataConfig,
 )
@@ -53,6 +54,7 @@ class Stage2Config(_RunConfig):
 
     autoencoder_path: Path = Field(description="The tokenizer that Stage 1 exported.")
     data: Stage2DataConfig
+    sliding_window: SlidingWindowConfig = SlidingWindowConfig()
     model: Stage2ModelConfig = Stage2ModelConfig()
     loss: Stage2LossConfig = Stage2LossConfig()
     training: Stage2TrainingConfig = Stage2TrainingConfig()
@@ -67,6 +69,7 @@ __all__ = [
     "DiscriminatorConfig",
     "MedMNISTDataConfig",
     "MedMNISTSourceConfig",
+    "PreprocessingConfig",
     "SamplerConfig",
     "SlidingWindowConfig",
     "Stage1Config",

@@ -1,11 +1,14 @@
 """``data``: which volumes, and how they become batches."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prod9.config.base import Section
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 
 MedMNISTName = Literal[
     "organmnist3d",
@@ -68,18 +71,72 @@ class MedMNISTDataConfig(MedMNISTSourceConfig):
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
+class PreprocessingConfig(Section):
+    """How a scan becomes a volume in [0, 1]; the tokenizer records it for Stage 2."""
+
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        default=(1.0, 1.0, 1.0), description="Voxel size after resampling (right, front, up), mm."
+    )
+    percentiles: tuple[Percentile, Percentile] = Field(
+        default=(0.1, 99.9),
+        description="Percentiles of the foreground (voxels other than 0) that become 0 and 1.",
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.percentiles[0] >= self.percentiles[1]:
+            raise ValueError(f"percentiles must rise, not {list(self.percentiles)}")
+        return self
+
+
 class BraTSSourceConfig(_LoaderConfig):
     """A BraTS folder of any year."""
 
     dataset_name: Literal["brats"] = Field(description="Always `brats`.")
     data_dir: Path = Field(
-        default=Path("data/BraTS"), description="The folder as it was downloaded."
+        default=Path("data/BraTS"), description="The folder as it was downloaded; only read."
     )
+    on_bad_case: Literal["error", "skip"] = Field(
+        default="error",
+        description="What a broken case does: stop with a list, or be listed and left out.",
+    )
+    split_file: Path = Field(
+        default=Path("outputs/brats_split.json"),
+        description="Who is in train, val and test; drawn once, then read by every later run.",
+    )
+    split_seed: int = Field(default=0, ge=0, description="Seed of that draw.")
+    val_share: float = Field(default=0.1, gt=0, lt=1, description="Share of subjects in val.")
+    test_share: float = Field(default=0.1, gt=0, lt=1, description="Share of subjects in test.")
+    cache_dir: Path | None = Field(
+        default=None,
+        description="Folder for preprocessed scans (about 7 MB a modality at 1 mm); the user's "
+        "cache folder when left out.",
+    )
+    crops_per_volume: int = Field(
+        default=1, ge=1, description="Training crops of each modality of each scan per epoch."
+    )
+    foreground_crops: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="Share of training crops centred inside the brain's box; the others lie "
+        "anywhere.",
+    )
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(
+                f"val_share ({self.val_share:g}) and test_share ({self.test_share:g}) must leave "
+                "something to train on"
+            )
+        return self
 
 
 class BraTSDataConfig(BraTSSourceConfig):
-    """A BraTS folder of any year, with random changes while training (Stage 1)."""
+    """A BraTS folder of any year, with preprocessing and random changes (Stage 1)."""
 
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
 
 

@@ -99,3 +99,9 @@ class Stage2LossConfig(Section):
     condition_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="Share of samples trained without their class."
     )
+    source_dropout: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="BraTS: chance that a source modality is withheld from a training sample.",
+    )

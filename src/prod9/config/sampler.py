@@ -1,10 +1,12 @@
 """``sampler`` and ``sliding_window``: how tokens are drawn and large volumes are cut."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prod9.config.base import Section
+
+Side = Annotated[int, Field(ge=1)]
 
 
 class SamplerConfig(Section):
@@ -35,7 +37,9 @@ class SamplerConfig(Section):
 class SlidingWindowConfig(Section):
     """Windows for volumes larger than `roi_size`."""
 
-    roi_size: tuple[int, int, int] = Field(default=(64, 64, 64), description="Voxels per window.")
+    roi_size: tuple[Side, Side, Side] = Field(
+        default=(64, 64, 64), description="Voxels per window, and per training crop of a scan."
+    )
     overlap: float = Field(
         default=0.5, ge=0, lt=1, description="Share of a window shared with the next."
     )

@@ -68,6 +68,10 @@ class TokenBatch(NamedTuple):
     labels: Tensor
     """int64 (B,)."""
     names: list[str]
+    sources: Tensor | None = None
+    """int64 (B, M, gd, gh, gw): the modalities of the same crop, the mask id for its own."""
+    origin: Tensor | None = None
+    """float32 (B, 3): the first cell of a crop in the whole grid."""
 
 
 def fingerprint(volumes: VolumeSet) -> str:

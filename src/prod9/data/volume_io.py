@@ -1,6 +1,9 @@
 """Volumes of the user's, from and to ``.nii``, ``.nii.gz`` and ``.npy``."""
 
+import gzip
 import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -11,6 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 
 from prod9.data.npz import read_npy
 from prod9.data.volumes import require_finite
@@ -20,6 +24,8 @@ from prod9.files import atomic_write
 SUFFIXES = (".nii", ".nii.gz", ".npy")
 MAX_VOXELS = 1 << 31
 _MAX_RATIO = 1032  # deflate cannot shrink anything further
+# Where float64 is needed, it is for this many voxels at a time (32 MiB), not for a whole volume.
+_SLAB = 1 << 22
 
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 _Header: TypeAlias = Nifti1Header | Nifti2Header
@@ -42,10 +48,13 @@ class RawVolume:
 
 @dataclass(frozen=True)
 class IntensityScale:
-    """The straight line from ``low``..``high`` to 0..1, and back."""
+    """The straight line from ``low``..``high`` to 0..1, and back; the background stays apart."""
 
     low: float
     high: float
+    background: float | None = None
+    """What the scan stores where there is nothing, 0.0; None where it has no such voxels, or where
+    the range is not of the foreground."""
 
     @classmethod
     def of(cls, raw: RawVolume, percentiles: tuple[float, float] | None = None) -> "IntensityScale":
@@ -53,34 +62,64 @@ class IntensityScale:
 
         Args:
             raw: The volume.
-            percentiles: Lower and upper (0..100), for any dtype; by default uint8 has the range
-                0..255, as MedMNIST has, and everything else its minimum and maximum.
+            percentiles: Lower and upper (0..100), for any dtype, of the foreground: the voxels that
+                are not exactly 0. Without a foreground the range is 0..0. By default uint8 has the
+                range 0..255, as MedMNIST has, and everything else its minimum and maximum.
 
         """
         if percentiles is not None:
-            low, high = np.percentile(raw.array, percentiles)
-        elif raw.dtype == np.uint8:
-            low, high = 0, 255
-        else:
-            low, high = raw.array.min(), raw.array.max()
-        return cls(float(low), float(high))
+            foreground = raw.array[raw.array != 0]  # a copy, free to be put into another order
+            background = 0.0 if foreground.size < raw.array.size else None
+            if foreground.size == 0:
+                return cls(0.0, 0.0, background)
+            low, high = np.percentile(foreground, percentiles, overwrite_input=True)
+            return cls(float(low), float(high), background)
+        if raw.dtype == np.uint8:
+            return cls(0.0, 255.0)
+        return cls(float(raw.array.min()), float(raw.array.max()))
 
     def apply(self, array: np.ndarray) -> np.ndarray:
         """Return intensities in [0, 1], float32; what lies outside the range is clipped.
 
-        A constant volume becomes 0.
+        A constant range (``low == high``) becomes 0, and so does the background.
         """
         span = self.high - self.low
+        result = np.zeros(array.shape, np.float32)
         if span <= 0:
-            return np.zeros(array.shape, np.float32)
-        # float64: the span of two float32 numbers may overflow float32.
-        scaled = (array.astype(np.float64) - self.low) / span
-        return scaled.clip(0, 1).astype(np.float32)
+            return result
+        for slab in _slabs(array.shape):
+            # float64: the span of two float32 numbers may overflow float32.
+            scaled = (array[slab].astype(np.float64) - self.low) / span
+            result[slab] = scaled.clip(0, 1)
+            if self.background is not None:
+                result[slab][array[slab] == self.background] = 0
+        return result
 
-    def invert(self, array: np.ndarray) -> np.ndarray:
-        """Return the original intensities, float32; a constant volume gets its constant back."""
-        scaled = self.low + array.astype(np.float64) * (self.high - self.low)
-        return scaled.astype(np.float32)
+    def invert(self, array: np.ndarray, foreground: np.ndarray | None = None) -> np.ndarray:
+        """Return the original intensities, float32; a constant volume gets its constant back.
+
+        Args:
+            array: In [0, 1].
+            foreground: bool, of the array's shape: False gets the background's value. Without one,
+                voxels of exactly 0 do, and with them the foreground at or below ``low`` (all of a
+                constant one). A scale without a background needs none and ignores it.
+
+        """
+        result = np.empty(array.shape, np.float32)
+        for slab in _slabs(array.shape):
+            part = array[slab]
+            result[slab] = self.low + part.astype(np.float64) * (self.high - self.low)
+            if self.background is not None:
+                outside = part == 0 if foreground is None else foreground[slab] == 0
+                result[slab][outside] = self.background
+        return result
+
+
+def _slabs(shape: tuple[int, ...]) -> Generator[slice]:
+    """Give slices of the first axis that hold about ``_SLAB`` voxels each."""
+    thickness = max(1, _SLAB // max(1, int(np.prod(shape[1:]))))
+    for start in range(0, shape[0], thickness):
+        yield slice(start, start + thickness)
 
 
 def volume_suffix(path: Path) -> str:
@@ -106,14 +145,13 @@ def read_volume(path: Path) -> RawVolume:
 
     """
     suffix = volume_suffix(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; check the path.")
+    _require_file(path)
     if suffix == ".npy":
         stored = read_npy(path)
         _require_real(stored.dtype, path)
         array, affine, dtype, header = stored, np.eye(4), stored.dtype, None
     else:
-        array, affine, dtype, header = _read_nifti(path, compressed=suffix == ".nii.gz")
+        array, affine, dtype, header = _read_nifti(path)
     array = array.reshape(_spatial(array.shape, path))
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
         array = np.ascontiguousarray(array, dtype=np.float32)
@@ -121,35 +159,78 @@ def read_volume(path: Path) -> RawVolume:
     return RawVolume(array, affine, dtype.newbyteorder("="), path, header)
 
 
-def _read_nifti(
-    path: Path, *, compressed: bool
-) -> tuple[np.ndarray, np.ndarray, np.dtype, _Header]:
-    try:
-        image = nib.load(path)  # type: ignore[attr-defined]
-        if not isinstance(image, Nifti1Image):  # Nifti2Image is one too
-            raise UserError(f"{path} is no NIfTI file; convert it first.")
-        header, stored_voxels = cast(_Header, image.header), cast(Any, image.dataobj)
-        dtype, shape = header.get_data_dtype(), tuple(int(side) for side in image.shape)
-        _require_real(dtype, path)
-        _spatial(shape, path)
-        stored = path.stat().st_size
-        count = int(np.prod(shape, dtype=object))
-        room = stored * _MAX_RATIO if compressed else stored - int(stored_voxels.offset)
-        if count > MAX_VOXELS or count * dtype.itemsize > room:
-            raise UserError(
-                f"{path} declares {' x '.join(map(str, shape))} voxels of {dtype}, more than its "
-                f"{stored} bytes can hold or prod9 reads ({MAX_VOXELS} voxels); it is cut short or "
-                "damaged, copy it again."
-            )
-        slope, intercept = stored_voxels.slope, stored_voxels.inter
-        array = np.asanyarray(stored_voxels)
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, np.dtype, _Header]:
+    with _nifti_errors(path):
+        image = _open_nifti(path)
+        proxy = cast(Any, image.dataobj)
+        slope, intercept = proxy.slope, proxy.inter
+        stored = np.asanyarray(proxy.get_unscaled())
         affine = np.asarray(image.affine, dtype=np.float64)
-    except _BROKEN as error:
-        raise UserError(f"{path} is not a readable NIfTI file ({error}); copy it again.") from error
+    require_whole_gzip(path)
     if not np.isfinite(affine).all():
         raise UserError(f"{path} has NaN or infinite numbers in its affine; repair its header.")
-    scaled = (slope, intercept) != (1, 0)
-    return array, affine, np.dtype(np.float32) if scaled else dtype, header
+    header = cast(_Header, image.header)
+    if (slope, intercept) == (1, 0):
+        return stored, affine, stored.dtype, header
+    array = np.empty(stored.shape, np.float32)
+    with np.errstate(over="ignore"):  # as above: refused afterwards
+        for slab in _slabs(stored.shape):
+            array[slab] = apply_read_scaling(stored[slab], np.float64(slope), np.float64(intercept))
+    return array, affine, array.dtype, header
+
+
+def require_whole_gzip(path: Path) -> None:
+    """Read a ``.gz`` file to its end, which makes gzip compare the checksum; else do nothing.
+
+    nibabel stops at the last voxel, where a flipped bit has passed as another intensity.
+
+    Raises:
+        UserError: the file is cut short or damaged.
+
+    """
+    if path.name.lower().endswith(".gz"):
+        try:
+            with gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is a damaged gzip file ({error}); copy it again.") from error
+
+
+@contextmanager
+def _nifti_errors(path: Path) -> Generator[None]:
+    """Tell the user about a file that nibabel cannot read."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise UserError(f"{path} is not a readable NIfTI file ({error}); copy it again.") from error
+
+
+def _open_nifti(path: Path) -> Nifti1Image | Nifti2Image:
+    """Read the header, and refuse what is no volume before memory is allocated for it."""
+    image = nib.load(path)  # type: ignore[attr-defined]
+    if not isinstance(image, Nifti1Image):  # Nifti2Image is one too
+        raise UserError(f"{path} is no NIfTI file; convert it first.")
+    dtype = cast(_Header, image.header).get_data_dtype()
+    shape = tuple(int(side) for side in image.shape)
+    _require_real(dtype, path)
+    _spatial(shape, path)
+    stored = path.stat().st_size
+    count = int(np.prod(shape, dtype=object))
+    needed = int(cast(Any, image.dataobj).offset) + count * dtype.itemsize
+    room = stored * _MAX_RATIO if volume_suffix(path) == ".nii.gz" else stored
+    if count > MAX_VOXELS or needed > room:
+        raise UserError(
+            f"{path} declares {' x '.join(map(str, shape))} voxels of {dtype}, more than its "
+            f"{stored} bytes can hold or prod9 reads ({MAX_VOXELS} voxels); it is cut short or "
+            "damaged, copy it again."
+        )
+    return image
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; check the path.")
 
 
 def _require_real(dtype: np.dtype, path: Path) -> None:
@@ -181,12 +262,13 @@ def cast_to(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
             array = array.clip(limits.min, limits.max)
         return array.astype(dtype)
     limits = np.iinfo(dtype)
-    rounded = np.rint(array.astype(np.float64)).clip(limits.min, limits.max)
-    if dtype.itemsize < 8:
-        return rounded.astype(dtype)
-    # The largest 64-bit integers have no float64: the clip above rounds them one too high.
-    highest = rounded >= float(limits.max)
-    return np.where(highest, limits.max, np.where(highest, 0, rounded).astype(dtype))
+    result = np.empty(array.shape, dtype)
+    for slab in _slabs(array.shape):
+        rounded = np.rint(array[slab].astype(np.float64)).clip(limits.min, limits.max)
+        # The largest 64-bit integers have no float64: the clip rounds them one too high.
+        highest = rounded >= float(limits.max)
+        result[slab] = np.where(highest, limits.max, np.where(highest, 0, rounded).astype(dtype))
+    return result
 
 
 def write_nifti(
@@ -259,6 +341,88 @@ def write_volume(
     affine = np.eye(4) if like is None else like.affine
     header = None if like is None else like.header
     write_nifti(path, array, affine, dtype, overwrite=overwrite, header=header)
+
+
+def write_inside(
+    path: Path,
+    raw_path: Path,
+    array: np.ndarray,
+    inside: np.ndarray,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a copy of a file in which only the voxels inside a mask are new.
+
+    The header (geometry, slope, intercept, extensions) and every stored voxel outside the mask are
+    the same to the bit.
+
+    Args:
+        path: Of the copy; ends in ``.nii`` or ``.nii.gz`` if ``raw_path`` does, else in ``.npy``.
+        raw_path: The file that is copied.
+        array: (D, H, W), in the file's intensities (after slope and intercept), on its own grid;
+            rounded and clipped to what the file can store.
+        inside: bool, (D, H, W): True where ``array`` is taken.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        UserError: as :func:`read_volume` for a ``raw_path`` that is no volume; the arrays have
+            another shape; a new voxel is NaN or infinite; the file is there and must not be
+            replaced, or cannot be written.
+
+    """
+    suffix, own = volume_suffix(path), volume_suffix(raw_path)
+    if (suffix == ".npy") != (own == ".npy"):
+        raise UserError(f"{path} must end in {own}, as {raw_path} does, which it is a copy of.")
+    _refuse_overwrite(path, overwrite)
+    _require_file(raw_path)
+    if own == ".npy":
+        stored = read_npy(raw_path)
+        _require_real(stored.dtype, raw_path)
+        _replace(stored, array, inside, 1.0, 0.0, raw_path)
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.save(file, stored, allow_pickle=False)
+        return
+    with _nifti_errors(raw_path):
+        proxy = cast(Any, _open_nifti(raw_path).dataobj)
+        size = int(proxy.offset) + int(np.prod(proxy.shape)) * proxy.dtype.itemsize
+        with gzip.open(raw_path) if own == ".nii.gz" else raw_path.open("rb") as file:
+            content = bytearray(file.read(size))
+        if len(content) < size:
+            raise EOFError("it is cut short")
+        # A view: what is put into it lands in `content`.
+        stored = np.ndarray(proxy.shape, proxy.dtype, content, int(proxy.offset), order="F")
+    _replace(stored, array, inside, float(proxy.slope), float(proxy.inter), raw_path)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        if suffix == ".nii":
+            file.write(content)
+            return
+        # Without name and time, the same content is the same file.
+        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
+            packed.write(content)
+
+
+def _replace(
+    stored: np.ndarray,
+    array: np.ndarray,
+    inside: np.ndarray,
+    slope: float,
+    intercept: float,
+    path: Path,
+) -> None:
+    """Put ``array`` into ``stored`` (the voxels as they are in the file) where ``inside``."""
+    sides = _spatial(stored.shape, path)
+    if array.shape != sides or inside.shape != sides:
+        raise UserError(
+            f"{path} has {' x '.join(map(str, sides))} voxels, but the new ones are "
+            f"{' x '.join(map(str, array.shape))} and the mask {' x '.join(map(str, inside.shape))}"
+            "; give both on the file's own grid."
+        )
+    stored = stored[(..., *[0] * (stored.ndim - 3))]  # a view without the trailing axes of 1
+    for slab in _slabs(sides):
+        chosen = inside[slab] != 0
+        new = array[slab][chosen].astype(np.float64)
+        require_finite(new, f"the new part of {path}")
+        stored[slab][chosen] = cast_to((new - intercept) / slope, stored.dtype)
 
 
 def _refuse_overwrite(path: Path, overwrite: bool) -> None:

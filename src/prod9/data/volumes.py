@@ -1,7 +1,7 @@
 """Volumes in memory, as batches in [0, 1]; augmentation that keeps the class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from prod9.config.data import AugmentationConfig, BraTSDataConfig, MedMNISTDataConfig
+from prod9.config.data import AugmentationConfig, MedMNISTDataConfig
 from prod9.data.batches import BatchKey, make_loader
 from prod9.errors import UserError
 
@@ -30,6 +30,15 @@ class VolumeSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, count: int) -> "VolumeSet":
+        """Return the first ``count`` volumes."""
+        return replace(
+            self,
+            images=self.images[:count],
+            labels=self.labels[:count],
+            names=self.names[:count],
+        )
 
 
 class Batch(NamedTuple):
@@ -76,26 +85,44 @@ class VolumeDataset(Dataset[Batch]):
                 require_finite(volume, name)
         if self.augmentation != AugmentationConfig():
             for position, index in enumerate(indices):
-                scaled[position] = self._augmented(scaled[position], index, key.epoch)
+                random = np.random.default_rng([self.seed, key.epoch, index])
+                axes = data.flip_axes[int(data.labels[index])]
+                scaled[position] = augment(
+                    scaled[position], self.augmentation, axes, random, random
+                )
         return Batch(
             volumes=torch.from_numpy(scaled)[:, None],
             labels=torch.from_numpy(data.labels[indices]),
             names=names,
         )
 
-    def _augmented(self, volume: np.ndarray, index: int, epoch: int) -> np.ndarray:
-        random = np.random.default_rng([self.seed, epoch, index])
-        # Always the same draws, so that switching one change off leaves the others as they were.
-        mirrored = random.random(3) < 0.5
-        scale, shift = random.uniform(-1.0, 1.0, 2)
-        change = self.augmentation
-        if change.flip:
-            allowed = self.volumes.flip_axes[int(self.volumes.labels[index])]
-            volume = np.flip(volume, tuple(axis for axis in allowed if mirrored[axis]))
-        if change.intensity_scale or change.intensity_shift:
-            factor = np.float32(1 + change.intensity_scale * scale)
-            volume = (volume * factor + np.float32(change.intensity_shift * shift)).clip(0, 1)
-        return volume
+
+def augment(
+    volume: np.ndarray,
+    change: AugmentationConfig,
+    flip_axes: tuple[int, ...],
+    geometry: np.random.Generator,
+    intensity: np.random.Generator,
+) -> np.ndarray:
+    """Mirror a volume (D, H, W) in [0, 1] and change its intensities at random.
+
+    Args:
+        volume: is not changed itself.
+        change: what may happen.
+        flip_axes: along which it may be mirrored.
+        geometry: source of what all modalities of a scan must share.
+        intensity: source of everything else; may be the same object.
+
+    """
+    # Always the same draws, so that switching one change off leaves the others as they were.
+    mirrored = geometry.random(3) < 0.5
+    scale, shift = intensity.uniform(-1.0, 1.0, 2)
+    if change.flip:
+        volume = np.flip(volume, tuple(axis for axis in flip_axes if mirrored[axis]))
+    if change.intensity_scale or change.intensity_shift:
+        factor = np.float32(1 + change.intensity_scale * scale)
+        volume = (volume * factor + np.float32(change.intensity_shift * shift)).clip(0, 1)
+    return volume
 
 
 def require_finite(volume: np.ndarray, name: str) -> None:
@@ -114,7 +141,7 @@ def require_finite(volume: np.ndarray, name: str) -> None:
 
 
 def loader(
-    volumes: VolumeSet, config: MedMNISTDataConfig | BraTSDataConfig, *, train: bool, seed: int
+    volumes: VolumeSet, config: MedMNISTDataConfig, *, train: bool, seed: int
 ) -> DataLoader[Batch]:
     """Return batches of ``volumes``.
 

@@ -40,7 +40,8 @@ def read_history(folder: Path) -> dict[str, list[tuple[float, float]]]:
     return series
 
 
-def _curves(output: Path) -> None:
+def draw_curves(output: Path) -> None:
+    """Write ``output/curves.png`` from the histories of both stages."""
     figure = matplotlib.figure.Figure(figsize=(11, 3), dpi=100)
     axes = figure.subplots(1, 3)
     stage1 = read_history(output / "stage1" / "history")
@@ -63,18 +64,38 @@ def _curves(output: Path) -> None:
     save_figure(output / "curves.png", figure)
 
 
-def _image(path: Path) -> str:
+def image(path: Path) -> str:
+    """Return a picture as HTML that needs no other file."""
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'
 
 
-def _table(rows: list[tuple[str, str, str]]) -> str:
+def table(rows: list[tuple[str, str, str]]) -> str:
+    """Return rows of (name, figure, note) as HTML."""
     body = "".join(
         f'<tr><td>{html.escape(name)}</td><td class="number"><b>{html.escape(value)}</b></td>'
         f"<td>{html.escape(note)}</td></tr>"
         for name, value, note in rows
     )
     return f"<table>{body}</table>"
+
+
+def write_document(output: Path, title: str, lead: str, body: str) -> Path:
+    """Write ``output/index.html``; ``body`` is HTML, title and lead are text."""
+    page = output / "index.html"
+    write_text(
+        page,
+        f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>prod9 demo</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{_STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1>
+<p class="lead">{html.escape(lead)}</p>
+{body}
+</body></html>
+""",
+    )
+    return page
 
 
 def write_page(
@@ -84,7 +105,7 @@ def write_page(
     seconds: dict[str, float],
 ) -> Path:
     """Write ``output/index.html`` from the demo's pictures, histories and figures."""
-    _curves(output)
+    draw_curves(output)
     r, g = reconstruction, generation
     rows = [
         ("Reconstruction PSNR", f"{r.psnr:.2f} dB", f"{r.volumes} held-out volumes"),
@@ -113,26 +134,19 @@ def write_page(
         ),
         ("Time", f"{seconds['total'] / 60:.1f} min", "all of it, on this machine"),
     ]
-    text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>prod9 demo</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{_STYLE}</style></head><body>
-<h1>prod9: brain regions, learned and drawn</h1>
-<p class="lead">A tokenizer and a masked transformer, both trained on this machine a moment ago.
-The data is one average anatomy (MNI152), bent and shaded at random: these figures show that
-learning works, and nothing about patients.</p>
-{_table(rows)}
+    body = f"""{table(rows)}
 <h2>Generated</h2>
 <p>Drawn from nothing but the class; axial, coronal and sagittal middle slices.</p>
-{_image(output / "generated.png")}
+{image(output / "generated.png")}
 <h2>Real, and the same reconstructed from its tokens</h2>
-<div class="row">{_image(output / "real.png")}{_image(output / "reconstructed.png")}</div>
+<div class="row">{image(output / "real.png")}{image(output / "reconstructed.png")}</div>
 <h2>Learning</h2>
-{_image(output / "curves.png")}
+{image(output / "curves.png")}
 <p>The volumes are NIfTI files in <code>generated/</code>; every figure with its provenance is in
-<code>metrics.json</code>.</p>
-</body></html>
-"""
-    page = output / "index.html"
-    write_text(page, text)
-    return page
+<code>metrics.json</code>.</p>"""
+    lead = (
+        "A tokenizer and a masked transformer, both trained on this machine a moment ago. The data "
+        "is one average anatomy (MNI152), bent and shaded at random: these figures show that "
+        "learning works, and nothing about patients."
+    )
+    return write_document(output, "prod9: brain regions, learned and drawn", lead, body)

@@ -1,8 +1,5 @@
 """``prod9 demo``: data, Stage 1, Stage 2, generation, figures, page."""
 
-import json
-import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +10,13 @@ from prod9.build.announce import say
 from prod9.build.generate import generate_files
 from prod9.config import (
     MedMNISTDataConfig,
-    MedMNISTSourceConfig,
     Stage1Config,
-    Stage2Config,
 )
-from prod9.config.load import dump, load_stage1, load_stage2
+from prod9.config.load import dump
 from prod9.data import medmnist
-from prod9.data.volumes import loader
+from prod9.data.volumes import VolumeSet, loader
 from prod9.demo.page import write_page
+from prod9.demo.workspace import Clock, claim, configs
 from prod9.errors import UserError
 from prod9.evaluate.classifier import as_tensor, train_classifier
 from prod9.evaluate.generation import evaluate_generation
@@ -32,71 +28,21 @@ from prod9.montage import by_class, montage, save_figure
 PER_CLASS = 4
 
 
-class _Clock:
-    """Seconds of each part of the demo."""
-
-    def __init__(self) -> None:
-        self.start = self.last = time.monotonic()
-        self.seconds: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.seconds[name] = round(now - self.last, 1)
-        self.seconds["total"] = round(now - self.start, 1)
-        self.last = now
-        say(f"[{self.seconds['total'] / 60:.1f} min] {name}: {self.seconds[name]:.0f} s")
-
-
-def _override(key: str, path: Path) -> str:
-    """Return an override that holds whatever characters the path has."""
-    return f"{key}={json.dumps(str(path)).replace('${', '$${')}"
-
-
-def _configs(
-    output: Path, first: Sequence[str], second: Sequence[str]
-) -> tuple[Stage1Config, Stage2Config]:
-    export = output / "autoencoder.pt"
-    one = load_stage1(
-        Path("maskgit/demo/stage1.yaml"),
-        [
-            _override("output_dir", output / "stage1"),
-            _override("autoencoder_export_path", export),
-            *first,
-        ],
-    )
-    two = load_stage2(
-        Path("maskgit/demo/stage2.yaml"),
-        [
-            _override("output_dir", output / "stage2"),
-            _override("autoencoder_path", export),
-            *second,
-        ],
-    )
-    return one, two
-
-
-def _claim(output: Path, overwrite: bool) -> None:
-    if (output / "metrics.json").exists() or (output / "stage1").exists():
-        if not overwrite:
-            raise UserError(
-                f"{output} already holds a demo; replace it with --overwrite or choose another "
-                "--output."
-            )
-        for part in ("stage1", "stage2", "generated"):
-            shutil.rmtree(output / part, ignore_errors=True)
-        for file in ("autoencoder.pt", "metrics.json", "index.html"):
-            (output / file).unlink(missing_ok=True)
+def _regions(config: Stage1Config) -> MedMNISTDataConfig:
+    """Return the data of the demo; an override may have put in something else."""
+    if isinstance(config.data, MedMNISTDataConfig):
+        return config.data
+    raise UserError("this demo learns MedMNIST-like cubes; for scans, run: prod9 demo brats")
 
 
 @torch.no_grad()
 def _pictures(
     output: Path,
     generator: Generator,
-    config: Stage2Config,
     generated: torch.Tensor,
     labels: torch.Tensor,
+    test: VolumeSet,
 ) -> None:
-    test = medmnist.load(stage1.require_medmnist(config.data, MedMNISTSourceConfig), "test")
     real, real_labels = as_tensor(test), torch.from_numpy(test.labels)
     rows = by_class(real, real_labels, test.class_names, PER_CLASS)
     save_figure(output / "real.png", montage(rows, title="real (test split)"))
@@ -132,11 +78,11 @@ def run_demo(
         UserError: ``output`` holds a demo already, or cannot be written.
 
     """
-    one, two = _configs(output, stage1_overrides, stage2_overrides)
-    _claim(output, overwrite)
-    clock = _Clock()
+    one, two = configs(output, "stage1", "stage2", stage1_overrides, stage2_overrides)
+    claim(output, overwrite)
+    clock = Clock()
     say("Teaching this machine to draw brain regions (MNI152 template, 11 classes).")
-    data = stage1.require_medmnist(one.data, MedMNISTDataConfig)
+    data = _regions(one)
     train, test = medmnist.load(data, "train"), medmnist.load(data, "test")
     clock.lap("data")
     tokenizer = stage1.train(one, overwrite=overwrite)
@@ -144,7 +90,8 @@ def run_demo(
     generator = stage2.train(two, overwrite=overwrite)
     clock.lap("stage2")
     labels = stage2.labels_of(generator, ["all"], PER_CLASS)
-    generated = generate_files(
+    drawn: list[torch.Tensor] = []
+    generate_files(
         generator,
         labels,
         two.sampler,
@@ -152,13 +99,15 @@ def run_demo(
         seed=two.seed,
         batch_size=len(labels),
         overwrite=overwrite,
+        on_volume=drawn.append,
     )
+    generated = torch.stack(drawn)
     clock.lap("generation")
     batches = loader(test, data, train=False, seed=one.seed)
     reconstruction = evaluate_reconstruction(tokenizer, batches, test.class_names)
     classifier = train_classifier(train, test, seed=one.seed)
     generation = evaluate_generation(generated, labels, train, test, classifier)
-    _pictures(output, generator, two, generated, labels)
+    _pictures(output, generator, generated, labels, test)
     clock.lap("figures")
     write_json(
         output / "metrics.json",

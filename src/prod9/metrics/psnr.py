@@ -1,16 +1,27 @@
 """Peak signal-to-noise ratio."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prod9.shapes import Volume
 
+SLAB_VOXELS = 1 << 18
+"""Voxels computed at once: fp64 copies of whole scans would be large."""
 
-def psnr(prediction: Volume, target: Volume) -> Float[Tensor, " b"]:
+
+def psnr(
+    prediction: Volume, target: Volume, mask: Bool[Tensor, "b 1 d h w"] | None = None
+) -> Float[Tensor, " b"]:
     """10 log10(1 / mse) of each volume, in dB, for intensities in [0, 1], fp64.
 
     Identical volumes give inf, without a cap: a made-up ceiling would pass for a measurement, and
     an infinite mean points at a test that compares a volume with itself.
+
+    Args:
+        prediction: one volume.
+        target: the other.
+        mask: only voxels in it count. NaN where it is empty.
 
     Raises:
         ValueError: differing shapes.
@@ -18,5 +29,15 @@ def psnr(prediction: Volume, target: Volume) -> Float[Tensor, " b"]:
     """
     if prediction.shape != target.shape:
         raise ValueError(f"shapes differ: {[*prediction.shape]} and {[*target.shape]}")
-    error = (prediction.double() - target.double()).square().flatten(1).mean(1)
-    return -10 * error.log10()
+    if mask is not None and mask.shape != (len(target), 1, *target.shape[2:]):
+        raise ValueError(f"a mask of {[*mask.shape]} does not fit {[*target.shape]}")
+    depth = max(1, SLAB_VOXELS // max(1, prediction[:, :, 0].numel()))
+    total = torch.zeros(len(target), dtype=torch.float64, device=target.device)
+    for first in range(0, target.shape[2], depth):
+        planes = slice(first, first + depth)
+        error = (prediction[:, :, planes].double() - target[:, :, planes].double()).square()
+        if mask is not None:
+            error = torch.where(mask[:, :, planes], error, 0.0)
+        total = total + error.flatten(1).sum(1)
+    count = target.shape[1:].numel() if mask is None else mask.flatten(1).sum(1) * target.shape[1]
+    return -10 * (total / count).log10()

@@ -6,8 +6,10 @@ cancels: its SSIM of flat, bright regions is off by up to 6e-4. Equal, in fp64, 
 ``structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)``.
 """
 
+from collections.abc import Iterator
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prod9.shapes import Volume
@@ -15,6 +17,9 @@ from prod9.shapes import Volume
 C1 = 0.01**2
 C2 = 0.03**2
 """(K1 R)^2 and (K2 R)^2 of the paper for a data range R of 1."""
+
+SLAB_VOXELS = 1 << 19
+"""Windows computed at once. (More are slower: they leave the cache.)"""
 
 
 def _gaussian(window: int, sigma: float) -> list[float]:
@@ -34,12 +39,17 @@ def _local_mean(x: Tensor, weights: list[float]) -> Tensor:
     return x
 
 
-def ssim_and_contrast(
+def ssim_slabs(
     prediction: Volume, target: Volume, window: int = 11, sigma: float = 1.5
-) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """SSIM and its contrast-structure factor (eq. 13 of the paper without luminance), fp64.
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Give the maps of SSIM and of its contrast-structure factor, piece by piece.
 
-    Means over channels and over all windows that lie inside the volume.
+    Windows that lie inside the volume only: the maps' sides are the volume's less window - 1. A
+    piece is one volume's, and so many of its planes that the working set does not grow with the
+    number of planes or volumes.
+
+    Yields:
+        Index in the batch, index of the map's first plane, SSIM and contrast: fp64, (C, k, h, w).
 
     Raises:
         ValueError: differing shapes, or a side shorter than the window.
@@ -52,22 +62,85 @@ def ssim_and_contrast(
             f"a window of {window} does not fit a volume of {[*prediction.shape[2:]]}; "
             "use a smaller window"
         )
-    x, y = prediction.double(), target.double()
-    moments = torch.stack([x, y, x * x, y * y, x * y])  # (5, B, C, D, H, W)
-    mx, my, mxx, myy, mxy = _local_mean(moments, _gaussian(window, sigma)).unbind()
-    variances = mxx - mx * mx + myy - my * my
-    contrast = (2 * (mxy - mx * my) + C2) / (variances + C2)
+    weights = _gaussian(window, sigma)
+    planes = prediction.shape[2] - window + 1
+    depth = max(1, SLAB_VOXELS // max(1, prediction[:1, :, 0].numel()))
+    for index, (one, other) in enumerate(zip(prediction, target, strict=True)):
+        for first in range(0, planes, depth):
+            inside = slice(first, min(first + depth, planes) + window - 1)
+            x, y = one[:, inside].double(), other[:, inside].double()
+            yield index, first, *_similarity(x, y, weights)
+
+
+def _similarity(x: Tensor, y: Tensor, weights: list[float]) -> tuple[Tensor, Tensor]:
+    """Return SSIM and contrast of each window inside (C, D, H, W)."""
+    mx, my = _local_mean(x, weights), _local_mean(y, weights)
+    covariance = _local_mean(x * y, weights) - mx * my
+    variances = _local_mean(x * x, weights) - mx * mx + _local_mean(y * y, weights) - my * my
+    contrast = (2 * covariance + C2) / (variances + C2)
     luminance = (2 * mx * my + C1) / (mx * mx + my * my + C1)
-    return (luminance * contrast).flatten(1).mean(1), contrast.flatten(1).mean(1)
+    return luminance * contrast, contrast
 
 
-def ssim(
+def ssim_and_contrast(
     prediction: Volume, target: Volume, window: int = 11, sigma: float = 1.5
-) -> Float[Tensor, " b"]:
-    """SSIM of each volume, in [-1, 1], for intensities in [0, 1], fp64.
+) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """SSIM and its contrast-structure factor (eq. 13 of the paper without luminance), fp64.
+
+    Means over channels and over all windows that lie inside the volume.
 
     Raises:
         ValueError: differing shapes, or a side shorter than the window.
 
     """
-    return ssim_and_contrast(prediction, target, window, sigma)[0]
+    return _means(prediction, target, window, sigma, None)
+
+
+def _means(
+    prediction: Volume, target: Volume, window: int, sigma: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    half, batch = (window - 1) // 2, len(prediction)
+    total = torch.zeros(2, batch, dtype=torch.float64, device=prediction.device)
+    count = torch.zeros_like(total[0])
+    for index, first, *maps in ssim_slabs(prediction, target, window, sigma):
+        both = torch.stack(maps)  # (2, C, k, h, w)
+        if mask is None:
+            count[index] += maps[0].numel()
+        else:
+            d, (k, h, w) = first + half, both.shape[2:]
+            centres = mask[index, :, d : d + k, half : half + h, half : half + w]
+            both = torch.where(centres, both, 0.0)
+            count[index] += centres.sum() * both.shape[1]
+        total[:, index] += both.flatten(1).sum(1)
+    similarity, contrast = total / count
+    return similarity, contrast
+
+
+def ssim(
+    prediction: Volume,
+    target: Volume,
+    window: int = 11,
+    sigma: float = 1.5,
+    mask: Bool[Tensor, "b 1 d h w"] | None = None,
+) -> Float[Tensor, " b"]:
+    """SSIM of each volume, in [-1, 1], for intensities in [0, 1], fp64.
+
+    Args:
+        prediction: one volume.
+        target: the other.
+        window: voxels per side.
+        sigma: of the Gaussian, in voxels.
+        mask: only windows whose centre lies in it count. Centres nearer to the border than half a
+            window have no window. NaN where none counts.
+
+    Raises:
+        ValueError: differing shapes, a side shorter than the window, or a mask with a window of an
+            even side (which has no centre).
+
+    """
+    if mask is not None:
+        if mask.shape != (len(target), 1, *target.shape[2:]):
+            raise ValueError(f"a mask of {[*mask.shape]} does not fit {[*target.shape]}")
+        if window % 2 == 0:
+            raise ValueError(f"a window of {window} has no centre voxel; use an odd window")
+    return _means(prediction, target, window, sigma, mask)[0]

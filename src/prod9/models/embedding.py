@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prod9.fsq import FSQ
@@ -42,3 +42,28 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b *grid dim"]:
         return nn.functional.embedding(tokens, self.table())
+
+
+class SourceEmbedding(nn.Module):
+    """The sum over the source modalities of what their tokens say about a cell.
+
+    All modalities speak the same codebook, so they share the targets' table; each has a linear map
+    of its own. Cells whose token is the mask id (not known) add nothing.
+    """
+
+    def __init__(self, dim: int, modalities: int) -> None:
+        super().__init__()
+        self.maps = nn.Parameter(torch.randn(modalities, dim, dim) * dim**-0.5)
+        self.names = nn.Parameter(torch.zeros(modalities, 1, dim))
+
+    def forward(
+        self, sources: Int64[Tensor, "b m gd gh gw"], table: Float[Tensor, "v_plus_1 dim"]
+    ) -> Float[Tensor, "b gd gh gw dim"]:
+        # Mapping the table, not the cells: a codebook is smaller than a batch of grids.
+        mapped = table @ self.maps + self.names  # (M, V + 1, dim)
+        known = torch.ones_like(table[:, :1])
+        known[-1] = 0
+        rows = (mapped * known).flatten(0, 1)
+        offsets = torch.arange(len(self.maps), device=sources.device) * len(table)
+        shifted = sources + offsets.view(1, -1, 1, 1, 1)
+        return nn.functional.embedding(shifted, rows).sum(1)

@@ -1,6 +1,7 @@
 """Positions on a 3D grid: rotary embedding for attention, Fourier features for the input."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -38,15 +39,39 @@ def rotate(x: Float[Tensor, "b heads n dim"], cos: Tensor, sin: Tensor) -> Tenso
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
-def fourier_features(
-    grid: tuple[int, int, int], bands: int, device: torch.device | None = None
-) -> Float[Tensor, "n features"]:
-    """Sines and cosines of each cell's place between the grid's two faces, 6 * ``bands`` columns.
+def relative_place(
+    positions: tuple[int, int, int],
+    patch_size: int,
+    whole: Sequence[int],
+    origin: Float[Tensor, "b 3"] | None,
+    device: torch.device | None = None,
+) -> Float[Tensor, "b n 3"]:
+    """Middle of each position between the faces of the training volumes' grid, in (0, 1).
+
+    Args:
+        positions: per axis, of ``patch_size`` cells each.
+        patch_size: cells per position and axis.
+        whole: cells of the training volumes' grid; padded to whole positions.
+        origin: first cell of each sample in that grid; (0, 0, 0) when left out, for a batch of 1.
+        device: of the result.
+
+    """
+    padded = torch.tensor([-(-side // patch_size) * patch_size for side in whole], device=device)
+    middle = patch_size * (grid_coordinates(positions, device) + 0.5)[None]
+    return (middle if origin is None else middle + origin[:, None]) / padded
+
+
+def fourier_features(place: Float[Tensor, "b n 3"], bands: int) -> Float[Tensor, "b n features"]:
+    """Sines and cosines of a place, 6 * ``bands`` columns.
 
     Rotary attention sees differences of positions only, so on a grid that is masked everywhere it
-    would predict the same for every cell. These features break the tie for any grid.
+    would predict the same for every cell. These features break the tie.
+
+    Args:
+        place: between the two faces of the training volumes, (0, 1) along each axis.
+        bands: frequencies, each twice the previous.
+
     """
-    sides = torch.tensor(grid, dtype=torch.float32, device=device)
-    place = (grid_coordinates(grid, device) + 0.5) / sides  # in (0, 1)
-    turns = place[:, :, None] * math.pi * 2.0 ** torch.arange(bands, device=device)
-    return torch.cat([turns.sin().flatten(1), turns.cos().flatten(1)], 1)
+    turns = place[..., None] * math.pi * 2.0 ** torch.arange(bands, device=place.device)
+    turns = turns.flatten(2)
+    return torch.cat([turns.sin(), turns.cos()], -1)

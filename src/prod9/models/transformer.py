@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from prod9.models.condition import Condition
-from prod9.models.embedding import TokenEmbedding
+from prod9.models.embedding import SourceEmbedding, TokenEmbedding
 from prod9.models.heads import FactorizedHead, FullHead, Head
 from prod9.models.local import LocalBlock
-from prod9.models.rotary import fourier_features, rotary_angles, rotate
+from prod9.models.rotary import fourier_features, relative_place, rotary_angles, rotate
 from prod9.shapes import Logits, Tokens
 
 _FOURIER_BANDS = 6
@@ -80,6 +80,9 @@ class MaskedTransformer(nn.Module):
         levels: FSQ levels of the tokenizer; the codebook size V is their product and the mask id
             is V, in training as in sampling.
         num_classes: classes; label ``num_classes`` is the null class.
+        num_sources: modalities that may be given as sources; 0 for none.
+        grid: cells of the training volumes. Places are told relative to it, so that a window of a
+            volume knows where in the volume it lies.
         hidden_dim, num_blocks, num_heads, mlp_ratio, dropout: the usual sizes.
         patch_size: p^3 tokens per position. Grids need not divide by p: they are padded with
             cells that carry no token and are cut off again.
@@ -95,6 +98,8 @@ class MaskedTransformer(nn.Module):
         *,
         levels: Sequence[int],
         num_classes: int,
+        num_sources: int,
+        grid: Sequence[int],
         hidden_dim: int,
         num_blocks: int,
         num_heads: int,
@@ -110,6 +115,7 @@ class MaskedTransformer(nn.Module):
         self.codebook_size = self.mask_id = int(torch.tensor(levels).prod())
         self.num_classes = self.null_label = num_classes
         self.patch_size, self.head_dim = patch_size, hidden_dim // num_heads
+        self.grid = tuple(grid)
         packed = token_dim * patch_size**3
 
         self.token_embedding = TokenEmbedding(token_dim, levels)
@@ -128,18 +134,24 @@ class MaskedTransformer(nn.Module):
         self.out_norm = nn.LayerNorm(token_dim)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
+        # Last, so that weights drawn before do not depend on it.
+        self.source_embedding = SourceEmbedding(token_dim, num_sources) if num_sources else None
 
     def features(self, tokens: Tokens, condition: Condition) -> Float[Tensor, "b gd gh gw f"]:
         """Return a feature per token, which :attr:`head` turns into logits.
 
         Args:
             tokens: ids in [0, V], V being the mask id, shape (B, gd, gh, gw), any grid.
-            condition: one class per sample.
+            condition: one class per sample; sources over the same grid, if the network has them.
 
         """
         b, *grid = tokens.shape
         p = self.patch_size
-        embedded = self.local_in(self.token_embedding(tokens))  # (B, gd, gh, gw, F)
+        table = self.token_embedding.table()
+        embedded = F.embedding(tokens, table)  # (B, gd, gh, gw, F)
+        if self.source_embedding is not None and condition.sources is not None:
+            embedded = embedded + self.source_embedding(condition.sources, table)
+        embedded = self.local_in(embedded)
         local = embedded
         padding = [(-side) % p for side in grid]
         if any(padding):
@@ -150,7 +162,8 @@ class MaskedTransformer(nn.Module):
         # (B, d p, h p, w p, F) -> (B, d h w, p p p F)
         x = embedded.view(b, d, p, h, p, w, p, -1).permute(0, 1, 3, 5, 2, 4, 6, 7)
         x = self.pack(x.reshape(b, d * h * w, -1))
-        x = x + self.place(fourier_features(coarse, _FOURIER_BANDS, x.device))
+        place = relative_place(coarse, p, self.grid, condition.origin, x.device)
+        x = x + self.place(fourier_features(place, _FOURIER_BANDS))
         angles = rotary_angles(coarse, self.head_dim, x.device)
         cos, sin = angles.cos(), angles.sin()
         c = F.silu(self.class_embedding(condition.labels))

@@ -52,13 +52,25 @@ class Stage2Module(pl.LightningModule):
         shares = share.view(-1, 1, 1, 1).expand_as(masked.mask)[masked.mask]
         return loss, hits, shares
 
+    def _condition(self, batch: TokenBatch, generator: torch.Generator) -> Condition:
+        """Return class, place and a random subset of the source modalities of each sample."""
+        condition = Condition(
+            batch.labels, self.transformer.null_label, batch.sources, batch.origin
+        )
+        if batch.sources is None:
+            return condition
+        chance = torch.rand(batch.sources.shape[:2], generator=generator, device=self.device)
+        withheld = chance < self.config.loss.source_dropout
+        return condition.without_sources(withheld, self.transformer.mask_id)
+
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """One step; the condition is dropped at random, so that guidance has both models."""
         stream = step_stream(self.config.seed, self.global_step, self.global_rank, self.device)
         count = len(batch.labels)
         chance = torch.rand(count, generator=stream, device=self.device)
         drop = chance < self.config.loss.condition_dropout
-        condition = Condition(batch.labels, self.transformer.null_label).dropped(drop)
+        absent = self.transformer.mask_id
+        condition = self._condition(batch, stream).dropped(drop, absent)
         ratio = torch.rand(count, generator=stream, device=self.device)
         loss, hits, _ = self._masked_loss(
             self.transformer, batch, ratio, condition, stream, self.config.loss.label_smoothing
@@ -103,7 +115,7 @@ class Stage2Module(pl.LightningModule):
         # Evenly spread ratios: every bucket gets its share, whatever the schedule of training.
         count = len(batch.labels)
         ratio = (torch.arange(count, device=self.device) + 0.5) / count
-        condition = Condition(batch.labels, self.transformer.null_label)
+        condition = self._condition(batch, generator)
         loss, hits, shares = self._masked_loss(
             self.ema.network, batch, ratio, condition, generator, smoothing=0.0
         )

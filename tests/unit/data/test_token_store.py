@@ -206,6 +206,8 @@ def test_loader_batches(tmp_path: Path) -> None:
     assert parts[0].tokens.dtype == torch.int64
     assert torch.equal(torch.cat([part.labels for part in parts]), LABELS)
     assert parts[1].names == NAMES[4:]
+    # Whole volumes have neither sources nor a place in something larger.
+    assert all(part.sources is part.origin is None for part in parts)
 
 
 def test_training_order_is_that_of_seed_and_epoch_with_any_workers(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from prod9.config import MedMNISTDataConfig
 from prod9.config.data import AugmentationConfig
 from prod9.data import batches
 from prod9.data.batches import BatchKey, EpochBatches, set_epoch
-from prod9.data.volumes import Batch, VolumeDataset, VolumeSet, loader
+from prod9.data.volumes import Batch, VolumeDataset, VolumeSet, augment, loader
 from prod9.errors import UserError
 
 ALL_CHANGES = AugmentationConfig(flip=True, intensity_scale=0.2, intensity_shift=0.1)
@@ -147,6 +147,47 @@ def test_intensities_change_within_bounds() -> None:
     assert values.std() == pytest.approx((middle**2 * 0.04 / 3 + 0.01 / 3) ** 0.5, rel=0.15)
     volumes.images[:] = 255
     assert max(dataset[BatchKey(epoch, [0])].volumes.max() for epoch in range(20)) == 1
+
+
+def test_augmentation_written_out() -> None:
+    # Three coins for the axes, then two numbers for the intensities: a run that is repeated with
+    # another version must draw the same.
+    random = np.random.default_rng([1, 2, 3])
+    mirrored, (scale, shift) = random.random(3) < 0.5, random.uniform(-1, 1, 2)
+    axes = tuple(axis for axis in (0, 2) if mirrored[axis])
+    volumes = volume_set(flips=(0, 2))
+    expected = np.flip(volumes.images[3] / np.float32(255), axes)
+    expected = (expected * (1 + 0.2 * scale) + 0.1 * shift).clip(0, 1)
+    drawn = VolumeDataset(volumes, ALL_CHANGES, 1)[BatchKey(2, [3])].volumes[0, 0].numpy()
+    np.testing.assert_allclose(drawn, expected, rtol=0, atol=1e-6)
+
+
+def test_what_shares_geometry_is_mirrored_alike_and_changed_apart() -> None:
+    # One volume twice, as two modalities of a scan that happen to be equal.
+    volume = np.random.default_rng(0).uniform(0.3, 0.7, (3, 4, 5)).astype(np.float32)
+    before = volume.copy()
+    flips: set[tuple[int, ...]] = set()
+    for seed in range(40):
+        one, other = (
+            augment(
+                volume,
+                ALL_CHANGES,
+                (0, 1, 2),
+                np.random.default_rng(seed),
+                np.random.default_rng([seed, modality]),
+            )
+            for modality in range(2)
+        )
+        # Each is a rising line of the other: the same voxels, in the same places.
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9999
+        assert np.abs(one - other).max() > 1e-4
+        turned = [
+            axis for axis, coin in enumerate(np.random.default_rng(seed).random(3)) if coin < 0.5
+        ]
+        assert np.corrcoef(one.ravel(), np.flip(volume, turned).ravel())[0, 1] > 0.9999
+        flips.add(tuple(turned))
+    assert len(flips) == 8
+    assert np.array_equal(volume, before)
 
 
 def test_the_stored_volumes_stay_as_they_are() -> None:

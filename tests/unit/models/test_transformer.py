@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,7 +7,12 @@ import torch
 from torch import Tensor
 
 from prod9.models.condition import Condition
-from prod9.models.rotary import rotary_angles
+from prod9.models.rotary import (
+    fourier_features,
+    grid_coordinates,
+    relative_place,
+    rotary_angles,
+)
 from prod9.models.transformer import Block, MaskedTransformer
 
 LEVELS = (5, 4, 3)
@@ -198,12 +204,204 @@ def test_the_condition_changes_the_output(transformer: MaskedTransformer) -> Non
     torch.testing.assert_close(logits[0], logits[2], rtol=1e-5, atol=1e-6)
 
 
+# --- where --------------------------------------------------------------------------------------
+
+
+def told_places(network: MaskedTransformer, tokens: Tensor, given: Condition) -> Tensor:
+    """Return what the network's input layer is told of the positions' places, (B, N, features)."""
+    told: list[Tensor] = []
+    with network.place.register_forward_pre_hook(lambda module, args: told.append(args[0])):
+        network(tokens, given)
+    return told[0]
+
+
+@pytest.mark.parametrize("grid", [(4, 4, 4), (3, 4, 5), (7, 1, 3)])
+@pytest.mark.parametrize("patch_size", [1, 2, 3])
+def test_a_whole_grid_is_told_its_places_as_ever(
+    make_transformer: Any, grid: Any, patch_size: int
+) -> None:
+    # Models that know only classes must give the numbers that they have always given: sines of
+    # (position + 1/2) / positions, written out here.
+    network = make_transformer(patch_size=patch_size, grid=grid)
+    positions = tuple(-(-side // patch_size) for side in grid)
+    place = (grid_coordinates(positions) + 0.5) / torch.tensor(positions)
+    turns = (place[:, :, None] * math.pi * 2.0 ** torch.arange(6)).flatten(1)
+    expected = torch.cat([turns.sin(), turns.cos()], 1)
+    assert torch.equal(told_places(network, tokens_of(*grid), condition(0, 1))[0], expected)
+    # And an origin of zero is none.
+    at_zero = replace(condition(0, 1), origin=torch.zeros(2, 3))
+    for told in told_places(network, tokens_of(*grid), at_zero):
+        assert torch.equal(told, expected)
+
+
+def test_a_window_is_told_its_place_in_the_whole(make_transformer: Any) -> None:
+    network = make_transformer(patch_size=2, grid=(9, 8, 11))
+    origin = torch.tensor([[1.0, 0.0, 4.0], [3.5, 2.0, 0.0]])
+    given = Condition(torch.tensor([0, 1]), 2, origin=origin)
+    told = told_places(network, tokens_of(3, 4, 5), given)
+    assert torch.equal(told, fourier_features(relative_place((2, 2, 3), 2, (9, 8, 11), origin), 6))
+    moved = network(tokens_of(3, 4, 5), given)
+    assert not torch.allclose(moved, network(tokens_of(3, 4, 5), condition(0, 1)), atol=1e-3)
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 3])
+def test_a_window_moved_by_whole_positions_is_a_part_of_the_whole(
+    make_transformer: Any, patch_size: int
+) -> None:
+    # Untrained blocks pass everything on: a logit depends on its own position's tokens and place.
+    whole = (3 * patch_size, 4 * patch_size, 2 * patch_size + 1)
+    network = make_transformer(patch_size=patch_size, grid=whole, live=False, local_blocks=0)
+    tokens = tokens_of(*whole)
+    p = patch_size
+    cells = (slice(p, 3 * p), slice(2 * p, 4 * p), slice(p, 2 * p + 1))
+    part = tokens[(slice(None), *cells)]
+    logits = network(part, condition(0, 1).window(cells))
+    expected = network(tokens, condition(0, 1))[(slice(None), *cells)]
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    unmoved = network(part, condition(0, 1))
+    assert (unmoved - expected).abs().max() > 0.01
+
+
+# --- from what ----------------------------------------------------------------------------------
+
+
+def with_sources(*labels: int, grid: tuple[int, ...] = (3, 4, 2), seed: int = 5) -> Condition:
+    stream = torch.Generator().manual_seed(seed)
+    sources = torch.randint(V + 1, (len(labels), 3, *grid), generator=stream)
+    return Condition(torch.tensor(labels), 2, sources)
+
+
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_sources_change_the_logits_and_absent_ones_do_not(
+    make_transformer: Any, patch_size: int
+) -> None:
+    network = make_transformer(num_sources=3, patch_size=patch_size)
+    tokens, given = tokens_of(3, 4, 2), with_sources(0, 1)
+    assert given.sources is not None
+    none = network(tokens, condition(0, 1))
+    assert not torch.allclose(network(tokens, given), none, atol=1e-2)
+    absent = given.without_sources(torch.ones(2, 3, dtype=torch.bool), V)
+    assert torch.equal(network(tokens, absent), none)
+    # The order of the modalities matters, although they share a codebook.
+    swapped = replace(given, sources=given.sources.roll(1, dims=1))
+    assert not torch.allclose(network(tokens, swapped), network(tokens, given), atol=1e-2)
+
+
+def test_a_source_speaks_of_its_own_cell(make_transformer: Any) -> None:
+    network = make_transformer(num_sources=3, patch_size=1, local_blocks=0, live=False)
+    tokens, given = tokens_of(3, 4, 2), with_sources(0, 1)
+    assert given.sources is not None
+    changed = given.sources.clone()
+    changed[1, 2, 2, 0, 1] = (changed[1, 2, 2, 0, 1] + 1) % V
+    other = network(tokens, replace(given, sources=changed))
+    felt = (other != network(tokens, given)).any(-1).nonzero().tolist()
+    assert felt == [[1, 2, 0, 1]]
+
+
+def test_sources_are_added_to_the_tokens_embedding(make_transformer: Any) -> None:
+    network = transparent(make_transformer(num_sources=3, patch_size=2))
+    tokens, given = tokens_of(3, 4, 2), with_sources(0, 1)
+    table = network.token_embedding.table()
+    embedded = network.token_embedding(tokens) + network.source_embedding(given.sources, table)
+    # Once through the pack, once beside it.
+    assert torch.equal(network.features(tokens, given), network.out_norm(embedded + embedded))
+
+
+def test_the_weights_of_a_network_do_not_depend_on_its_sources(make_transformer: Any) -> None:
+    plain = make_transformer(live=False).state_dict()
+    sourced = make_transformer(live=False, num_sources=4).state_dict()
+    assert sourced.keys() - plain.keys() == {"source_embedding.maps", "source_embedding.names"}
+    for name, weight in plain.items():
+        if name != "head.linear.bias":
+            assert torch.equal(weight, sourced[name]), name
+
+
+def test_every_weight_of_the_sources_learns(make_transformer: Any) -> None:
+    network = make_transformer(num_sources=3)
+    targets = torch.randint(V, (2, 3, 4, 2), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(targets, dtype=torch.bool)
+    masked = targets.masked_fill(mask, V)
+    network.loss(masked, mask, targets, with_sources(0, 1), 0.0)[0].backward()
+    for weight in (network.source_embedding.maps, network.source_embedding.names):
+        assert weight.grad is not None
+        assert bool(weight.grad.flatten(1).any(1).all())  # of each modality
+
+
+# --- conditions ---------------------------------------------------------------------------------
+
+
 def test_conditions() -> None:
     given = condition(0, 1, 1)
-    assert given.dropped(torch.tensor([True, False, True])).labels.tolist() == [2, 1, 2]
-    assert given.null().labels.tolist() == [2, 2, 2]
-    assert given.joined(given.null()).labels.tolist() == [0, 1, 1, 2, 2, 2]
+    assert given.dropped(torch.tensor([True, False, True]), V).labels.tolist() == [2, 1, 2]
+    assert given.null(V).labels.tolist() == [2, 2, 2]
+    assert given.joined(given.null(V)).labels.tolist() == [0, 1, 1, 2, 2, 2]
     assert given.labels.tolist() == [0, 1, 1]
+    assert given.null(V).sources is given.null(V).origin is None
+
+
+def test_dropping_takes_class_and_sources_and_leaves_the_place() -> None:
+    origin = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    given = replace(with_sources(0, 1), origin=origin)
+    assert given.sources is not None
+    before = given.sources.clone()
+    dropped = given.dropped(torch.tensor([False, True]), V)
+    assert dropped.labels.tolist() == [0, 2]
+    assert dropped.sources is not None
+    assert torch.equal(dropped.sources[0], before[0])
+    assert bool((dropped.sources[1] == V).all())
+    assert dropped.origin is origin
+    assert torch.equal(given.sources, before)
+    null = given.null(V)
+    assert null.sources is not None
+    assert bool((null.sources == V).all())
+
+
+def test_withheld_modalities() -> None:
+    given = with_sources(0, 1)
+    assert given.sources is not None
+    drop = torch.tensor([[True, False, True], [False, False, True]])
+    kept = given.without_sources(drop, V)
+    assert kept.sources is not None
+    for b in range(2):
+        for m in range(3):
+            expected = torch.full((3, 4, 2), V) if drop[b, m] else given.sources[b, m]
+            assert torch.equal(kept.sources[b, m], expected)
+    assert kept.labels is given.labels
+    assert condition(0).without_sources(drop[:1], V).sources is None
+
+
+def test_a_window_of_a_condition() -> None:
+    given = with_sources(0, 1)
+    cells = (slice(1, 3), slice(0, 4), slice(1, 2))
+    window = given.window(cells)
+    assert given.sources is not None
+    assert window.sources is not None
+    assert torch.equal(window.sources, given.sources[:, :, 1:3, :, 1:2])
+    assert window.origin is not None
+    assert window.origin.tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert window.labels is given.labels
+    # Of a condition that is a window itself, and of one without sources.
+    origin = torch.tensor([[0.5, 2.0, 0.0], [4.0, 0.0, 1.0]])
+    moved = Condition(given.labels, 2, origin=origin).window(cells)
+    assert moved.origin is not None
+    assert moved.origin.tolist() == [[1.5, 2, 1], [5, 0, 2]]
+    assert moved.sources is None
+
+
+def test_joined_conditions_keep_sources_and_places_of_both() -> None:
+    cells = (slice(0, 2), slice(1, 3), slice(0, 2))
+    one, other = with_sources(0, 1).window(cells), with_sources(2, seed=6).window(cells)
+    both = one.joined(other)
+    assert both.labels.tolist() == [0, 1, 2]
+    for joined, first, second in (
+        (both.sources, one.sources, other.sources),
+        (both.origin, one.origin, other.origin),
+    ):
+        assert joined is not None
+        assert first is not None
+        assert second is not None
+        assert torch.equal(joined[:2], first)
+        assert torch.equal(joined[2:], second)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -10,10 +10,12 @@ from torch import Tensor
 from prod9.config import Stage2Config
 from prod9.data.token_store import TokenBatch
 from prod9.errors import UserError
-from prod9.masking import gamma
+from prod9.masking import gamma, mask_tokens
+from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
 from prod9.training import stage2
 from prod9.training.stage2 import Stage2Module
+from prod9.training.streams import step_stream
 
 V = 60
 GRID = (3, 2, 4)
@@ -59,6 +61,7 @@ class Spy:
     """Record what the network is asked; answer ``right`` for every masked cell or for none."""
 
     def __init__(self, network: MaskedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.conditions: list[Condition] = []
         self.labels: list[Tensor] = []
         self.masks: list[Tensor] = []
         self.inputs: list[Tensor] = []
@@ -68,6 +71,7 @@ class Spy:
         def loss(masked: Tensor, mask: Tensor, targets: Tensor, condition: Any, s: float) -> Any:
             self.inputs.append(masked)
             self.masks.append(mask)
+            self.conditions.append(condition)
             self.labels.append(condition.labels)
             self.smoothing.append(s)
             assert torch.equal(masked[~mask], targets[~mask])
@@ -235,3 +239,154 @@ def test_gradients_are_clipped(make_transformer: Any, make_trainer: Any) -> None
         make_trainer(limit_val_batches=0, callbacks=[Norms(norms)]).fit(module, load(batches()))
         assert norms
         assert (max(norms) <= 1e-3 * (1 + 1e-4)) == (limit > 0)
+
+
+# --- sources ------------------------------------------------------------------------------------
+
+
+def sourced_batches(count: int = 4, size: int = 6) -> list[TokenBatch]:
+    """Return batches whose sources are all known, three modalities each, and whose places vary."""
+    random = torch.Generator().manual_seed(1)
+    return [
+        batch._replace(
+            sources=torch.randint(V, (size, 3, *GRID), generator=random),
+            origin=torch.randint(5, (size, 3), generator=random).float(),
+        )
+        for batch in batches(count, size)
+    ]
+
+
+def trained_on(
+    parts: list[TokenBatch],
+    make_transformer: Any,
+    make_trainer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    **loss: Any,
+) -> list[Condition]:
+    """Return what the network was told of each batch."""
+    module = Stage2Module(configure(**loss), make_transformer(num_sources=3))
+    spy = Spy(module.transformer, monkeypatch)
+    make_trainer(limit_val_batches=0).fit(module, load(parts))
+    return spy.conditions
+
+
+def withheld(condition: Condition) -> Tensor:
+    """Return which modalities (B, M) are withheld; they are so as a whole, or not at all."""
+    assert condition.sources is not None
+    absent = (condition.sources == V).flatten(2)
+    assert torch.equal(absent.all(2), absent.any(2))
+    return absent.all(2)
+
+
+def test_without_source_dropout_every_source_is_told(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = sourced_batches()
+    told = trained_on(
+        parts,
+        make_transformer,
+        make_trainer,
+        monkeypatch,
+        source_dropout=0.0,
+        condition_dropout=0.0,
+    )
+    for batch, condition in zip(parts, told, strict=True):
+        assert batch.sources is not None
+        assert batch.origin is not None
+        assert condition.sources is not None
+        assert condition.origin is not None
+        assert torch.equal(condition.sources, batch.sources)
+        assert torch.equal(condition.origin, batch.origin)
+
+
+def test_nearly_certain_source_dropout_leaves_class_and_place(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = sourced_batches()
+    told = trained_on(
+        parts,
+        make_transformer,
+        make_trainer,
+        monkeypatch,
+        source_dropout=1 - 1e-6,
+        condition_dropout=0.0,
+    )
+    for batch, condition in zip(parts, told, strict=True):
+        assert bool(withheld(condition).all())
+        assert torch.equal(condition.labels, batch.labels)
+        assert batch.origin is not None
+        assert condition.origin is not None
+        assert torch.equal(condition.origin, batch.origin)
+
+
+def test_modalities_are_withheld_one_by_one_at_the_configured_rate(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = sourced_batches(60, 10)
+    told = trained_on(
+        parts,
+        make_transformer,
+        make_trainer,
+        monkeypatch,
+        source_dropout=0.3,
+        condition_dropout=0.25,
+    )
+    dropped = torch.cat([condition.labels for condition in told]) == 2
+    gone = torch.cat([withheld(condition) for condition in told])
+    # Who is told no class is told no source.
+    assert bool(gone[dropped].all())
+    assert abs(float(dropped.float().mean()) - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 600)
+    rate = gone[~dropped].float()
+    assert abs(float(rate.mean()) - 0.3) < 4 * math.sqrt(0.3 * 0.7 / rate.numel())
+    # Every one of the 8 subsets occurs: the modalities do not share a coin.
+    assert len(torch.unique(gone[~dropped], dim=0)) == 8
+    # What is told is true.
+    for batch, condition in zip(parts, told, strict=True):
+        assert batch.sources is not None
+        assert condition.sources is not None
+        kept = ~withheld(condition)
+        assert torch.equal(condition.sources[kept], batch.sources[kept])
+
+
+def test_batches_without_sources_draw_what_they_always_drew(
+    module: Stage2Module, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a step's stream: who is told no class, then mask ratios, then masks. Nothing in between.
+    spy = Spy(module.transformer, monkeypatch)
+    parts = batches()
+    make_trainer(limit_val_batches=0).fit(module, load(parts))
+    for step, (batch, condition) in enumerate(zip(parts, spy.conditions, strict=True)):
+        stream = step_stream(module.config.seed, step, 0)
+        drop = torch.rand(6, generator=stream) < 0.1
+        share = gamma("cosine", torch.rand(6, generator=stream), 24)
+        expected = mask_tokens(batch.tokens, share, V, stream)
+        assert torch.equal(condition.labels, batch.labels.masked_fill(drop, 2))
+        assert condition.sources is condition.origin is None
+        assert torch.equal(spy.inputs[step], expected.tokens)
+
+
+def test_validation_without_sources_masks_what_it_always_masked(
+    module: Stage2Module, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy(module.ema.network, monkeypatch)
+    parts = batches(2)
+    make_trainer().validate(module, load(parts), verbose=False)
+    for index, batch in enumerate(parts):
+        share = gamma("cosine", (torch.arange(6) + 0.5) / 6, 24)
+        stream = torch.Generator().manual_seed(index)
+        assert torch.equal(spy.inputs[index], mask_tokens(batch.tokens, share, V, stream).tokens)
+
+
+def test_validation_withholds_the_same_sources_each_time(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Stage2Module(configure(), make_transformer(num_sources=3))
+    spy = Spy(module.ema.network, monkeypatch)
+    for _ in range(2):
+        make_trainer().validate(module, load(sourced_batches(3)), verbose=False)
+    gone = [withheld(condition) for condition in spy.conditions]
+    assert all(torch.equal(a, b) for a, b in zip(gone[:3], gone[3:], strict=True))
+    assert not torch.equal(gone[0], gone[1])
+    assert 0 < float(torch.cat(gone).float().mean()) < 1
+    # Nobody's class is withheld when accuracy is measured.
+    assert all(bool((condition.labels < 2).all()) for condition in spy.conditions)

@@ -1,0 +1,247 @@
+"""What Stage 2 trains on: a tokenizer, and the training data as its tokens."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from prod9.build.announce import say
+from prod9.build.run_folder import RunFolder
+from prod9.build.scans import open_scans
+from prod9.build.trainer import resolve_device
+from prod9.config import (
+    BraTSSourceConfig,
+    MedMNISTSourceConfig,
+    PreprocessingConfig,
+    Stage2Config,
+)
+from prod9.data import medmnist
+from prod9.data.batches import BatchKey, BatchSource, make_loader
+from prod9.data.brats import MODALITIES
+from prod9.data.medmnist import Split
+from prod9.data.scans import ScanSet, whole_volumes
+from prod9.data.token_crops import token_crop_loader
+from prod9.data.token_store import (
+    TokenBatch,
+    TokenStore,
+    TokenStoreKey,
+    fingerprint,
+    open_or_build,
+    token_loader,
+)
+from prod9.data.volumes import VolumeDataset
+from prod9.errors import UserError
+from prod9.sliding_window import encode
+from prod9.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TrainingTokens:
+    """Batches of tokens of both splits, and what the transformer must know of them."""
+
+    train: DataLoader[TokenBatch]
+    val: DataLoader[TokenBatch]
+    class_names: tuple[str, ...]
+    num_sources: int
+    """Modalities that may be given as sources."""
+    window: tuple[int, int, int]
+    """Cells per sample."""
+    summary: str
+
+    def examples(self, count: int) -> TokenBatch:
+        """Return ``count`` validation samples, always the same, spread over the split."""
+        source = self.val.dataset
+        assert isinstance(source, BatchSource)
+        total = len(source)
+        chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int)
+        return source[BatchKey(0, chosen.tolist())]
+
+
+def load_tokenizer(config: Stage2Config) -> Tokenizer:
+    """Read the tokenizer of a Stage 2 configuration and check that it fits the data.
+
+    Raises:
+        UserError: no such file, or made for another kind of data or another size.
+
+    """
+    data, path = config.data, config.autoencoder_path
+    tokenizer = Tokenizer.load(path, resolve_device(config.trainer.accelerator))
+    spec = tokenizer.spec
+    if (spec.preprocessing is None) != isinstance(data, MedMNISTSourceConfig):
+        raise UserError(
+            f"{path} was trained on {spec.dataset_name}, but data.dataset_name is "
+            f"{data.dataset_name}; scans and MedMNIST cubes are preprocessed differently, so point "
+            "autoencoder_path at a tokenizer of the same kind."
+        )
+    if isinstance(data, MedMNISTSourceConfig) and spec.volume_shape != (data.size,) * 3:
+        raise UserError(
+            f"{path} was trained on volumes of {spec.volume_shape[0]}^3, but data.size is "
+            f"{data.size}; set data.size={spec.volume_shape[0]} or train Stage 1 anew."
+        )
+    if spec.dataset_name != data.dataset_name:
+        say(
+            f"note: the tokenizer was trained on {spec.dataset_name}, the transformer learns "
+            f"{data.dataset_name}"
+        )
+    return tokenizer
+
+
+def preprocessing_of(tokenizer: Tokenizer) -> PreprocessingConfig:
+    """Return how a tokenizer's scans were preprocessed.
+
+    Raises:
+        UserError: it was not trained on scans.
+
+    """
+    if tokenizer.spec.preprocessing is None:
+        raise UserError(
+            f"the tokenizer was trained on {tokenizer.spec.dataset_name}, not on scans; choose the "
+            "--config of a BraTS model."
+        )
+    return tokenizer.spec.preprocessing
+
+
+def scans_of(config: Stage2Config, tokenizer: Tokenizer) -> dict[Split, ScanSet]:
+    """Open the scans of a BraTS configuration, preprocessed as the tokenizer wants them."""
+    assert isinstance(config.data, BraTSSourceConfig)
+    return open_scans(config.data, preprocessing_of(tokenizer))
+
+
+def open_tokens(
+    config: Stage2Config, tokenizer: Tokenizer, split: Split, scans: ScanSet | None
+) -> tuple[TokenStore, DataLoader[TokenBatch]]:
+    """Open the token store of a split (encode the split first if there is none) and its batches.
+
+    ``scans`` are the split's, for BraTS.
+    """
+    match config.data:
+        case MedMNISTSourceConfig():
+            return _medmnist(config, config.data, tokenizer, split)
+        case BraTSSourceConfig():
+            assert scans is not None
+            return _brats(config, config.data, tokenizer, scans, split)
+
+
+def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingTokens:
+    """Open the training and validation split of a configuration.
+
+    Raises:
+        UserError: data that is missing or cannot be read; a folder that cannot be written.
+
+    """
+    match config.data:
+        case MedMNISTSourceConfig():
+            train_store, train = _medmnist(config, config.data, tokenizer, "train")
+            _, val = _medmnist(config, config.data, tokenizer, "val")
+            num_sources, window = 0, tokenizer.grid()
+            summary = f"{len(train_store)} training volumes of {_by(window)} tokens"
+        case BraTSSourceConfig():
+            scans = scans_of(config, tokenizer)
+            train_store, train = _brats(config, config.data, tokenizer, scans["train"], "train")
+            _, val = _brats(config, config.data, tokenizer, scans["val"], "val")
+            num_sources, window = len(MODALITIES), _window(config, tokenizer)
+            summary = (
+                f"{len(train_store)} training volumes of {_by(tokenizer.grid())} tokens, in crops "
+                f"of {_by(window)}"
+            )
+    return TrainingTokens(train, val, train_store.class_names, num_sources, window, summary)
+
+
+def _by(sides: tuple[int, ...]) -> str:
+    return "x".join(map(str, sides))
+
+
+def _window(config: Stage2Config, tokenizer: Tokenizer) -> tuple[int, int, int]:
+    """Cells per crop: ``roi_size``, or the whole grid where that is smaller."""
+    stride, roi = tokenizer.autoencoder.stride, config.sliding_window.roi_size
+    d, h, w = (
+        min(max(1, side // stride), cells)
+        for side, cells in zip(roi, tokenizer.grid(), strict=True)
+    )
+    return d, h, w
+
+
+def _medmnist(
+    config: Stage2Config, data: MedMNISTSourceConfig, tokenizer: Tokenizer, split: Split
+) -> tuple[TokenStore, DataLoader[TokenBatch]]:
+    volumes = medmnist.load(data, split)
+    device = next(tokenizer.parameters()).device
+    batches = make_loader(
+        VolumeDataset(volumes),
+        data.batch_size,
+        train=False,
+        seed=config.seed,
+        num_workers=data.num_workers,
+    )
+
+    def encoded() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in track(batches, f"encoding {split}", transient=True):
+            yield tokenizer.encode(batch.volumes.to(device)), batch.labels
+
+    store = open_or_build(
+        RunFolder(config.output_dir).tokens,
+        TokenStoreKey(tokenizer.digest, fingerprint(volumes), split),
+        names=volumes.names,
+        class_names=volumes.class_names,
+        grid=tokenizer.grid(),
+        codebook_size=tokenizer.codebook_size,
+        batches=encoded,
+    )
+    loader = token_loader(
+        store,
+        data.batch_size,
+        train=split == "train",
+        seed=config.seed,
+        num_workers=data.num_workers,
+    )
+    return store, loader
+
+
+def _brats(
+    config: Stage2Config,
+    data: BraTSSourceConfig,
+    tokenizer: Tokenizer,
+    scans: ScanSet,
+    split: Split,
+) -> tuple[TokenStore, DataLoader[TokenBatch]]:
+    if scans.shape != tokenizer.spec.volume_shape:
+        raise UserError(
+            f"the scans of {data.data_dir} are {_by(scans.shape)} after preprocessing, the "
+            f"tokenizer was trained on {_by(tokenizer.spec.volume_shape)}; train Stage 1 anew on "
+            "this folder."
+        )
+    names = [f"{scan.name}/{modality}" for scan in scans.scans for modality in MODALITIES]
+    windows = config.sliding_window
+
+    def encoded() -> Iterator[tuple[Tensor, Tensor]]:
+        volumes = track(whole_volumes(scans), f"encoding {split}", total=len(names), transient=True)
+        for _, modality, array in volumes:
+            volume = torch.from_numpy(array)[None, None]
+            yield encode(tokenizer, volume, windows), torch.tensor([modality])
+
+    settings = windows.model_dump_json(exclude={"sw_batch_size"})
+    content = hashlib.sha256(f"{scans.digest} {settings}".encode()).hexdigest()
+    store = open_or_build(
+        RunFolder(config.output_dir).tokens,
+        TokenStoreKey(tokenizer.digest, content, split),
+        names=names,
+        class_names=MODALITIES,
+        grid=tokenizer.grid(),
+        codebook_size=tokenizer.codebook_size,
+        batches=encoded,
+    )
+    loader = token_crop_loader(
+        store,
+        scans,
+        stride=tokenizer.autoencoder.stride,
+        window=_window(config, tokenizer),
+        config=data,
+        train=split == "train",
+        seed=config.seed,
+    )
+    return store, loader

@@ -1,0 +1,145 @@
+"""Who is in train, val and test: drawn once by subject, written down, read ever after."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from prod9.errors import UserError
+from prod9.files import write_text
+
+Split = Literal["train", "val", "test"]
+_REMEDY = "restore it, or delete it to draw a new split"
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SubjectSplit:
+    """Subjects, never scans: two scans of one person never lie on both sides."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    seed: int
+    val_share: float
+    """Of the subjects, 0 up to (without) 1; as asked for, before rounding."""
+    test_share: float
+    """As ``val_share``."""
+
+    def split_of(self, subject: str) -> Split:
+        """Return the split that a subject belongs to.
+
+        Raises:
+            UserError: it belongs to none.
+
+        """
+        for split in SPLITS:
+            if subject in getattr(self, split):
+                return split
+        raise UserError(f"the subject {subject} is in no split; draw the split anew.")
+
+
+def open_split(
+    path: Path, subjects: Sequence[str], *, seed: int, val_share: float, test_share: float
+) -> SubjectSplit:
+    """Read the split from ``path``; where there is none yet, draw it and write it there.
+
+    Args:
+        path: A JSON file.
+        subjects: Those of the data, in any order; a repeated one counts once. The file may name
+            more: some data may be missing this time.
+        seed: Decides the draw, 0 or more.
+        val_share: Of the subjects, 0 up to (without) 1. A share above 0 gets at least one subject.
+        test_share: As ``val_share``; the rest is for training and never empty.
+
+    Raises:
+        UserError: the file cannot be read or written, was drawn with another seed or share, names
+            a subject twice, or lacks one of ``subjects``; or the shares are impossible, or there
+            are fewer subjects than splits.
+
+    """
+    if not path.exists():
+        split = _draw(subjects, seed=seed, val_share=val_share, test_share=test_share)
+        write_text(path, json.dumps(asdict(split), indent=1) + "\n")
+    split = _read(path)
+    for key, asked in (("seed", seed), ("val_share", val_share), ("test_share", test_share)):
+        stored = getattr(split, key)
+        if stored != asked:
+            raise UserError(
+                f"{path} was drawn with {key} {stored}, not {asked}; set {key} to {stored}, or "
+                "name another file for a new split."
+            )
+    known = {*split.train, *split.val, *split.test}
+    new = sorted(set(subjects) - known)
+    if new:
+        raise UserError(
+            f"{path} lacks {len(new)} of the {len(set(subjects))} subjects in the data, the first "
+            f"is {new[0]}; name another file for a new split, or take those subjects away."
+        )
+    return split
+
+
+def _draw(
+    subjects: Sequence[str], *, seed: int, val_share: float, test_share: float
+) -> SubjectSplit:
+    train_share = 1 - val_share - test_share
+    if not (val_share >= 0 and test_share >= 0 and train_share > 0):
+        raise UserError(
+            f"the shares of val ({val_share:g}) and test ({test_share:g}) must be 0 or more, and "
+            "below 1 together; the rest is for training."
+        )
+    if seed < 0:
+        raise UserError(f"the seed of the split is {seed}; it must be 0 or more.")
+    names = sorted(set(subjects))
+    counts = _counts(len(names), (train_share, val_share, test_share))
+    order = np.random.default_rng(seed).permutation(len(names))
+    ends = np.cumsum(counts)
+    train, val, test = (
+        tuple(sorted(names[i] for i in order[end - count : end].tolist()))
+        for count, end in zip(counts, ends, strict=True)
+    )
+    return SubjectSplit(train, val, test, seed, val_share, test_share)
+
+
+def _counts(subjects: int, shares: tuple[float, float, float]) -> list[int]:
+    """Return the number of subjects for each share: rounded, at least 1 where it is not 0."""
+    needed = sum(share > 0 for share in shares)
+    if subjects < needed:
+        raise UserError(
+            f"too few subjects to split: there are {subjects}, at least {needed} are needed, one "
+            "for each split whose share is not 0; add cases or set a share to 0."
+        )
+    counts = [max(1, int(subjects * share + 0.5)) if share > 0 else 0 for share in shares]
+    while sum(counts) != subjects:  # rounding went astray: let the largest part pay
+        counts[counts.index(max(counts))] += 1 if sum(counts) < subjects else -1
+    return counts
+
+
+def _read(path: Path) -> SubjectSplit:
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lists = {split: tuple(stored[split]) for split in SPLITS}
+        every = [name for names in lists.values() for name in names]
+        seed, shares = stored["seed"], [stored["val_share"], stored["test_share"]]
+        if not all(isinstance(stored[split], list) for split in SPLITS):
+            raise TypeError("train, val and test must be lists")
+        if not all(isinstance(name, str) for name in every):
+            raise TypeError("subjects must be strings")
+        if type(seed) is not int or not all(type(share) in (int, float) for share in shares):
+            raise TypeError("seed and shares must be numbers")
+    except KeyError as error:
+        raise UserError(f"{path} is no split: it lacks {error}; {_REMEDY}.") from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is no split ({error}); {_REMEDY}.") from error
+    name, count = next(iter(Counter(every).most_common(1)), ("", 0))
+    if count > 1:
+        where = " and ".join(split for split in SPLITS for n in lists[split] if n == name)
+        raise UserError(
+            f"{path} names the subject {name} {count} times, in {where}; delete all but one."
+        )
+    val_share, test_share = map(float, shares)
+    return SubjectSplit(**lists, seed=seed, val_share=val_share, test_share=test_share)

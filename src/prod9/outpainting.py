@@ -1,0 +1,85 @@
+"""Token grids of any size, drawn window by window.
+
+The transformer was trained on windows of a certain size. A larger grid is filled from the middle
+outwards: every window begins with the tokens that its neighbours already drew, which the sampler
+never changes, so that anatomy continues from window to window and there is no seam to blend.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from prod9.config.sampler import SamplerConfig
+from prod9.guidance import guided
+from prod9.models.condition import Condition
+from prod9.models.transformer import MaskedTransformer
+from prod9.sampling import sample
+from prod9.shapes import Tokens
+from prod9.windows import Windows
+
+
+def from_the_middle(windows: Windows) -> list[tuple[slice, ...]]:
+    """Return the windows' cells, those nearest to the middle of the grid first."""
+
+    def distance(start: Sequence[int]) -> tuple[float, Sequence[int]]:
+        middles = zip(start, windows.roi, windows.sides, strict=True)
+        return sum((s + (r - side) / 2) ** 2 for s, r, side in middles), start
+
+    return [
+        tuple(slice(s, s + r) for s, r in zip(start, windows.roi, strict=True))
+        for start in sorted(windows.starts, key=distance)
+    ]
+
+
+def centred(grid: Sequence[int], whole: Sequence[int], count: int) -> torch.Tensor:
+    """Origin (count, 3) of a grid whose middle is the middle of the training grid ``whole``."""
+    offset = [(w - g) / 2 for g, w in zip(grid, whole, strict=True)]
+    return torch.tensor([offset]).expand(count, 3)
+
+
+def draw_tokens(
+    transformer: MaskedTransformer,
+    condition: Condition,
+    initial: Tokens,
+    config: SamplerConfig,
+    generator: torch.Generator,
+    *,
+    window: Sequence[int],
+    overlap: float = 0.5,
+    on_window: Callable[[int, int], None] = lambda done, total: None,
+) -> Tokens:
+    """Fill the cells of ``initial`` that hold the mask id; leave all others as they are.
+
+    Args:
+        transformer: the model.
+        condition: of the whole grid; sources have its sides.
+        initial: shape (B, *grid), any grid; known tokens in place.
+        config: how to draw. ``steps`` passes fill an empty window; one that is partly known gets
+            its share of them.
+        generator: source of all randomness, on the tokens' device.
+        window: cells per side of a window, as in training; a smaller grid is one window.
+        overlap: share of a window that its neighbour covers too.
+        on_window: told (windows done, windows in all).
+
+    """
+    cells = from_the_middle(Windows.over(initial.shape[1:], window, overlap))
+    tokens = initial.clone()
+    for done, cell in enumerate(cells, 1):
+        part = tokens[(slice(None), *cell)]
+        unknown = int((part == transformer.mask_id).flatten(1).sum(1).max())
+        if unknown:
+            own = condition if len(cells) == 1 else condition.window(cell)
+            tokens[(slice(None), *cell)] = sample(
+                guided(transformer, own, config.guidance_scale, config.guidance_schedule),
+                part,
+                mask_id=transformer.mask_id,
+                order=config.order,
+                steps=math.ceil(config.steps * unknown / part[0].numel()),
+                schedule=config.scheduler_type,
+                temperature=config.temperature,
+                choice_temperature=config.choice_temperature,
+                generator=generator,
+            )
+        on_window(done, len(cells))
+    return tokens
