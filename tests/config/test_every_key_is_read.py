@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from prod9.build import scans as stage_scans
 from prod9.build import stage1, stage2, trainer
+from prod9.cli import transformer as transformer_cli
 from prod9.config import (
     BraTSDataConfig,
     BraTSSourceConfig,
     PreprocessingConfig,
+    SamplerConfig,
     Stage1Config,
     Stage2Config,
 )
@@ -65,6 +67,7 @@ BASE: dict[type, dict[str, Any]] = {
         },
         "training": {"scheduler": {"warmup_steps": 3}},
         "sampler": {"steps": 4},
+        "completion": {"steps": 4, "guidance_scale": 1.5},
     },
 }
 
@@ -428,13 +431,20 @@ def loss_of(config: Stage2Config, run: Any) -> object:
 
 
 def drawn(config: Stage2Config, run: Any) -> object:
+    return drawn_with(config, config.sampler)
+
+
+def completed(config: Stage2Config, run: Any) -> object:
+    """Return what the commands that complete scans would draw with."""
+    return drawn_with(config, transformer_cli.settings_of(config, 1).sampler)
+
+
+def drawn_with(config: Stage2Config, sampler: SamplerConfig) -> object:
     stream = torch.Generator().manual_seed(0)
     network = transformer(config).eval()
     condition = Condition(LABELS, network.null_label)
     empty = torch.full_like(TOKENS, network.mask_id)
-    return plain(
-        draw_tokens(network, condition, empty, config.sampler, stream, window=TOKENS.shape[1:])
-    )
+    return plain(draw_tokens(network, condition, empty, sampler, stream, window=TOKENS.shape[1:]))
 
 
 def scans(config: Config, run: Any) -> Any:
@@ -575,6 +585,15 @@ STAGE1: dict[str, Key] = {
     "loss.discriminator_iter_start": Key(2, joins),
     "training.optimizer.discriminator_learning_rate": Key(3e-3, optimizers),
 }
+SAMPLER: dict[str, object] = {
+    "steps": 6,
+    "scheduler_type": "linear",
+    "temperature": 3.0,
+    "choice_temperature": 0.0,
+    "guidance_scale": 4.0,
+    "guidance_schedule": "constant",
+    "order": "halton",
+}
 STAGE2: dict[str, Key] = {
     **SHARED,
     "autoencoder_path": Key(Path("else.pt"), lambda config, run: run(config).loaded),
@@ -590,14 +609,10 @@ STAGE2: dict[str, Key] = {
     "loss.label_smoothing": Key(0.5, loss_of),
     "loss.mask_schedule": Key("linear", loss_of),
     "loss.condition_dropout": Key(0.9, loss_of),
-    "loss.source_dropout": Key(0.9, loss_of),
-    "sampler.steps": Key(6, drawn),
-    "sampler.scheduler_type": Key("linear", drawn),
-    "sampler.temperature": Key(3.0, drawn),
-    "sampler.choice_temperature": Key(0.0, drawn),
-    "sampler.guidance_scale": Key(4.0, drawn),
-    "sampler.guidance_schedule": Key("constant", drawn),
-    "sampler.order": Key("halton", drawn),
+    "loss.source_dropout": Key(0.95, loss_of, {"loss.source_free_share": 0.0}),
+    "loss.source_free_share": Key(0.9, loss_of),
+    **{f"sampler.{key}": Key(value, drawn) for key, value in SAMPLER.items()},
+    **{f"completion.{key}": Key(value, completed) for key, value in SAMPLER.items()},
 }
 
 

@@ -28,7 +28,7 @@ from prod9.build.trainer import (
     resolve_device,
 )
 from prod9.build.translation import measure_translation
-from prod9.config import BraTSSourceConfig, Stage2Config
+from prod9.config import BraTSSourceConfig, SamplerConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.data.batches import set_epoch
 from prod9.errors import UserError
@@ -76,12 +76,12 @@ def _preview(
     config, names = module.config, tokens.class_names
     examples = tokens.examples(count) if tokens.num_sources else None
 
-    def drawn(condition: Condition) -> Tensor:
+    def drawn(condition: Condition, sampler: SamplerConfig) -> Tensor:
         stream = torch.Generator(module.device).manual_seed(config.seed)
         network, window = module.ema.network, tokens.window
         shape = (len(condition.labels), *window)
         empty = torch.full(shape, network.mask_id, device=module.device)
-        result = draw_tokens(network, condition, empty, config.sampler, stream, window=window)
+        result = draw_tokens(network, condition, empty, sampler, stream, window=window)
         return decoded(result)
 
     def decoded(grids: Tokens) -> Tensor:
@@ -93,7 +93,7 @@ def _preview(
         null = module.transformer.null_label
         if examples is None:
             labels = torch.arange(count, device=module.device) % len(names)
-            rows = [("drawn", drawn(Condition(labels, null)))]
+            rows = [("drawn", drawn(Condition(labels, null), config.sampler))]
         else:
             labels, sources, origin = (
                 None if t is None else t.to(module.device)
@@ -104,8 +104,8 @@ def _preview(
             alone = Condition(labels, null, None, origin)
             rows = [
                 ("tokens of\nthe scan", decoded(examples.tokens)),
-                ("from the\nothers", drawn(given)),
-                ("from noise", drawn(alone)),
+                ("from the\nothers", drawn(given, config.completion)),
+                ("from noise", drawn(alone, config.sampler)),
             ]
         columns = [names[label] for label in labels.tolist()]
         return montage(rows, columns, f"Stage 2 after {batches} batches")
@@ -212,7 +212,7 @@ def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, ob
         sections: dict[str, object] = {"masked_prediction": masked_prediction}
         if scans is not None:
             count = limited(len(scans["test"]), config.trainer.limit_val_batches, 1)
-            settings = Settings(config.sampler, config.sliding_window, config.seed)
+            settings = Settings(config.completion, config.sliding_window, config.seed)
             translation = measure_translation(
                 generator, scans["train"], scans["test"].first(count), settings
             )

@@ -1,7 +1,7 @@
 """``prod9-train-transformer``: Stage 2."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,17 +43,18 @@ SynthesisConfigOption = Annotated[
     typer.Option("--config", "-c", help="YAML file of a BraTS model; shipped ones by their name."),
 ]
 StepsOption = Annotated[
-    int | None, typer.Option("--steps", min=1, help="Overrides sampler.steps.", show_default=False)
+    int | None,
+    typer.Option("--steps", min=1, help="Overrides the config's steps.", show_default=False),
 ]
 GuidanceOption = Annotated[
     float | None,
     typer.Option(
-        "--guidance", min=1.0, help="Overrides sampler.guidance_scale.", show_default=False
+        "--guidance", min=1.0, help="Overrides the config's guidance_scale.", show_default=False
     ),
 ]
 TemperatureOption = Annotated[
     float | None,
-    typer.Option("--temperature", help="Overrides sampler.temperature.", show_default=False),
+    typer.Option("--temperature", help="Overrides the config's temperature.", show_default=False),
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, help="Seed; the config's when left out.")
@@ -70,20 +71,22 @@ def _resolved(
     guidance: float | None,
     temperature: float | None,
     seed: int | None,
+    section: Literal["sampler", "completion"],
 ) -> Stage2Config:
-    """Read the configuration with what was said on the command line."""
+    """Read the configuration with what was said on the command line of ``section``."""
     chosen = {
-        "sampler.steps": steps,
-        "sampler.guidance_scale": guidance,
-        "sampler.temperature": temperature,
+        f"{section}.steps": steps,
+        f"{section}.guidance_scale": guidance,
+        f"{section}.temperature": temperature,
         "seed": seed,
     }
     given = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     return _STAGE.load(config, [*(overrides or ()), *given])
 
 
-def _settings(config: Stage2Config, samples: int) -> Settings:
-    return Settings(config.sampler, config.sliding_window, config.seed, samples)
+def settings_of(config: Stage2Config, samples: int) -> Settings:
+    """Return how ``translate`` and ``inpaint`` draw."""
+    return Settings(config.completion, config.sliding_window, config.seed, samples)
 
 
 @app.command()
@@ -137,7 +140,7 @@ def generate(
         raise typer.BadParameter("give --config FILE (or --modality for the shipped BraTS model)")
     if shape is not None and min(shape) < 1:
         raise typer.BadParameter(f"--shape {' '.join(map(str, shape))}: every side is at least 1")
-    resolved = _resolved(config or _BRATS, overrides, steps, guidance, temperature, seed)
+    resolved = _resolved(config or _BRATS, overrides, steps, guidance, temperature, seed, "sampler")
     generator = stage2.load(resolved)
     names = [*(classes or ()), *(modalities or ())] or ["all"]
     labels = stage2.labels_of(generator, names, num_samples)
@@ -185,13 +188,13 @@ def translate(
         if name in sources:
             raise UserError(f"--source {name} is given twice; give each modality once.")
         sources[name] = Path(file)
-    resolved = _resolved(config, overrides, steps, guidance, temperature, seed)
+    resolved = _resolved(config, overrides, steps, guidance, temperature, seed, "completion")
     written = make_modality(
         stage2.load(resolved),
         sources,
         target,
         output,
-        _settings(resolved, samples),
+        settings_of(resolved, samples),
         overwrite=overwrite,
     )
     for path in (written.output, *written.draws, written.deviation, written.picture):
@@ -215,14 +218,14 @@ def inpaint(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw anew what lies under a mask; every other voxel comes back untouched, bit for bit."""
-    resolved = _resolved(config, overrides, steps, guidance, temperature, seed)
+    resolved = _resolved(config, overrides, steps, guidance, temperature, seed, "completion")
     written = fill_mask(
         stage2.load(resolved),
         scan,
         mask,
         modality,
         output,
-        _settings(resolved, samples),
+        settings_of(resolved, samples),
         overwrite=overwrite,
     )
     for path in (*written.outputs, written.picture):

@@ -59,6 +59,9 @@ class Stage2Config(_RunConfig):
     loss: Stage2LossConfig = Stage2LossConfig()
     training: Stage2TrainingConfig = Stage2TrainingConfig()
     sampler: SamplerConfig = SamplerConfig()
+    """How volumes are drawn from nothing."""
+    completion: SamplerConfig = SamplerConfig(temperature=0.7, guidance_scale=1.0)
+    """How tokens are drawn where much is known: ``translate`` and ``inpaint``."""
 
 
 __all__ = [

@@ -100,8 +100,15 @@ class Stage2LossConfig(Section):
         default=0.1, ge=0, lt=1, description="Share of samples trained without their class."
     )
     source_dropout: float = Field(
-        default=0.5,
+        default=0.3,
         ge=0,
         lt=1,
         description="BraTS: chance that a source modality is withheld from a training sample.",
+    )
+    source_free_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="BraTS: share of samples that are told no source at all, besides: what drawing "
+        "from nothing is learned from.",
     )

@@ -90,7 +90,7 @@ def run_brats_demo(
     clock.lap("stage2")
     data = _scans(two)
     scans = open_scans(data, preprocessing_of(tokenizer))
-    settings = Settings(two.sampler, two.sliding_window, two.seed)
+    settings = Settings(two.completion, two.sliding_window, two.seed)
     translation = measure_translation(generator, scans["train"], scans["test"], settings)
     clock.lap("translation")
     example = _example(output, generator, data, scans["test"], settings)

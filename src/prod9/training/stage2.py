@@ -60,7 +60,9 @@ class Stage2Module(pl.LightningModule):
         if batch.sources is None:
             return condition
         chance = torch.rand(batch.sources.shape[:2], generator=generator, device=self.device)
-        withheld = chance < self.config.loss.source_dropout
+        alone = torch.rand(len(chance), 1, generator=generator, device=self.device)
+        loss = self.config.loss
+        withheld = (chance < loss.source_dropout) | (alone < loss.source_free_share)
         return condition.without_sources(withheld, self.transformer.mask_id)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:

@@ -288,6 +288,7 @@ def test_without_source_dropout_every_source_is_told(
         make_trainer,
         monkeypatch,
         source_dropout=0.0,
+        source_free_share=0.0,
         condition_dropout=0.0,
     )
     for batch, condition in zip(parts, told, strict=True):
@@ -309,6 +310,7 @@ def test_nearly_certain_source_dropout_leaves_class_and_place(
         make_trainer,
         monkeypatch,
         source_dropout=1 - 1e-6,
+        source_free_share=0.0,
         condition_dropout=0.0,
     )
     for batch, condition in zip(parts, told, strict=True):
@@ -329,6 +331,7 @@ def test_modalities_are_withheld_one_by_one_at_the_configured_rate(
         make_trainer,
         monkeypatch,
         source_dropout=0.3,
+        source_free_share=0.0,
         condition_dropout=0.25,
     )
     dropped = torch.cat([condition.labels for condition in told]) == 2
@@ -390,3 +393,21 @@ def test_validation_withholds_the_same_sources_each_time(
     assert 0 < float(torch.cat(gone).float().mean()) < 1
     # Nobody's class is withheld when accuracy is measured.
     assert all(bool((condition.labels < 2).all()) for condition in spy.conditions)
+
+
+def test_some_samples_are_told_no_source_at_all(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = trained_on(
+        sourced_batches(60, 10),
+        make_transformer,
+        make_trainer,
+        monkeypatch,
+        source_dropout=0.0,
+        source_free_share=0.25,
+        condition_dropout=0.0,
+    )
+    gone = torch.cat([withheld(condition) for condition in told])
+    assert torch.equal(gone.all(1), gone.any(1))
+    assert abs(float(gone.all(1).float().mean()) - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 600)
+    assert all(bool((condition.labels != 2).all()) for condition in told)  # the class stays
