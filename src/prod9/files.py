@@ -51,12 +51,15 @@ def hexdigest(path: Path, algorithm: str) -> str:
 
 
 def require_writable(folder: Path) -> None:
-    """Make ``folder`` and prove that a file can be written there, before hours are spent.
+    """Prove that a file can be written in ``folder``, before hours are spent.
+
+    Folders that had to be made for it are removed again: nothing is left behind.
 
     Raises:
         UserError: it cannot.
 
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-probe-{os.getpid()}"
@@ -67,3 +70,7 @@ def require_writable(folder: Path) -> None:
             f"cannot write to the folder {folder}: {error.strerror or error}; choose another "
             "folder (output_dir, --output)."
         ) from error
+    finally:
+        with suppress(OSError):  # deepest first; whoever has put something in keeps it
+            for path in made:
+                path.rmdir()

@@ -30,7 +30,7 @@ _MADE_BY = "prod9-train-transformer train"
 class TransformerSpec(Section):
     """What a transformer's weights are for, as plain data."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     prod9_version: str = __version__
     transformer: TransformerConfig
     levels: tuple[int, ...]
@@ -41,6 +41,8 @@ class TransformerSpec(Section):
     """Token grid of the training volumes."""
     window: tuple[int, int, int]
     """Cells per training crop; the whole grid where volumes are not cropped."""
+    train_subjects: tuple[str, ...] = ()
+    """As the tokenizer's."""
     tokenizer_digest: str
     config_yaml: str
     """The resolved Stage 2 configuration."""

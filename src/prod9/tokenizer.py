@@ -29,7 +29,7 @@ class TokenizerSpec(Section):
     Volumes are float32 in [0, 1] (uint8 data divided by 255), axes RAS+, ``spacing_mm`` apart.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     prod9_version: str = __version__
     autoencoder: AutoencoderConfig
     dataset_name: str
@@ -38,6 +38,8 @@ class TokenizerSpec(Section):
     class_names: tuple[str, ...]
     preprocessing: PreprocessingConfig | None = None
     """How scans become volumes; None where volumes are taken as they are stored."""
+    train_subjects: tuple[str, ...] = ()
+    """Whom the weights have seen, where the split is by subject: nobody of them may be a test."""
     config_yaml: str
     """The resolved Stage 1 configuration."""
 
@@ -92,6 +94,11 @@ class Tokenizer(nn.Module):
     def train(self, mode: bool = True) -> "Tokenizer":
         """Stay in evaluation mode, whatever module this is part of."""
         return super().train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.parameters()).device
 
     @property
     def codebook_size(self) -> int:

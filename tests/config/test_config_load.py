@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prod9.config import BraTSDataConfig, MedMNISTDataConfig, Stage1Config
-from prod9.config.load import dump, load_stage1
+from prod9.config.load import dump, load_stage1, load_stage2
 from prod9.config.tree import Place, Tree, merge, parse, scalar
 
 BASE = """\
@@ -323,3 +323,11 @@ def test_any_configuration_survives_dump_and_load(
     again = load_stage1(path)
     assert again == config
     assert type(again.trainer.limit_train_batches) is type(config.trainer.limit_train_batches)
+
+
+def test_one_key_of_a_section_leaves_its_others_alone() -> None:
+    path = Path("maskgit/brats/stage2/base.yaml")
+    usual = load_stage2(path, []).completion
+    changed = load_stage2(path, ["completion.steps=3"]).completion
+    assert changed == usual.model_copy(update={"steps": 3})
+    assert (usual.temperature, usual.guidance_scale) == (0.7, 1.0)

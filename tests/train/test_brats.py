@@ -286,7 +286,7 @@ def test_the_folder_is_inspected(workplace: Path, tmp_path: Path) -> None:
     (broken / CASE / f"{CASE}_t1.nii.gz").write_bytes(b"")
     said = run(workplace, "prod9", "data", "inspect", broken, code=2)
     assert f"{CASE} cannot be used" in said
-    assert f"error: 1 cases of {broken} are broken; " in said.replace("1 case of", "1 cases of")
+    assert f"error: 1 of 6 cases of {broken} cannot be used; " in said
 
 
 def test_a_cohort_is_made_at_full_size(workplace: Path, tmp_path: Path) -> None:

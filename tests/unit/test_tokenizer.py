@@ -139,7 +139,7 @@ def rewrite(path: Path, **change: Any) -> None:
         {},
         None,
         [],
-        {"format_version": 2},
+        {"format_version": 1},
         {"autoencoder": {"levels": [2, 2]}},
         {"autoencoder": {"num_channels": [8, 16], "norm_num_groups": 4, "levels": [5, 4, 3]}},
         {"unknown": 1},

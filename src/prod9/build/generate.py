@@ -90,6 +90,8 @@ def generate_files(
         "seed": seed,
         "batch_size": batch_size,
         "sampler": config.model_dump(mode="json"),
+        "sliding_window": (windows or SlidingWindowConfig()).model_dump(mode="json"),
+        "shape": list(sides),
         "tokenizer": generator.tokenizer.digest,
         "transformer": generator.digest,
         "transformer_config": generator.spec.config_yaml,

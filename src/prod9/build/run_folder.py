@@ -68,28 +68,38 @@ class RunFolder:
         """Figures of ``test``."""
         return self.root / "metrics.json"
 
-    def claim(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder this run's own.
+    def check(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
+        """Find out whether :meth:`claim` would succeed; change nothing.
 
         Raises:
-            UserError: it holds a run and neither ``resume`` nor ``overwrite`` is given; there is
-                nothing to resume; the folder cannot be written.
+            UserError: the folder holds a run and neither ``resume`` nor ``overwrite`` is given;
+                there is nothing to resume; it cannot be written.
 
         """
         require_writable(self.root)
         if resume:
             self._check_resumable(config)
+        elif not overwrite and (self.last_checkpoint.exists() or self.transformer.exists()):
+            raise UserError(
+                f"{self.root} already holds a run; continue it with --resume, replace it with "
+                "--overwrite, or choose another output_dir."
+            )
+
+    def claim(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder this run's own.
+
+        Raises:
+            UserError: as :meth:`check`.
+
+        """
+        self.check(config, resume=resume, overwrite=overwrite)
+        if resume:
             self._keep_history()
         elif overwrite and self.config.exists():  # else nothing here is prod9's
             for part in (self.checkpoints, self.previews, self.history, self.tensorboard):
                 shutil.rmtree(part, ignore_errors=True)
             for file in (self.config, self.metrics, self.transformer):
                 file.unlink(missing_ok=True)
-        elif self.last_checkpoint.exists() or self.transformer.exists():
-            raise UserError(
-                f"{self.root} already holds a run; continue it with --resume, replace it with "
-                "--overwrite, or choose another output_dir."
-            )
         write_text(self.config, dump(config))
 
     def _keep_history(self) -> None:
@@ -119,6 +129,12 @@ class RunFolder:
         # The length of a run, its devices and its pictures may change; what is learned may not.
         fixed = [key for key in changed if key.split(".")[0] in ("model", "loss", "seed")]
         fixed += [key for key in changed if key in ("data.dataset_name", "data.size")]
+        fixed += [key for key in changed if key.startswith(("data.preprocessing.", "data.split_"))]
+        if config.data.dataset_name == "brats":  # elsewhere it does not decide what is trained on
+            fixed += [key for key in changed if key == "sliding_window.roi_size"]
+            if isinstance(config, Stage2Config):  # they decide the tokens
+                tokens = ("sliding_window.overlap", "sliding_window.mode")
+                fixed += [key for key in changed if key in tokens]
         if fixed:
             raise UserError(
                 f"{path} is a checkpoint of another configuration: {', '.join(fixed)} "

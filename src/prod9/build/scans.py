@@ -1,7 +1,7 @@
 """A BraTS folder from its configuration: found, checked, preprocessed, split by subject."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.progress import Progress
@@ -9,15 +9,32 @@ from rich.progress import Progress
 from prod9.build.announce import say
 from prod9.config import BraTSSourceConfig, PreprocessingConfig
 from prod9.data.brats import MODALITIES, BadCase, Cohort, find_cases
+from prod9.data.brats_layouts import subject_of
 from prod9.data.medmnist import SPLITS, Split
 from prod9.data.scan_cache import Prepared, prepare
 from prod9.data.scans import ScanSet, common_grid
 from prod9.data.splits import open_split
 from prod9.errors import UserError
 from prod9.losses.weights import cache_dir
+from prod9.tokenizer import Tokenizer
 
 _LISTED = 5
 """Bad cases that an error names; `prod9 data inspect` lists all of them."""
+
+
+def preprocessing_of(tokenizer: Tokenizer) -> PreprocessingConfig:
+    """Return how a tokenizer's scans were preprocessed.
+
+    Raises:
+        UserError: it was not trained on scans.
+
+    """
+    if tokenizer.spec.preprocessing is None:
+        raise UserError(
+            f"the tokenizer was trained on {tokenizer.spec.dataset_name}, not on scans; choose the "
+            "--config of a BraTS model."
+        )
+    return tokenizer.spec.preprocessing
 
 
 def open_scans(data: BraTSSourceConfig, preprocessing: PreprocessingConfig) -> dict[Split, ScanSet]:
@@ -41,14 +58,20 @@ def open_scans(data: BraTSSourceConfig, preprocessing: PreprocessingConfig) -> d
         prepared = prepare(cohort.cases, preprocessing, cache, lambda case: bar.advance(task))
     bad = (*cohort.bad, *prepared.bad)
     say(f"{data.data_dir}: {_found(cohort, prepared)}, in {cache}")
+    if len(cohort.releases) > 1:
+        say(
+            "warning: releases share patients under other names; with several in one folder the "
+            "same patient may be in train and test. Split and train on one."
+        )
     if bad:
         _report(bad, data, total=len(cohort.cases) + len(cohort.bad))
     if not prepared.scans:
         raise UserError(f"{data.data_dir} has no case that can be used; see the causes above.")
-    # Everybody who has a name is dealt out: a case that is mended later has its place already.
+    # Broken cases are dealt out too: mended, they have their place.
+    subjects = {*cohort.subjects, *(subject_of(case.name) for case in bad)}
     split = open_split(
         data.split_file,
-        cohort.subjects,
+        sorted(subjects),
         seed=data.split_seed,
         val_share=data.val_share,
         test_share=data.test_share,
@@ -67,6 +90,24 @@ def open_scans(data: BraTSSourceConfig, preprocessing: PreprocessingConfig) -> d
     counts = ", ".join(f"{len(scans)} {name}" for name, scans in sets.items())
     say(f"split by subject ({data.split_file}): {counts}")
     return sets
+
+
+def require_unseen(
+    trained_on: Collection[str], scans: Mapping[Split, ScanSet], data: BraTSSourceConfig, what: str
+) -> None:
+    """Refuse a split whose val or test has subjects that ``what`` was trained on.
+
+    Raises:
+        UserError: it names the first.
+
+    """
+    seen = sorted({*scans["val"].subjects, *scans["test"].subjects} & {*trained_on})
+    if seen:
+        raise UserError(
+            f"{data.split_file} puts {len(seen)} subjects into val or test that {what} was "
+            f"trained on, the first is {seen[0]}; use the data.split_file of that training, or "
+            "train it anew."
+        )
 
 
 def _cache(data: BraTSSourceConfig) -> Path:

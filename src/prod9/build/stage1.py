@@ -14,8 +14,8 @@ from torch import nn
 
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
-from prod9.build.scans import open_scans
-from prod9.build.trainer import build_trainer, limited, resolve_device
+from prod9.build.scans import open_scans, preprocessing_of, require_unseen
+from prod9.build.trainer import build_trainer, limited, require_runnable, resolve_device
 from prod9.build.volumes import TrainingVolumes, training_volumes
 from prod9.config import BraTSDataConfig, MedMNISTDataConfig, Stage1Config
 from prod9.config.load import dump
@@ -126,6 +126,7 @@ def tokenizer_of(module: Stage1Module, volumes: TrainingVolumes) -> Tokenizer:
         spacing_mm=volumes.spacing_mm,
         class_names=volumes.class_names,
         preprocessing=volumes.preprocessing,
+        train_subjects=volumes.subjects,
         config_yaml=dump(config),
     )
     autoencoder = build_autoencoder(config.model.autoencoder)
@@ -166,10 +167,13 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
             f"{export} exists; replace it with --overwrite, or choose another "
             "autoencoder_export_path."
         )
-    volumes = training_volumes(config)
+    # All that can be wrong without the data comes first: reading scans may take hours.
+    folder.check(config, resume=resume, overwrite=overwrite)
+    require_runnable(config.trainer)
+    require_writable(export.parent)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config)
-    require_writable(export.parent)  # found out now, not after hours of training
+    volumes = training_volumes(config)
     folder.claim(config, resume=resume, overwrite=overwrite)
     parameters = sum(p.numel() for p in module.autoencoder.parameters())
     say(
@@ -228,7 +232,9 @@ def measure(config: Stage1Config, split: Literal["val", "test"]) -> dict[str, ob
             batches = loader(volumes, data, train=False, seed=config.seed)
             figures = evaluate_reconstruction(tokenizer, batches, volumes.class_names)
         case BraTSDataConfig():
-            scans = open_scans(data, data.preprocessing)[split]
+            everything = open_scans(data, preprocessing_of(tokenizer))
+            require_unseen(tokenizer.spec.train_subjects, everything, data, "the tokenizer")
+            scans = everything[split]
             count = limited(len(scans) * len(MODALITIES), limit, data.batch_size)
             figures = evaluate_whole(
                 tokenizer, islice(whole_volumes(scans), count), count, config.sliding_window

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
+from prod9.build.scans import require_unseen
 from prod9.build.synthesis import Settings
 from prod9.build.tokens import (
     TrainingTokens,
@@ -25,6 +26,7 @@ from prod9.build.trainer import (
     lightning_accelerator,
     limited,
     quieten_lightning,
+    require_runnable,
     resolve_device,
 )
 from prod9.build.translation import measure_translation
@@ -33,7 +35,6 @@ from prod9.config.load import dump
 from prod9.data.batches import set_epoch
 from prod9.errors import UserError
 from prod9.evaluate.provenance import provenance, write_json
-from prod9.files import require_writable
 from prod9.generator import (
     Generator,
     TransformerSpec,
@@ -121,8 +122,9 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
 
     """
     folder = RunFolder(config.output_dir)
+    folder.check(config, resume=resume, overwrite=overwrite)
+    require_runnable(config.trainer)
     tokenizer = load_tokenizer(config)
-    require_writable(folder.root)
     tokens = training_tokens(config, tokenizer)
     folder.claim(config, resume=resume, overwrite=overwrite)
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -155,6 +157,7 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         num_sources=tokens.num_sources,
         grid=tokenizer.grid(),
         window=tokens.window,
+        train_subjects=tokens.subjects,
         tokenizer_digest=tokenizer.digest,
         config_yaml=dump(config),
     )
@@ -190,6 +193,9 @@ def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, ob
     generator = load(config)
     is_brats = isinstance(config.data, BraTSSourceConfig)
     scans = scans_of(config, generator.tokenizer) if is_brats else None
+    if scans is not None and isinstance(config.data, BraTSSourceConfig):
+        seen = generator.spec.train_subjects
+        require_unseen(seen, scans, config.data, "the transformer")
     store, batches = open_tokens(
         config, generator.tokenizer, split, None if scans is None else scans[split]
     )
@@ -206,6 +212,7 @@ def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, ob
         use_distributed_sampler=False,
     )
     (values,) = trainer.validate(module, batches, verbose=False)
+    generator.transformer.to(generator.tokenizer.device)  # Lightning left it on the CPU
     masked_prediction = {name.removeprefix("val/"): v for name, v in values.items()}
     figures: dict[str, object] = dict(masked_prediction)
     if split == "test":
@@ -240,14 +247,16 @@ def labels_of(generator: Generator, names: Sequence[str], count: int) -> Tensor:
 
     """
     known = generator.class_names
+    lower = [name.lower() for name in known]
     chosen: list[int] = []
     for name in names:
         if name == "all":
             chosen += range(len(known))
-        elif name in known:
-            chosen.append(known.index(name))
+        elif name.lower() in lower:
+            chosen.append(lower.index(name.lower()))
         else:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(known)}, all."
-            raise UserError(f"--class {name}: there is no such class; {hint}")
+            kind = "modality" if generator.spec.num_sources else "class"
+            raise UserError(f"--{kind} {name}: this model knows no such {kind}; {hint}")
     return torch.tensor(chosen).repeat_interleave(count)

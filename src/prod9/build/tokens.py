@@ -12,12 +12,11 @@ from torch.utils.data import DataLoader
 
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
-from prod9.build.scans import open_scans
+from prod9.build.scans import open_scans, preprocessing_of, require_unseen
 from prod9.build.trainer import resolve_device
 from prod9.config import (
     BraTSSourceConfig,
     MedMNISTSourceConfig,
-    PreprocessingConfig,
     Stage2Config,
 )
 from prod9.data import medmnist
@@ -51,6 +50,8 @@ class TrainingTokens:
     """Modalities that may be given as sources."""
     window: tuple[int, int, int]
     """Cells per sample."""
+    subjects: tuple[str, ...]
+    """Of the training split, where it is by subject."""
     summary: str
 
     def examples(self, count: int) -> TokenBatch:
@@ -91,25 +92,12 @@ def load_tokenizer(config: Stage2Config) -> Tokenizer:
     return tokenizer
 
 
-def preprocessing_of(tokenizer: Tokenizer) -> PreprocessingConfig:
-    """Return how a tokenizer's scans were preprocessed.
-
-    Raises:
-        UserError: it was not trained on scans.
-
-    """
-    if tokenizer.spec.preprocessing is None:
-        raise UserError(
-            f"the tokenizer was trained on {tokenizer.spec.dataset_name}, not on scans; choose the "
-            "--config of a BraTS model."
-        )
-    return tokenizer.spec.preprocessing
-
-
 def scans_of(config: Stage2Config, tokenizer: Tokenizer) -> dict[Split, ScanSet]:
     """Open the scans of a BraTS configuration, preprocessed as the tokenizer wants them."""
     assert isinstance(config.data, BraTSSourceConfig)
-    return open_scans(config.data, preprocessing_of(tokenizer))
+    scans = open_scans(config.data, preprocessing_of(tokenizer))
+    require_unseen(tokenizer.spec.train_subjects, scans, config.data, "the tokenizer")
+    return scans
 
 
 def open_tokens(
@@ -138,18 +126,21 @@ def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingToken
         case MedMNISTSourceConfig():
             train_store, train = _medmnist(config, config.data, tokenizer, "train")
             _, val = _medmnist(config, config.data, tokenizer, "val")
-            num_sources, window = 0, tokenizer.grid()
+            num_sources, window, subjects = 0, tokenizer.grid(), ()
             summary = f"{len(train_store)} training volumes of {_by(window)} tokens"
         case BraTSSourceConfig():
             scans = scans_of(config, tokenizer)
             train_store, train = _brats(config, config.data, tokenizer, scans["train"], "train")
             _, val = _brats(config, config.data, tokenizer, scans["val"], "val")
             num_sources, window = len(MODALITIES), _window(config, tokenizer)
+            subjects = scans["train"].subjects
             summary = (
                 f"{len(train_store)} training volumes of {_by(tokenizer.grid())} tokens, in crops "
                 f"of {_by(window)}"
             )
-    return TrainingTokens(train, val, train_store.class_names, num_sources, window, summary)
+    return TrainingTokens(
+        train, val, train_store.class_names, num_sources, window, subjects, summary
+    )
 
 
 def _by(sides: tuple[int, ...]) -> str:

@@ -61,6 +61,18 @@ def require_one_device(config: TrainerConfig) -> None:
         )
 
 
+def require_runnable(config: TrainerConfig) -> None:
+    """Refuse devices and precisions that are not there, before anything long begins.
+
+    Raises:
+        UserError: several devices, no GPU, or a precision that the device lacks.
+
+    """
+    require_one_device(config)
+    resolve_device(config.accelerator)
+    resolve_precision(config)
+
+
 def resolve_precision(config: TrainerConfig) -> str:
     """Return Lightning's name of the precision.
 

@@ -18,6 +18,9 @@ from prod9.data.brain_regions import SPACING_MM
 from prod9.data.brats import MODALITIES
 from prod9.data.scan_crops import crop_loader
 from prod9.data.volumes import Batch, loader
+from prod9.errors import UserError
+
+SMALLEST_SIDE = 11
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class TrainingVolumes:
     """Of a whole volume; training may see crops of it."""
     spacing_mm: tuple[float, float, float]
     preprocessing: PreprocessingConfig | None
+    subjects: tuple[str, ...]
+    """Of the training split, where it is by subject."""
     summary: str
 
     def examples(self, count: int) -> Batch:
@@ -68,6 +73,7 @@ def _medmnist(config: Stage1Config, data: MedMNISTDataConfig) -> TrainingVolumes
         volume_shape=(side, side, side),
         spacing_mm=(spacing, spacing, spacing),
         preprocessing=None,
+        subjects=(),
         summary=f"{len(train)} training and {len(val)} validation volumes of {side}^3",
     )
 
@@ -76,6 +82,12 @@ def _brats(config: Stage1Config, data: BraTSDataConfig) -> TrainingVolumes:
     scans = open_scans(data, data.preprocessing)
     train, val = scans["train"], scans["val"]
     roi = config.sliding_window.roi_size
+    if min(*roi, *train.shape) < SMALLEST_SIDE:
+        raise UserError(
+            f"sliding_window.roi_size is {list(roi)} and the preprocessed scans are "
+            f"{list(train.shape)}; every side must be at least {SMALLEST_SIDE} voxels, SSIM's "
+            "window: choose larger crops or a smaller data.preprocessing.spacing_mm."
+        )
     return TrainingVolumes(
         train=crop_loader(train, roi, data, train=True, seed=config.seed),
         val=crop_loader(val, roi, data, train=False, seed=config.seed),
@@ -83,6 +95,7 @@ def _brats(config: Stage1Config, data: BraTSDataConfig) -> TrainingVolumes:
         volume_shape=train.shape,
         spacing_mm=data.preprocessing.spacing_mm,
         preprocessing=data.preprocessing,
+        subjects=train.subjects,
         summary=f"{len(train)} training and {len(val)} validation scans of {len(MODALITIES)} "
         f"modalities, {'x'.join(map(str, train.shape))}, in crops of {'x'.join(map(str, roi))}",
     )

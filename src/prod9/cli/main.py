@@ -119,8 +119,8 @@ def inspect_data(
     Console(soft_wrap=True).print(table)
     if found.bad:
         raise UserError(
-            f"{len(found.bad)} cases of {folder} are broken; repair them, or train with "
-            "data.on_bad_case=skip."
+            f"{len(found.bad)} of {len(found.bad) + len(found.usable)} cases of {folder} cannot be "
+            "used; repair them, or train with data.on_bad_case=skip."
         )
 
 

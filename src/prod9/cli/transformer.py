@@ -1,5 +1,6 @@
 """``prod9-train-transformer``: Stage 2."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,9 +8,9 @@ import typer
 
 from prod9.build import stage2
 from prod9.build.generate import generate_files
+from prod9.build.inpainting import inpaint as fill_mask
 from prod9.build.synthesis import Settings
-from prod9.build.synthesis import inpaint as fill_mask
-from prod9.build.synthesis import translate as make_modality
+from prod9.build.translation import translate as make_modality
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import (
     OverridesArgument,
@@ -19,6 +20,7 @@ from prod9.cli.verbs import (
     add_shared_verbs,
 )
 from prod9.config import Stage2Config
+from prod9.data.volume_io import MAX_VOXELS
 from prod9.errors import UserError
 
 app = new_app("Stage 2: learn the tokens (MaskGIT transformer) and generate volumes.")
@@ -138,8 +140,11 @@ def generate(
     """Draw new volumes: NIfTI files, a montage and a manifest."""
     if config is None and not modalities:
         raise typer.BadParameter("give --config FILE (or --modality for the shipped BraTS model)")
-    if shape is not None and min(shape) < 1:
-        raise typer.BadParameter(f"--shape {' '.join(map(str, shape))}: every side is at least 1")
+    if shape is not None and not (min(shape) >= 1 and math.prod(shape) <= MAX_VOXELS):
+        raise typer.BadParameter(
+            f"--shape {' '.join(map(str, shape))}: every side is at least 1, and there are at most "
+            f"{MAX_VOXELS} voxels"
+        )
     resolved = _resolved(config or _BRATS, overrides, steps, guidance, temperature, seed, "sampler")
     generator = stage2.load(resolved)
     names = [*(classes or ()), *(modalities or ())] or ["all"]
@@ -197,7 +202,8 @@ def translate(
         settings_of(resolved, samples),
         overwrite=overwrite,
     )
-    for path in (written.output, *written.draws, written.deviation, written.picture):
+    parts = (written.output, *written.draws, written.deviation, written.picture, written.record)
+    for path in parts:
         if path is not None:
             typer.echo(str(path))
 

@@ -22,7 +22,7 @@ from prod9.config.model import (
     Stage2ModelConfig,
     TransformerConfig,
 )
-from prod9.config.sampler import SamplerConfig, SlidingWindowConfig
+from prod9.config.sampler import CompletionConfig, SamplerConfig, SlidingWindowConfig
 from prod9.config.training import (
     CallbacksConfig,
     Stage1TrainingConfig,
@@ -60,7 +60,7 @@ class Stage2Config(_RunConfig):
     training: Stage2TrainingConfig = Stage2TrainingConfig()
     sampler: SamplerConfig = SamplerConfig()
     """How volumes are drawn from nothing."""
-    completion: SamplerConfig = SamplerConfig(temperature=0.7, guidance_scale=1.0)
+    completion: CompletionConfig = CompletionConfig()
     """How tokens are drawn where much is known: ``translate`` and ``inpaint``."""
 
 
@@ -69,6 +69,7 @@ __all__ = [
     "BraTSDataConfig",
     "BraTSSourceConfig",
     "CallbacksConfig",
+    "CompletionConfig",
     "DiscriminatorConfig",
     "MedMNISTDataConfig",
     "MedMNISTSourceConfig",

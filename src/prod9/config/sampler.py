@@ -34,6 +34,15 @@ class SamplerConfig(Section):
     )
 
 
+class CompletionConfig(SamplerConfig):
+    """Iterative decoding where much is known: ``translate`` and ``inpaint``."""
+
+    temperature: float = Field(default=0.7, gt=0, description="Softmax temperature of the draws.")
+    guidance_scale: float = Field(
+        default=1.0, ge=1, description="l_u + s (l_c - l_u): 1 is no guidance."
+    )
+
+
 class SlidingWindowConfig(Section):
     """Windows for volumes larger than `roi_size`."""
 

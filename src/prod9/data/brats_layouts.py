@@ -187,10 +187,14 @@ def _case(name: str, release: Release, files: _Files, others: list[Path]) -> Cas
     # One case of 2020 has a segmentation under its raw name, "W39_1998.09.19_Segm.nii".
     odd = [path for path in others if _is_nifti(path) and "seg" in path.name.lower()]
     segmentation = files.get(_SEGMENTATION) or (odd if len(odd) == 1 else [None])
-    timepoint = _WITH_TIMEPOINT.fullmatch(name)
-    subject = timepoint[1] if timepoint else name
     by_modality = {modality: files[modality][0] for modality in MODALITIES}
-    return Case(name, subject, release, by_modality, segmentation[0])
+    return Case(name, subject_of(name), release, by_modality, segmentation[0])
+
+
+def subject_of(case: str) -> str:
+    """Return whose scan a case is, by its name: without the timepoint, where it has one."""
+    timepoint = _WITH_TIMEPOINT.fullmatch(case)
+    return timepoint[1] if timepoint else case
 
 
 def _decathlon_labels(image: Path) -> Path | None:

@@ -52,6 +52,8 @@ class ScanCrops(Dataset[Batch]):
         self.scans, self.config, self.train, self.seed = scans, config, train, seed
         self.roi = tuple(min(r, side) for r, side in zip(roi, scans.shape, strict=True))
         self.repetitions = config.crops_per_volume if train else 1
+        # An empty crop has no PSNR to speak of.
+        self.foreground = config.foreground_crops if train else 1.0
         self.boxes = [scans.box(index) for index in range(len(scans))]
 
     def __len__(self) -> int:
@@ -68,7 +70,7 @@ class ScanCrops(Dataset[Batch]):
             epoch = key.epoch if self.train else 0
             shared = np.random.default_rng([self.seed, epoch, scan, repetition])
             start = crop_start(
-                shared, self.scans.shape, self.roi, self.boxes[scan], self.config.foreground_crops
+                shared, self.scans.shape, self.roi, self.boxes[scan], self.foreground
             )
             crop = self.scans.crop(scan, modality, start, self.roi)
             if self.train:

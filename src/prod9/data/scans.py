@@ -42,6 +42,11 @@ class ScanSet:
         return len(self.scans)
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whose scans these are, each once, sorted."""
+        return tuple(sorted({scan.subject for scan in self.scans}))
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the scans and the grid."""
         parts = [str(self.shape), *(f"{scan.name} {scan.digest}" for scan in self.scans)]

@@ -66,19 +66,20 @@ def open_split(
         split = _draw(subjects, seed=seed, val_share=val_share, test_share=test_share)
         write_text(path, json.dumps(asdict(split), indent=1) + "\n")
     split = _read(path)
-    for key, asked in (("seed", seed), ("val_share", val_share), ("test_share", test_share)):
-        stored = getattr(split, key)
+    asked_for = {"seed": seed, "val_share": val_share, "test_share": test_share}
+    for name, asked in asked_for.items():
+        stored, key = getattr(split, name), f"data.{name.replace('seed', 'split_seed')}"
         if stored != asked:
             raise UserError(
                 f"{path} was drawn with {key} {stored}, not {asked}; set {key} to {stored}, or "
-                "name another file for a new split."
+                "name another data.split_file for a new split."
             )
     known = {*split.train, *split.val, *split.test}
     new = sorted(set(subjects) - known)
     if new:
         raise UserError(
             f"{path} lacks {len(new)} of the {len(set(subjects))} subjects in the data, the first "
-            f"is {new[0]}; name another file for a new split, or take those subjects away."
+            f"is {new[0]}; name another data.split_file for a new split, or take those away."
         )
     return split
 

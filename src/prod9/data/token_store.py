@@ -128,7 +128,8 @@ def open_or_build(
         root.mkdir(parents=True, exist_ok=True)
         # A folder of its own, renamed when complete: a killed run leaves nothing that is read.
         temporary = root / f".{path.name}-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for stale in root.glob(f".{path.name}-*"):  # of a run that was killed
+            shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir()
         try:
             _fill(temporary, wanted, batches(), progress)

@@ -11,11 +11,10 @@ from rich.progress import Progress
 from prod9.build import stage1, stage2
 from prod9.build.announce import say
 from prod9.build.generate import generate_files
-from prod9.build.scans import open_scans
-from prod9.build.synthesis import Settings, Translated, translate
-from prod9.build.tokens import preprocessing_of
-from prod9.build.translation import SOURCES, TARGET, measure_translation
-from prod9.config import BraTSSourceConfig, Stage2Config
+from prod9.build.scans import open_scans, preprocessing_of
+from prod9.build.synthesis import Settings
+from prod9.build.translation import SOURCES, TARGET, Translated, measure_translation, translate
+from prod9.config import BraTSDataConfig, BraTSSourceConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.data.brats import MODALITIES, find_cases
 from prod9.data.phantom_files import make_phantom
@@ -29,6 +28,7 @@ from prod9.evaluate.reconstruction import window_agreement
 from prod9.evaluate.translation import Score, TranslationMetrics
 from prod9.generator import Generator
 
+_OTHER_DATA = "this demo learns scans; for cubes of brain regions, run: prod9 demo regions"
 CASES = 40
 SAMPLES = 4
 """Draws behind the uncertainty map."""
@@ -69,6 +69,9 @@ def run_brats_demo(
         [*own, *stage1_overrides],
         [*own, *stage2_overrides],
     )
+    data = _scans(two)
+    if not isinstance(one.data, BraTSDataConfig):
+        raise UserError(_OTHER_DATA)
     claim(output, overwrite)
     clock = Clock()
     say("Teaching this machine four MRI contrasts (semi-synthetic cohort, one template anatomy).")
@@ -88,7 +91,6 @@ def run_brats_demo(
     clock.lap("stage1")
     generator = stage2.train(two, overwrite=overwrite)
     clock.lap("stage2")
-    data = _scans(two)
     scans = open_scans(data, preprocessing_of(tokenizer))
     settings = Settings(two.completion, two.sliding_window, two.seed)
     translation = measure_translation(generator, scans["train"], scans["test"], settings)
@@ -127,7 +129,7 @@ def _scans(config: Stage2Config) -> BraTSSourceConfig:
     """Return the data of the demo; an override may have put in something else."""
     if isinstance(config.data, BraTSSourceConfig):
         return config.data
-    raise UserError("this demo learns scans; for cubes of brain regions, run: prod9 demo regions")
+    raise UserError(_OTHER_DATA)
 
 
 def _example(
@@ -185,6 +187,7 @@ All of it took {seconds["total"] / 60:.1f} minutes on this machine.</p>
 <h2>One of them: sources, truth, drawn, uncertainty</h2>
 {image(example.picture)}
 <h2>Drawn from nothing but the modality's name</h2>
+<p>Whole brains take more training than a demo has: this is tissue, but no brain.</p>
 {image(output / "generated" / "montage.png")}
 <h2>Learning</h2>
 {image(output / "curves.png")}

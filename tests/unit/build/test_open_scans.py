@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prod9.build.scans import open_scans
+from prod9.build.scans import open_scans, require_unseen
 from prod9.config import BraTSDataConfig, PreprocessingConfig
 from prod9.data.phantom_files import make_phantom
 from prod9.errors import UserError
@@ -250,3 +250,33 @@ def test_all_releases_give_the_same_scans(tmp_path: Path) -> None:
         for one, two in zip(arrays[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
     assert len({array.tobytes() for array in arrays[0]}) == 12
+
+
+def test_a_case_that_is_mended_later_has_its_place(folder: Path) -> None:
+    t2 = folder / "BraTS-GLI-00003-000" / "BraTS-GLI-00003-000-t2w.nii.gz"
+    kept = t2.read_bytes()
+    t2.unlink()  # broken by its names alone
+    before = open_scans(config(folder, on_bad_case="skip"), WIDE)
+    t2.write_bytes(kept)
+    after = open_scans(config(folder), WIDE)
+    for name, scans in before.items():
+        assert set(scans.subjects) <= set(after[name].subjects)
+    assert sum(map(len, after.values())) == sum(map(len, before.values())) + 1
+
+
+def test_who_was_trained_on_may_not_be_a_test(folder: Path) -> None:
+    data = config(folder)
+    scans = open_scans(data, WIDE)
+    require_unseen(scans["train"].subjects, scans, data, "the tokenizer")
+    require_unseen((), scans, data, "the tokenizer")
+    seen = scans["test"].subjects[0]
+    with pytest.raises(UserError, match=f"1 subjects into val or test.*first is {seen}"):
+        require_unseen([seen, "someone else"], scans, data, "the tokenizer")
+
+
+def test_several_releases_in_a_folder_are_warned_of(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_phantom(folder / "more", cases=1, release="2021", seed=1, voxel_mm=8.0)
+    open_scans(config(folder), WIDE)
+    assert "warning: releases share patients" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Translation and in-painting with untrained networks: what must hold whatever is drawn."""
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,9 @@ import torch
 from scan_files import AFFINES, OBLIQUE, PREPROCESSING, head, stored, write_scan
 from torch import Tensor
 
-from prod9.build.synthesis import (
-    Inpainted,
-    Settings,
-    Translated,
-    background_cells,
-    inpaint,
-    translate,
-)
+from prod9.build.inpainting import Inpainted, inpaint
+from prod9.build.synthesis import Settings, background_cells
+from prod9.build.translation import Translated, translate
 from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.prepared import PreparedVolume
 from prod9.errors import UserError
@@ -198,7 +194,15 @@ def test_one_draw_writes_no_map(generator: Generator, tmp_path: Path) -> None:
     result = translated(generator, tmp_path, two_sources(tmp_path))
     assert (result.draws, result.deviation) == ((), None)
     there = {path.name for path in tmp_path.iterdir()}
-    assert there == {"t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "flair.png"}
+    assert there == {"t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "flair.png", "flair.json"}
+    record = json.loads(result.record.read_text())
+    files = {"T1": "t1.nii.gz", "T2": "t2.nii.gz"}
+    assert record["sources"] == {name: str(tmp_path / file) for name, file in files.items()}
+    assert record["target"] == "FLAIR"
+    assert record["seed"] == 0
+    assert record["tokenizer"] == generator.tokenizer.digest
+    assert record["transformer"] == generator.digest
+    assert SamplerConfig.model_validate(record["sampler"]) == settings().sampler
 
 
 def test_the_seed_decides(generator: Generator, tmp_path: Path) -> None:
@@ -512,3 +516,50 @@ def test_one_bright_voxel_makes_27_cells(
 def test_nothing_is_background_of_everything(generator: Generator) -> None:
     assert background_cells(generator, [torch.zeros(1, 1, 7, 8, 9)]).all()
     assert not background_cells(generator, [torch.ones(1, 1, 7, 8, 9)]).any()
+
+
+# --- what the review of mistakes added ------------------------------------------------------------
+
+
+def test_sources_of_several_types_give_a_type_that_holds_their_range(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decodes_to(monkeypatch, 1.0)
+    sources = {
+        "T1": write_scan(tmp_path / "t1.nii.gz", head(0, low=100, high=255), dtype=np.uint8),
+        "T2": write_scan(tmp_path / "t2.nii.gz", head(1, low=100, high=2000)),
+    }
+    image = nib.nifti1.load(translated(generator, tmp_path, sources).output)
+    assert image.get_data_dtype() == np.float32
+    tops = [float(stored(path).max()) for path in sources.values()]
+    assert np.asarray(image.dataobj).max() == pytest.approx(sum(tops) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_a_scan_without_contrast_is_refused(
+    generator: Generator, tmp_path: Path, value: int
+) -> None:
+    flat = write_scan(tmp_path / "flat.nii.gz", (head(0) > 0) * np.float32(value))
+    with pytest.raises(UserError, match=r"flat\.nii\.gz has no contrast"):
+        translated(generator, tmp_path, {"T1": flat})
+    mask = write_scan(tmp_path / "mask.nii.gz", (head(0) > 500).astype(np.float32))
+    with pytest.raises(UserError, match=r"flat\.nii\.gz has no contrast"):
+        inpaint(generator, flat, mask, "T1", tmp_path, settings(), overwrite=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_input_is_never_replaced(generator: Generator, tmp_path: Path, overwrite: bool) -> None:
+    sources = two_sources(tmp_path)
+    before = sources["T1"].read_bytes()
+    with pytest.raises(UserError, match="is one of the inputs"):
+        translated(generator, tmp_path, sources, name="t1.nii.gz", overwrite=overwrite)
+    assert sources["T1"].read_bytes() == before
+
+
+def test_in_painting_says_how_it_was_made(generator: Generator, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "t1.nii.gz", head(0))
+    mask = write_scan(tmp_path / "mask.nii.gz", (head(0) > 700).astype(np.float32))
+    inpaint(generator, scan, mask, "T1", tmp_path / "out", settings(seed=3), overwrite=False)
+    record = json.loads((tmp_path / "out" / "t1_inpainted.json").read_text())
+    assert (record["seed"], record["modality"]) == (3, "T1")
+    assert (record["input"], record["mask"]) == (str(scan), str(mask))

@@ -138,7 +138,8 @@ def test_an_impossible_seed(path: Path) -> None:
 def test_another_seed_or_share_is_refused(path: Path, key: str, value: float, stored: str) -> None:
     opened(path)
     message = refused(path, **{key: value})
-    assert f"{path} was drawn with {key} {stored}, not {value}" in message
+    key = f"data.{'split_seed' if key == 'seed' else key}"
+    assert f"{path} was drawn with {key} {stored}, not {value}; set {key} to {stored}" in message
 
 
 def test_new_subjects_are_refused_and_counted(path: Path) -> None:
