@@ -200,7 +200,7 @@ def test_translate(trained: Path) -> None:
     sources = [f"--source=T1={scan(trained, 't1')}", f"--source=T2={scan(trained, 't2')}"]
     arguments = ["translate", *sources, "--target", "FLAIR", "--steps", 3]
     said = run(trained, TRANSFORMER, *arguments, "--output", "one/flair.nii.gz")
-    assert said.split() == ["one/flair.nii.gz", "one/flair.png"]
+    assert said.split() == ["one/flair.nii.gz", "one/flair.png", "one/flair.json"]
     voxels, source = same_geometry(trained / "one/flair.nii.gz", scan(trained, "t1"))
     np.testing.assert_array_equal(voxels == 0, source == 0)
     assert np.ptp(voxels[source != 0]) > 0
@@ -208,8 +208,9 @@ def test_translate(trained: Path) -> None:
     output = trained / "two" / "flair.nii.gz"
     said = run(trained, TRANSFORMER, *arguments, "--output", output, "--samples", 2)
     names = ["flair.nii.gz", "flair_draw-1.nii.gz", "flair_draw-2.nii.gz", "flair_std.nii.gz"]
-    assert [Path(line).name for line in said.split()] == [*names, "flair.png"]
-    assert sorted(path.name for path in output.parent.iterdir()) == sorted([*names, "flair.png"])
+    beside = ["flair.png", "flair.json"]
+    assert [Path(line).name for line in said.split()] == [*names, *beside]
+    assert {path.name for path in output.parent.iterdir()} == {*names, *beside}
     mean, _ = same_geometry(output, scan(trained, "t1"))
     draws = [
         same_geometry(output.with_name(name), scan(trained, "t1"))[0].astype(float)

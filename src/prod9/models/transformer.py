@@ -136,6 +136,9 @@ class MaskedTransformer(nn.Module):
         nn.init.zeros_(self.modulation.bias)
         # Last, so that weights drawn before do not depend on it.
         self.source_embedding = SourceEmbedding(token_dim, num_sources) if num_sources else None
+        # A window must be told its place, and tokens as they come from the local blocks are a
+        # hundred times louder. (A whole grid hears its own borders.)
+        self.pack_norm = nn.LayerNorm(hidden_dim) if num_sources else nn.Identity()
 
     def features(self, tokens: Tokens, condition: Condition) -> Float[Tensor, "b gd gh gw f"]:
         """Return a feature per token, which :attr:`head` turns into logits.
@@ -161,7 +164,7 @@ class MaskedTransformer(nn.Module):
         d, h, w = coarse
         # (B, d p, h p, w p, F) -> (B, d h w, p p p F)
         x = embedded.view(b, d, p, h, p, w, p, -1).permute(0, 1, 3, 5, 2, 4, 6, 7)
-        x = self.pack(x.reshape(b, d * h * w, -1))
+        x = self.pack_norm(self.pack(x.reshape(b, d * h * w, -1)))
         place = relative_place(coarse, p, self.grid, condition.origin, x.device)
         x = x + self.place(fourier_features(place, _FOURIER_BANDS))
         angles = rotary_angles(coarse, self.head_dim, x.device)

@@ -110,7 +110,7 @@ def transparent(network: MaskedTransformer) -> MaskedTransformer:
     network.modulation.weight.data.zero_()
     network.modulation.bias.data.zero_()
     network.blocks = torch.nn.ModuleList()
-    network.norm = torch.nn.Identity()
+    network.norm = network.pack_norm = torch.nn.Identity()
     network.local_in = network.local_out = torch.nn.Sequential()
     return network
 
@@ -244,6 +244,23 @@ def test_a_window_is_told_its_place_in_the_whole(make_transformer: Any) -> None:
     assert not torch.allclose(moved, network(tokens_of(3, 4, 5), condition(0, 1)), atol=1e-3)
 
 
+def test_a_window_hears_its_place_however_loud_its_tokens_are(make_transformer: Any) -> None:
+    network = make_transformer(num_sources=2, grid=(12, 12, 12), patch_size=2)
+    tokens = torch.full((1, 4, 4, 4), network.mask_id)
+
+    def difference() -> float:
+        first, second = (
+            network.features(tokens, Condition(torch.tensor([0]), 2, None, torch.tensor([start])))
+            for start in ([0.0, 0.0, 0.0], [6.0, 4.0, 2.0])
+        )
+        return float((first - second).detach().square().mean().sqrt())
+
+    before = difference()
+    with torch.no_grad():  # as local blocks make them while they learn
+        network.pack.weight *= 100
+    assert difference() > 0.5 * before > 0.01
+
+
 @pytest.mark.parametrize("patch_size", [1, 2, 3])
 def test_a_window_moved_by_whole_positions_is_a_part_of_the_whole(
     make_transformer: Any, patch_size: int
@@ -310,7 +327,9 @@ def test_sources_are_added_to_the_tokens_embedding(make_transformer: Any) -> Non
 def test_the_weights_of_a_network_do_not_depend_on_its_sources(make_transformer: Any) -> None:
     plain = make_transformer(live=False).state_dict()
     sourced = make_transformer(live=False, num_sources=4).state_dict()
-    assert sourced.keys() - plain.keys() == {"source_embedding.maps", "source_embedding.names"}
+    own = {f"source_embedding.{name}" for name in ("maps", "names")}
+    own |= {f"pack_norm.{name}" for name in ("weight", "bias")}
+    assert sourced.keys() - plain.keys() == own
     for name, weight in plain.items():
         if name != "head.linear.bias":
             assert torch.equal(weight, sourced[name]), name
