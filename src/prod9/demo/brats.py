@@ -187,7 +187,7 @@ All of it took {seconds["total"] / 60:.1f} minutes on this machine.</p>
 <h2>One of them: sources, truth, drawn, uncertainty</h2>
 {image(example.picture)}
 <h2>Drawn from nothing but the modality's name</h2>
-<p>Whole brains take more training than a demo has: this is tissue, but no brain.</p>
+<p>Whole brains take more training than a demo has: heads in the right place, no anatomy inside.</p>
 {image(output / "generated" / "montage.png")}
 <h2>Learning</h2>
 {image(output / "curves.png")}
