@@ -91,6 +91,7 @@ def tokenizer(volumes: Tensor) -> Tokenizer:
             volume_shape=(28, 28, 28),
             spacing_mm=(SPACING_MM[28],) * 3,
             preprocessing=None,
+            subjects=(),
             summary="two volumes",
         ),
     )
