@@ -228,7 +228,7 @@ def test_inpaint(trained: Path) -> None:
     arguments = ["inpaint", "--input", scan(trained, "t2"), "--mask", tumour, "--modality", "T2"]
     said = run(trained, TRANSFORMER, *arguments, "--output", "painted", "--steps", 3)
     name = f"{CASE}_t2_inpainted"
-    assert said.split() == [f"painted/{name}.nii.gz", f"painted/{name}.png"]
+    assert said.split() == [f"painted/{name}.{end}" for end in ("nii.gz", "png", "json")]
     after, before = same_geometry(trained / "painted" / f"{name}.nii.gz", scan(trained, "t2"))
     np.testing.assert_array_equal(after[~inside], before[~inside])
     assert (after[inside] != before[inside]).mean() > 0.5

@@ -8,15 +8,10 @@ import numpy as np
 import torch
 
 from prod9.config import SlidingWindowConfig
+from prod9.data.intensity import IntensityScale
 from prod9.data.npz import npz_headers, read_npz_array
 from prod9.data.prepared import NOTHING, PreparedVolume
-from prod9.data.volume_io import (
-    SUFFIXES,
-    IntensityScale,
-    RawVolume,
-    volume_suffix,
-    write_volume,
-)
+from prod9.data.volume_io import SUFFIXES, RawVolume, volume_suffix, write_volume
 from prod9.errors import UserError
 from prod9.files import atomic_write
 from prod9.metrics.psnr import psnr

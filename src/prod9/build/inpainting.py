@@ -35,6 +35,8 @@ class Inpainted:
 
     outputs: tuple[Path, ...]
     picture: Path
+    record: Path
+    """JSON: inputs, seed, settings and digests."""
 
 
 def inpaint(
@@ -71,10 +73,11 @@ def inpaint(
     stem = f"{scan.name[: -len(suffix)]}_inpainted"
     numbers = [""] if settings.samples == 1 else [f"-{k + 1}" for k in range(settings.samples)]
     result = Inpainted(
-        tuple(folder / f"{stem}{number}{suffix}" for number in numbers), folder / f"{stem}.png"
+        tuple(folder / f"{stem}{number}{suffix}" for number in numbers),
+        folder / f"{stem}.png",
+        folder / f"{stem}.json",
     )
-    record = folder / f"{stem}.json"
-    require_free([*result.outputs, result.picture, record], [scan, mask], overwrite)
+    require_free([*result.outputs, result.picture, result.record], [scan, mask], overwrite)
     preprocessing = preprocessing_of(generator.tokenizer)
     prepared = read_scan(scan, preprocessing)
     hidden = read_volume(mask)
@@ -104,7 +107,9 @@ def inpaint(
         )
     sides = volume.shape[2:]
     draws = generator.decode(drawn, (sides[0], sides[1], sides[2]), settings.windows)[:, 0]
-    write_record(record, generator, settings, input=str(scan), mask=str(mask), modality=modality)
+    write_record(
+        result.record, generator, settings, input=str(scan), mask=str(mask), modality=modality
+    )
     shown: list[Tensor] = []
     for path, draw in zip(result.outputs, draws, strict=True):
         restored = visible.restore(draw * (draw > NOTHING))

@@ -21,9 +21,10 @@ from prod9.build.synthesis import (
     require_same_grid,
     write_record,
 )
+from prod9.data.intensity import IntensityScale
 from prod9.data.prepared import PreparedVolume
 from prod9.data.scans import ScanSet
-from prod9.data.volume_io import IntensityScale, RawVolume, volume_suffix, write_nifti
+from prod9.data.volume_io import RawVolume, volume_suffix, write_nifti
 from prod9.errors import UserError
 from prod9.evaluate.translation import TranslationMetrics, evaluate_translation
 from prod9.generator import Generator

@@ -16,7 +16,7 @@ from prod9.config import MedMNISTSourceConfig
 from prod9.config.data import MedMNISTName
 from prod9.config.loss import PerceptualLossConfig
 from prod9.data import medmnist
-from prod9.data.brats import inspect_cohort
+from prod9.data.brats_inspection import inspect_cohort
 from prod9.data.phantom_files import make_phantom
 from prod9.demo.brats import run_brats_demo
 from prod9.demo.run import run_demo

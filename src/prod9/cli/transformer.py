@@ -234,7 +234,7 @@ def inpaint(
         settings_of(resolved, samples),
         overwrite=overwrite,
     )
-    for path in (*written.outputs, written.picture):
+    for path in (*written.outputs, written.picture, written.record):
         typer.echo(str(path))
 
 

@@ -1,4 +1,4 @@
-"""BraTS cases: their voxels, read with care, and an inspection of all of a folder's cases.
+"""BraTS cases: their voxels, read with care.
 
 Which files make up a case is the business of :mod:`prod9.data.brats_layouts`, whose names are
 given on from here. A folder of scans is only ever read.
@@ -7,18 +7,14 @@ given on from here. A folder of scans is only ever read.
 import itertools
 import json
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
-from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from prod9.data.brats_layouts import MODALITIES, BadCase, Case, Cohort, Release, find_cases
@@ -32,15 +28,12 @@ __all__ = [
     "BadCase",
     "BadCaseError",
     "Case",
-    "CaseReport",
     "Cohort",
-    "Inspection",
     "RawCase",
     "Release",
     "describes_channels",
     "find_cases",
     "grid_distance_mm",
-    "inspect_cohort",
     "read_case",
 ]
 
@@ -101,7 +94,7 @@ def read_case(case: Case) -> RawCase:
     except BadCaseError:
         raise
     except UserError as error:
-        raise BadCaseError(case, _unusable(error)) from error
+        raise BadCaseError(case, unusable(error)) from error
     for modality, array in zip(MODALITIES, raw.arrays, strict=True):
         path, first = case.files[modality], array.flat[0]
         if (array == first).all():
@@ -124,7 +117,7 @@ def _read_3d(case: Case) -> RawCase:
     volumes = [read_volume(case.files[modality]) for modality in MODALITIES]
     first = volumes[0]
     for modality, volume in zip(MODALITIES, volumes, strict=True):
-        difference = _difference(first, volume)
+        difference = grid_difference(first, volume)
         if difference:
             raise BadCaseError(
                 case,
@@ -135,11 +128,12 @@ def _read_3d(case: Case) -> RawCase:
     return RawCase(case, arrays, first.affine, cast(Nifti1Header, first.header))
 
 
-def _difference(first: RawVolume | RawCase, second: RawVolume) -> str | None:
+def grid_difference(first: RawVolume | RawCase, second: RawVolume) -> str | None:
+    """Say in which way two grids differ, or None."""
     """Return how two grids differ, if they do."""
     shape = first.arrays.shape[1:] if isinstance(first, RawCase) else first.array.shape
     if shape != second.array.shape:
-        return f"{_by(shape)} and {_by(second.array.shape)} voxels"
+        return f"{by(shape)} and {by(second.array.shape)} voxels"
     distance = grid_distance_mm(shape, first.affine, second.affine)
     if distance > GRID_TOLERANCE_MM:
         return f"affines that put a corner {distance:.3g} mm apart"
@@ -159,7 +153,7 @@ def _read_4d(case: Case) -> RawCase:
             raise UserError(f"{path} holds {dtype} voxels; prod9 reads real numbers.")
         if len(shape) < 4 or shape[3] != 4 or min(shape) < 1 or set(shape[4:]) - {1}:
             raise UserError(
-                f"{path} has the shape {_by(shape)}; a Decathlon file has four axes, the last of "
+                f"{path} has the shape {by(shape)}; a Decathlon file has four axes, the last of "
                 f"length 4 for {', '.join(order)}."
             )
         stored = path.stat().st_size
@@ -168,7 +162,7 @@ def _read_4d(case: Case) -> RawCase:
         count = int(np.prod(shape, dtype=object))
         if count > 4 * MAX_VOXELS or count * dtype.itemsize > room:
             raise UserError(
-                f"{path} declares {_by(shape)} voxels of {dtype}, more than its {stored} bytes can "
+                f"{path} declares {by(shape)} voxels of {dtype}, more than its {stored} bytes can "
                 "hold or prod9 reads; it is cut short or damaged, copy it again."
             )
         channels = np.asanyarray(voxels).reshape(shape[:4])
@@ -202,7 +196,7 @@ def describes_channels(case: Case) -> tuple[str, ...]:
     try:
         return _channels(case.files[MODALITIES[0]])
     except UserError as error:
-        raise BadCaseError(case, _unusable(error)) from error
+        raise BadCaseError(case, unusable(error)) from error
 
 
 def _channels(image: Path) -> tuple[str, ...]:
@@ -228,120 +222,11 @@ def _channels(image: Path) -> tuple[str, ...]:
     return order or _CHANNELS
 
 
-def _unusable(error: UserError) -> str:
+def unusable(error: UserError) -> str:
+    """Turn a sentence into a clause that goes on from a case's name."""
     return f"cannot be used: {str(error).removesuffix('.')}"
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def by(shape: tuple[int, ...]) -> str:
+    """Return ``240 x 240 x 155``."""
     return " x ".join(map(str, shape))
-
-
-@dataclass(frozen=True)
-class CaseReport:
-    """What reading a case found; the first three are None where it cannot be used."""
-
-    case: Case
-    shape: tuple[int, int, int] | None
-    """Voxels (D, H, W)."""
-    spacing_mm: tuple[float, float, float] | None
-    """Voxel size, rounded to 0.001 mm."""
-    orientation: str | None
-    """Where the axes point to, such as ``LPS``."""
-    problems: tuple[str, ...]
-    """Clauses, as in :class:`BadCase`: of a case that cannot be used, or of its segmentation."""
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """All cases of a folder, each read once."""
-
-    cohort: Cohort
-    reports: tuple[CaseReport, ...]
-    """One for each of ``cohort.cases``."""
-
-    @property
-    def bad(self) -> tuple[BadCase, ...]:
-        """All cases that cannot be used, by their names or by their voxels; sorted by name."""
-        unread = [BadCase(r.case.name, r.problems[0]) for r in self.reports if r.shape is None]
-        return tuple(sorted([*self.cohort.bad, *unread], key=lambda bad: bad.name))
-
-    @property
-    def usable(self) -> tuple[Case, ...]:
-        """The cases that can be read, sorted by name."""
-        return tuple(report.case for report in self.reports if report.shape is not None)
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Return what was found, as (what, found); each problem has a line of its own."""
-        usable = self.usable
-        whole = [report for report in self.reports if report.shape is not None]
-        scans = Counter(case.subject for case in usable)
-        marked = sum(case.segmentation is not None for case in usable)
-        lines = [
-            ("folder", str(self.cohort.root)),
-            ("releases", _tally(case.release for case in usable)),
-            ("cases", f"{len(usable)} usable, {len(self.bad)} broken"),
-            ("subjects", str(len(scans))),
-            ("timepoints", _tally((f"{n} a subject" for n in scans.values()), "subject")),
-            ("modalities", f"{', '.join(MODALITIES)} in each usable case"),
-            ("shapes", _tally(_by(r.shape) for r in whole if r.shape)),
-            ("spacings", _tally(_mm(r.spacing_mm) for r in whole if r.spacing_mm)),
-            ("orientations", _tally(r.orientation for r in whole if r.orientation)),
-            ("segmentations", f"in {marked} of {len(usable)} usable cases"),
-        ]
-        if len({case.release for case in usable}) > 1:
-            text = "several releases: they share patients under other names; split and train on one"
-            lines.append(("problem", text))
-        problems = [(bad.name, bad.cause) for bad in self.cohort.bad]
-        problems += [(r.case.name, problem) for r in self.reports for problem in r.problems]
-        return lines + [("problem", f"{name} {text}") for name, text in sorted(problems)]
-
-
-def inspect_cohort(
-    root: Path, on_case: Callable[[int, int], None] = lambda done, count: None
-) -> Inspection:
-    """Read every case below a folder once, segmentations too, and say what was found.
-
-    Args:
-        root: As for :func:`find_cases`.
-        on_case: Called after each case with the number of cases read so far, and of all.
-
-    Raises:
-        UserError: as :func:`find_cases`. A broken case is a problem in the result, not an error.
-
-    """
-    cohort = find_cases(root)
-    reports: list[CaseReport] = []
-    for case in cohort.cases:
-        reports.append(_report(case))
-        on_case(len(reports), len(cohort.cases))
-    return Inspection(cohort, tuple(reports))
-
-
-def _report(case: Case) -> CaseReport:
-    try:
-        raw = read_case(case)
-    except BadCaseError as error:
-        return CaseReport(case, None, None, None, (error.cause,))
-    problems: tuple[str, ...] = ()
-    if case.segmentation is not None:
-        try:
-            difference = _difference(raw, read_volume(case.segmentation))
-            if difference:
-                text = f"its T1 and its segmentation ({case.segmentation}) have {difference}"
-                problems = (f"has a segmentation on another grid: {text}",)
-        except UserError as error:
-            problems = (f"has a segmentation that {_unusable(error)}",)
-    depth, height, width = raw.arrays.shape[1:]
-    x, y, z = (round(float(size), 3) for size in voxel_sizes(raw.affine))
-    axes = "".join(str(axis) for axis in aff2axcodes(raw.affine))
-    return CaseReport(case, (depth, height, width), (x, y, z), axes, problems)
-
-
-def _mm(spacing: tuple[float, ...]) -> str:
-    return f"{' x '.join(f'{side:g}' for side in spacing)} mm"
-
-
-def _tally(found: Iterable[str], noun: str = "case") -> str:
-    """Return each different text with its number, the most frequent first."""
-    counts = sorted(Counter(found).items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{t} ({n} {noun}{'s' * (n != 1)})" for t, n in counts) or "none"

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from prod9.config import PreprocessingConfig
 from prod9.data.geometry import Placement
-from prod9.data.volume_io import IntensityScale, RawVolume, read_volume
+from prod9.data.intensity import IntensityScale
+from prod9.data.volume_io import RawVolume, read_volume
 
 NOTHING = 0.02
 """A decoder's background is nearly 0, not exactly: intensities up to here are taken for it."""

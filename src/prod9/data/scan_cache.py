@@ -22,8 +22,9 @@ from nibabel.affines import voxel_sizes
 from prod9.config import PreprocessingConfig
 from prod9.data.brats import MODALITIES, BadCase, BadCaseError, Case, describes_channels, read_case
 from prod9.data.geometry import Placement
+from prod9.data.intensity import IntensityScale
 from prod9.data.scans import Scan
-from prod9.data.volume_io import IntensityScale, RawVolume
+from prod9.data.volume_io import RawVolume
 from prod9.errors import UserError
 from prod9.files import atomic_write, hexdigest, write_text
 

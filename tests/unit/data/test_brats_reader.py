@@ -14,12 +14,11 @@ from prod9.data.brats import (
     BadCaseError,
     Case,
     Cohort,
-    Inspection,
     find_cases,
     grid_distance_mm,
-    inspect_cohort,
     read_case,
 )
+from prod9.data.brats_inspection import Inspection, inspect_cohort
 from prod9.errors import UserError
 
 SHAPE = (8, 9, 7)

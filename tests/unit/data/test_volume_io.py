@@ -6,14 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from prod9.data.volume_io import (
-    IntensityScale,
-    RawVolume,
-    cast_to,
-    read_volume,
-    write_nifti,
-    write_volume,
-)
+from prod9.data.intensity import IntensityScale
+from prod9.data.volume_io import RawVolume, cast_to, read_volume, write_nifti, write_volume
 from prod9.errors import UserError
 
 OBLIQUE = np.array(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from prod9.data import volume_io
-from prod9.data.volume_io import IntensityScale, RawVolume, cast_to, read_volume
+from prod9.data.intensity import IntensityScale
+from prod9.data.volume_io import RawVolume, cast_to, read_volume
 
 
 def raw_of(array: np.ndarray) -> RawVolume:
