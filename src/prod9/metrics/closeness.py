@@ -1,0 +1,186 @@
+"""Whether generated volumes come nearer to training volumes than chance would bring them.
+
+Distances are root mean squared differences of voxels or of features. All is measured beside real
+volumes that were not trained on. Three questions, since no one answer will do:
+
+* How near are generated volumes to training volumes, beside held-out ones? A blurred or otherwise
+  tame volume is nearer to *everything*, so this alone cries wolf.
+* Are they nearer to training than to held-out volumes? Blurring moves both distances alike.
+* Does nearness to the generated set tell training from held-out volumes?
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from prod9.metrics.bootstrap import Interval, percentile_interval, wilson_interval
+from prod9.metrics.neighbours import Neighbours, nearest_neighbours
+
+_PERCENTILE = 0.05
+_RESAMPLES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near generated volumes come to training volumes.
+
+    Attributes:
+        distance_ratio: median distance of generated volumes to the nearest training volume over the
+            same of held-out volumes; about 1 or above without copying, below 1 for blurred ones.
+        p05: 5th percentile of the generated volumes' distances.
+        p05_held_out: the same of held-out volumes.
+        share_below_p05: share of generated volumes nearer than ``p05_held_out``; about 0.05 without
+            copying (more below some 100 held-out volumes), up to 1 for blurred ones.
+        nearer_train_share: share of generated volumes nearer to the training than to an equally
+            large held-out set, ties half; about 0.5 without copying, blurred or not.
+        nearer_train_interval: its 95 % interval (Wilson), wider than for independent volumes where
+            the same few real volumes are the nearest to many generated ones.
+        membership_auc: how well the distance to the nearest generated volume tells training from
+            held-out volumes (area under the curve, ties half); about 0.5 without copying.
+        membership_interval: its 95 % bootstrap interval over training and held-out volumes; a
+            single point where distances separate the two entirely, as few volumes may by chance.
+        near_duplicates: generated volumes nearer to a training volume than half the least distance
+            of a held-out one, or equal to one. Even a volume blurred away to the mean comes no
+            nearer than 1/sqrt(2) of the usual distance where dimensions are many.
+
+    """
+
+    distance_ratio: float
+    p05: float
+    p05_held_out: float
+    share_below_p05: float
+    nearer_train_share: float
+    nearer_train_interval: Interval
+    membership_auc: float
+    membership_interval: Interval
+    near_duplicates: int
+
+
+def closeness(
+    generated: Float[Tensor, "n f"],
+    train: Float[Tensor, "t f"],
+    held_out: Float[Tensor, "h f"],
+    *,
+    seed: int,
+    resamples: int = 2000,
+) -> Closeness:
+    """Measure how near generated volumes come to training volumes; exhaustive, in fp64.
+
+    Args:
+        generated: voxels or features, one row a volume.
+        train: what the generator was trained on.
+        held_out: real volumes it was not trained on, alike otherwise: other volumes of the same
+            source, none of them in ``train``.
+        seed: of the choice of equally many training and held-out volumes, and of the bootstrap.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: fewer than two volumes in a set, rows of different lengths, NaN or infinite
+            values, or a held-out set half of which is in ``train``.
+
+    """
+    for name, rows in (("generated", generated), ("training", train), ("held-out", held_out)):
+        if len(rows) < 2:
+            raise ValueError(f"at least 2 {name} volumes are needed, not {len(rows)}")
+        if not rows.isfinite().all():
+            raise ValueError(f"{name} volumes have NaN or infinite values")
+    random = torch.Generator().manual_seed(seed)
+    distance = nearest_neighbours(generated, train).distance
+    usual = nearest_neighbours(held_out, train).distance
+    if usual.median() == 0:
+        raise ValueError(
+            "half the held-out volumes or more equal training volumes: they compare nothing"
+        )
+    p05_held_out = usual.quantile(_PERCENTILE)
+    share, share_interval = _nearer_share(generated, train, held_out, random)
+    members = nearest_neighbours(train, generated).distance
+    others = nearest_neighbours(held_out, generated).distance
+    return Closeness(
+        # quantile, not median(): torch's is the lower of the two in the middle.
+        distance_ratio=float(distance.quantile(0.5) / usual.quantile(0.5)),
+        p05=float(distance.quantile(_PERCENTILE)),
+        p05_held_out=float(p05_held_out),
+        share_below_p05=float((distance < p05_held_out).double().mean()),
+        nearer_train_share=share,
+        nearer_train_interval=share_interval,
+        membership_auc=_auc(members, others),
+        membership_interval=_auc_interval(members, others, random, resamples),
+        near_duplicates=int(((distance < usual.min() / 2) | (distance == 0)).sum()),
+    )
+
+
+def _nearer_share(
+    generated: Tensor, train: Tensor, held_out: Tensor, random: torch.Generator
+) -> tuple[float, Interval]:
+    """Share of generated rows nearer to training than to equally many held-out rows."""
+    size = min(len(train), len(held_out))
+    near_train, near_held_out = (
+        nearest_neighbours(
+            generated, rows[torch.randperm(len(rows), generator=random)[:size].to(rows.device)]
+        )
+        for rows in (train, held_out)
+    )
+    gap = near_held_out.distance - near_train.distance
+    nearer = (gap > 0).double() + 0.5 * (gap == 0).double()
+    total = _independent_votes(nearer, near_train, near_held_out, size)
+    share = float(nearer.mean())
+    return share, wilson_interval(share * total, total)
+
+
+def _independent_votes(
+    nearer: Float64[Tensor, " n"], near_train: Neighbours, near_held_out: Neighbours, size: int
+) -> float:
+    """How many independent generated volumes the share is worth: at most n.
+
+    In many dimensions a few real volumes (those nearest to the mean) are the nearest to most
+    generated ones, to blurred ones above all. On which side these few fall is chance, and counts
+    once, not once for each generated volume. If training and held-out volumes are alike, any half
+    of them might have been the training half: over such halves, drawn without replacement, the
+    share has the variance below. n independent votes would give it 1 / 4n.
+    """
+    votes = torch.zeros(2 * size, dtype=torch.float64, device=nearer.device)
+    votes.index_add_(0, near_train.index, nearer)
+    votes.index_add_(0, size + near_held_out.index, 1 - nearer)
+    n = len(nearer)
+    variance = float(votes.var()) * size / 2 / n**2
+    return n / max(1.0, 4 * n * variance)
+
+
+def _shares_farther(
+    members: Float64[Tensor, " t"], others: Float64[Tensor, " h"], counts: Float64[Tensor, "b h"]
+) -> Float64[Tensor, "b t"]:
+    """For each member the share of the others that are farther, ties half.
+
+    Each row of ``counts`` says how often each of the others counts.
+    """
+    ordered, order = others.sort()
+    nearer = F.pad(counts[:, order].cumsum(1), (1, 0))
+    first = torch.searchsorted(ordered, members)
+    last = torch.searchsorted(ordered, members, right=True)
+    return 1 - (nearer[:, first] + nearer[:, last]) / (2 * nearer[:, -1:])
+
+
+def _auc(members: Float64[Tensor, " t"], others: Float64[Tensor, " h"]) -> float:
+    """Share of pairs in which the member is nearer, ties half: exact area under the curve."""
+    return float(_shares_farther(members, others, torch.ones_like(others)[None]).mean())
+
+
+def _auc_interval(
+    members: Float64[Tensor, " t"],
+    others: Float64[Tensor, " h"],
+    random: torch.Generator,
+    resamples: int,
+) -> Interval:
+    """Percentile bootstrap over both sets."""
+    members, others = members.cpu(), others.cpu()
+    found: list[Tensor] = []
+    for part in torch.arange(resamples).split(_RESAMPLES_AT_ONCE):
+        drawn = torch.randint(len(others), (len(part), len(others)), generator=random)
+        counts = torch.zeros(drawn.shape, dtype=torch.float64)
+        counts.scatter_add_(1, drawn, torch.ones_like(counts))
+        drawn = torch.randint(len(members), (len(part), len(members)), generator=random)
+        found.append(_shares_farther(members, others, counts).gather(1, drawn).mean(1))
+    return percentile_interval(torch.cat(found))
