@@ -31,6 +31,7 @@ check: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m prod9.config.document --check docs/configuration.md
+	$(BIN)/python -m prod9.evaluate.document --check docs/metrics.md
 	$(BIN)/pytest -q tests/docs
 
 bench: setup
@@ -38,6 +39,7 @@ bench: setup
 
 docs: setup
 	$(BIN)/python -m prod9.config.document > docs/configuration.md
+	$(BIN)/python -m prod9.evaluate.document > docs/metrics.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -16,8 +17,8 @@ import torch
 from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
+from prod9.build import figures, stage1, stage2, trainer
 from prod9.build import scans as stage_scans
-from prod9.build import stage1, stage2, trainer
 from prod9.cli import transformer as transformer_cli
 from prod9.config import (
     BraTSDataConfig,
@@ -254,6 +255,10 @@ def loaded_batch(config: Config, run: Any) -> object:
     return [plain(part) for part in batch[:2]]
 
 
+def loggers(config: Config, run: Any) -> object:
+    return [type(logger).__name__ for logger in run(config).trainer["logger"]]
+
+
 def workers(config: Config, run: Any) -> object:
     return run(config).batches.num_workers
 
@@ -384,6 +389,7 @@ def clipped(config: Config, run: Any) -> object:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
+    module.log = lambda *args, **kwargs: None
     module.on_before_optimizer_step(optimizer)
     return float(parameters[0].grad.max())
 
@@ -403,6 +409,22 @@ def joins(config: Stage1Config, run: Any) -> object:
     for module.batches_seen in range(10):
         active.append(module.adversarial_active())
     return active
+
+
+def judged(config: Stage2Config, run: Any) -> object:
+    """What is measured of how many volumes when generated volumes are judged."""
+    names = SimpleNamespace(class_names=("a", "b"), spec=SimpleNamespace(num_sources=0))
+    generator: Any = SimpleNamespace(**vars(names), tokenizer=None)
+    asked: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "real_splits", lambda *args: (None, None))
+        patch.setattr(
+            figures, "drawn", lambda generator, labels, *a, **k: asked.append(len(labels))
+        )
+        patch.setattr(figures.Evaluator, "measure_generation", lambda self, *sets: None)
+        evaluator = figures.evaluator_of(config)
+        figures.measure_generation(evaluator, config, generator, None)
+    return evaluator.settings, asked
 
 
 TOKENS = torch.randint(60, (4, 3, 3, 2), generator=torch.Generator().manual_seed(0))
@@ -526,6 +548,7 @@ SHARED: dict[str, Key] = {
     "trainer.limit_val_batches": Key(0.5, setting("limit_val_batches")),
     "trainer.check_val_every_n_epoch": Key(2, setting("check_val_every_n_epoch")),
     "trainer.log_every_n_steps": Key(3, setting("log_every_n_steps")),
+    "trainer.logger": Key("csv", loggers),
     "trainer.accelerator": Key(
         "cpu" if torch.cuda.is_available() else "gpu", or_error(accelerator)
     ),
@@ -613,6 +636,9 @@ STAGE2: dict[str, Key] = {
     "loss.source_free_share": Key(0.9, loss_of),
     **{f"sampler.{key}": Key(value, drawn) for key, value in SAMPLER.items()},
     **{f"completion.{key}": Key(value, completed) for key, value in SAMPLER.items()},
+    "evaluation.samples_per_class": Key(3, judged),
+    "evaluation.feature_spaces": Key(("classifier",), judged),
+    "evaluation.usefulness": Key(False, judged),
 }
 
 

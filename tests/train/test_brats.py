@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from console_scripts import in_a_process, in_this_one
 
 from prod9.build import stage1, stage2
 from prod9.build.run_folder import RunFolder
@@ -61,25 +59,20 @@ STAGE2 = [
 CASE = "BraTS2021_00002"
 
 
-def run(workplace: Path, command: str, *arguments: object, code: int = 0) -> str:
-    """Run a console script as a user would; the paths in the configs are relative to ``cwd``."""
-    done = subprocess.run(
-        [Path(sys.executable).parent / command, *map(str, arguments)],
-        cwd=workplace,
-        env={
-            **os.environ,
-            "PROD9_CACHE": str(workplace / "cache"),
-            "BRATS_DATA_DIR": str(workplace / "brats"),
-            "COLUMNS": "200",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == code, f"{command} {arguments}\n{done.stderr[-3000:]}"
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+def run(
+    workplace: Path, command: str, *arguments: object, code: int = 0, apart: bool = False
+) -> str:
+    """Run a console script; the paths in the configs are relative to the current folder."""
+    env = {
+        "PROD9_CACHE": str(workplace / "cache"),
+        "BRATS_DATA_DIR": str(workplace / "brats"),
+        "COLUMNS": "200",
+    }
+    call = in_a_process if apart else in_this_one
+    left, out, err = call(command, *arguments, cwd=workplace, env=env)
+    assert left == code, f"{command} {arguments}\n{err[-3000:]}"
+    assert "Traceback" not in err
+    return out + err
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +91,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(workplace: Path) -> Path:
     """Both stages of the base configuration, as the specification trains them."""
-    said = run(workplace, AUTOENCODER, "train", "--config", BASE, *STAGE1)
+    said = run(workplace, AUTOENCODER, "train", "--config", BASE, *STAGE1, apart=True)
     assert "resnet_10_23dataset.pth" in said  # which weights are used, before training
     assert f"{workplace / 'brats'}: release 2018-2021; 6 usable cases of 6 subjects" in said
     assert "split by subject (outputs/brats_split.json): 4 train, 1 val, 1 test" in said
     assert (workplace / "outputs" / "autoencoder_final.pt").is_file()
-    said = run(workplace, TRANSFORMER, "train", "--config", SECOND, *STAGE2)
+    said = run(workplace, TRANSFORMER, "train", "--config", SECOND, *STAGE2, apart=True)
     assert "16 training volumes of 8x8x5 tokens, in crops of 4x4x4, 1080 codes" in said
     assert (workplace / "outputs" / "brats_stage2" / "transformer.pt").is_file()
     return workplace

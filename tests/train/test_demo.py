@@ -1,9 +1,9 @@
 """``prod9 demo`` from beginning to end, reduced by overrides."""
 
 import json
-import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,29 @@ from prod9.demo.brats import run_brats_demo
 from prod9.errors import UserError
 
 pytestmark = pytest.mark.slow
+
+
+class References(HTMLParser):
+    """What a page's elements refer to, and the ids that it has."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.pictures = 0
+        self.ids: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.pictures += tag == "img"
+        for name, value in attrs:
+            if name in ("src", "href") and value is not None:
+                self.found.append(value)
+            if name == "id" and value is not None:
+                self.ids.add(value)
+
+    @property
+    def outside(self) -> list[str]:
+        return [value for value in self.found if not value.startswith(("data:", "#"))]
 
 
 def test_demo_writes_everything_it_promises(tmp_path: Path) -> None:
@@ -23,6 +46,7 @@ def test_demo_writes_everything_it_promises(tmp_path: Path) -> None:
     ]
     overrides = [x for key in reduced for stage in (1, 2) for x in (f"--stage{stage}", key)]
     arguments = [script, "demo", *overrides, "--stage2", "sampler.steps=2"]
+    arguments += ["--stage2", "evaluation.samples_per_class=4"]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     output = tmp_path / "outputs" / "demo"
@@ -39,11 +63,22 @@ def test_demo_writes_everything_it_promises(tmp_path: Path) -> None:
     assert seconds["total"] == pytest.approx(sum(seconds[part] for part in parts), abs=0.5)
 
     assert len(list((output / "generated").glob("*.nii.gz"))) == 44
-    page = (output / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
-    assert f"{metrics['reconstruction']['psnr']:.2f} dB" in page
+    page = References(output / "index.html")
+    assert {"summary", "pictures", "viewer", "reconstruction", "generation"} <= page.ids
+    assert {"usefulness", "privacy", "training", "provenance"} <= page.ids
+    assert page.pictures > 100  # eleven classes, four sets, three volumes each
     # Self-contained: nothing is asked of any other file or host.
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.outside == []
+    low, high = metrics["reconstruction"]["intervals"]["psnr"]
+    assert low < metrics["reconstruction"]["psnr"] < high
+    assert [space["key"] for space in metrics["generation"]["spaces"]] == [
+        "efficientnet",
+        "classifier",
+    ]
+    # Two steps of training draw nothing real, and copy nothing.
+    for space in metrics["generation"]["spaces"]:
+        assert space["generated"]["frechet"] > 3 * space["floor"]["frechet"]
+    assert metrics["generation"]["privacy"]["verdict"] == "no sign of copying"
 
     again = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 2
@@ -94,9 +129,9 @@ def test_brats_demo_writes_everything_it_promises(tmp_path: Path) -> None:
     assert 0 < metrics["window_agreement"]["difference_l1"] < 1
     assert len(list((output / "generated").glob("*.nii.gz"))) == 4
     assert len(list((output / "example").glob("*_draw-*.nii.gz"))) == 4
-    text = page.read_text()
-    assert text.count("data:image/png;base64,") == 3
-    assert f"{translation['mean']['psnr']:.2f} dB" in text
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    found = References(page)
+    assert {"translation", "example", "nothing", "reconstruction"} <= found.ids
+    assert found.outside == []
+    assert f"{translation['mean']['psnr']:.2f} dB" in page.read_text()
     with pytest.raises(UserError, match="already holds a demo"):
         run_brats_demo(output, overwrite=False)

@@ -14,19 +14,23 @@ from prod9.build.run_folder import RunFolder, read_checkpoint
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data import medmnist
 from prod9.data.volumes import VolumeSet
-from prod9.demo.page import read_history
+from prod9.report.curves import read_history
 from prod9.training.stage1 import Stage1Module
 from prod9.training.stage2 import Stage2Module
 
 Log = list[tuple[int, list[str], float]]
 
 
-@pytest.fixture(autouse=True)
-def toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 28), np.uint8)
     names = [f"toy/{i}" for i in range(6)]
     whole = VolumeSet(images, np.arange(6) % 2, names, ("a", "b"), ((), ()))
     monkeypatch.setattr(medmnist, "load", lambda config, split: whole)
+
+
+@pytest.fixture(autouse=True)
+def toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_toy_data(monkeypatch)
 
 
 def common(folder: Path, workers: int, validate: int) -> dict[str, Any]:
@@ -110,18 +114,27 @@ def test_stage1(
     assert all(torch.equal(weights[k], v) for k, v in whole.autoencoder.state_dict().items())
 
 
-def stage2_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def stage2_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Log, Any], ...]:
+    """Log and transformer of a whole run, and of one that was cut and resumed."""
+    folder = tmp_path_factory.mktemp("stage2")
+    with pytest.MonkeyPatch.context() as patch:
+        use_toy_data(patch)
+        return runs_of_stage2(folder, patch)
+
+
+def runs_of_stage2(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[tuple[Log, Any], tuple[Log, Any]]:
-    tokenizer = tmp_path / "one" / "tokenizer.pt"
-    first = stage1_config(tmp_path / "one")
+    tokenizer = folder / "one" / "tokenizer.pt"
+    first = stage1_config(folder / "one")
     stage1.train(
         first.model_copy(update={"trainer": first.trainer.model_copy(update={"max_epochs": 1})})
     )
     recorder = Recorder(Stage2Module, monkeypatch)
-    whole = stage2.train(stage2_config(tmp_path / "whole", tokenizer))
+    whole = stage2.train(stage2_config(folder / "whole", tokenizer))
     expected = recorder.take()
-    config = stage2_config(tmp_path / "cut", tokenizer)
+    config = stage2_config(folder / "cut", tokenizer)
     recorder.cut = 1
     with pytest.raises(RuntimeError, match="power cut"):
         stage2.train(config)
@@ -131,14 +144,14 @@ def stage2_runs(
     return (expected, whole.transformer), (before + recorder.take(), resumed.transformer)
 
 
-def test_stage2_sees_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (expected, _), (resumed, _) = stage2_runs(tmp_path, monkeypatch)
+def test_stage2_sees_the_same_batches(stage2_runs: Any) -> None:
+    (expected, _), (resumed, _) = stage2_runs
     assert [row[:2] for row in resumed] == [row[:2] for row in expected]
     assert resumed[:3] == expected[:3]
 
 
-def test_stage2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (expected, whole), (losses, resumed) = stage2_runs(tmp_path, monkeypatch)
+def test_stage2(stage2_runs: Any) -> None:
+    (expected, whole), (losses, resumed) = stage2_runs
     assert losses == expected
     weights = resumed.state_dict()
     assert all(torch.equal(weights[k], v) for k, v in whole.state_dict().items())

@@ -68,6 +68,11 @@ class RunFolder:
         """Figures of ``test``."""
         return self.root / "metrics.json"
 
+    @property
+    def figures(self) -> tuple[Path, ...]:
+        """What ``test`` writes beside the figures."""
+        return self.root / "report.html", self.root / "reconstruction.csv"
+
     def check(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
         """Find out whether :meth:`claim` would succeed; change nothing.
 
@@ -98,7 +103,7 @@ class RunFolder:
         elif overwrite and self.config.exists():  # else nothing here is prod9's
             for part in (self.checkpoints, self.previews, self.history, self.tensorboard):
                 shutil.rmtree(part, ignore_errors=True)
-            for file in (self.config, self.metrics, self.transformer):
+            for file in (self.config, self.metrics, self.transformer, *self.figures):
                 file.unlink(missing_ok=True)
         write_text(self.config, dump(config))
 

@@ -1,10 +1,7 @@
 """Stage 1 from its configuration: data, networks, losses, run, export."""
 
 from collections.abc import Callable
-from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import matplotlib.figure
 import pytorch_lightning as pl
@@ -14,21 +11,14 @@ from torch import nn
 
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
-from prod9.build.scans import open_scans, preprocessing_of, require_unseen
-from prod9.build.trainer import build_trainer, limited, require_runnable, resolve_device
+from prod9.build.trainer import build_trainer, require_runnable, resolve_device
 from prod9.build.volumes import TrainingVolumes, training_volumes
-from prod9.config import BraTSDataConfig, MedMNISTDataConfig, Stage1Config
+from prod9.config import Stage1Config
 from prod9.config.load import dump
 from prod9.config.loss import FocalFrequencyLossConfig, PerceptualLossConfig
-from prod9.data import medmnist
 from prod9.data.batches import set_epoch
-from prod9.data.brats import MODALITIES
 from prod9.data.download import fetch
-from prod9.data.scans import whole_volumes
-from prod9.data.volumes import loader
 from prod9.errors import UserError
-from prod9.evaluate.provenance import provenance, write_json
-from prod9.evaluate.reconstruction import evaluate_reconstruction, evaluate_whole
 from prod9.files import require_writable
 from prod9.losses.focal_frequency import FocalFrequencyLoss
 from prod9.losses.medicalnet import load_weights
@@ -212,34 +202,3 @@ def load_tokenizer(config: Stage1Config) -> Tokenizer:
     """
     device = resolve_device(config.trainer.accelerator)
     return Tokenizer.load(config.autoencoder_export_path, device)
-
-
-def measure(config: Stage1Config, split: Literal["val", "test"]) -> dict[str, object]:
-    """Return the exported tokenizer's figures on a split; ``test`` writes ``metrics.json``.
-
-    Scans are measured whole, through windows.
-
-    Raises:
-        UserError: not trained yet; data that cannot be read.
-
-    """
-    data, limit = config.data, config.trainer.limit_val_batches
-    tokenizer = load_tokenizer(config)
-    match data:
-        case MedMNISTDataConfig():
-            volumes = medmnist.load(data, split)
-            volumes = volumes.first(limited(len(volumes), limit, data.batch_size))
-            batches = loader(volumes, data, train=False, seed=config.seed)
-            figures = evaluate_reconstruction(tokenizer, batches, volumes.class_names)
-        case BraTSDataConfig():
-            everything = open_scans(data, preprocessing_of(tokenizer))
-            require_unseen(tokenizer.spec.train_subjects, everything, data, "the tokenizer")
-            scans = everything[split]
-            count = limited(len(scans) * len(MODALITIES), limit, data.batch_size)
-            figures = evaluate_whole(
-                tokenizer, islice(whole_volumes(scans), count), count, config.sliding_window
-            )
-    if split == "test":
-        source = provenance(seed=config.seed, tokenizer=tokenizer.digest, config=dump(config))
-        write_json(RunFolder(config.output_dir).metrics, reconstruction=figures, provenance=source)
-    return asdict(figures)

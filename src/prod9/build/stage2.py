@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import matplotlib.figure
 import pytorch_lightning as pl
@@ -12,29 +11,20 @@ from torch import Tensor
 
 from prod9.build.announce import say
 from prod9.build.run_folder import RunFolder
-from prod9.build.scans import require_unseen
-from prod9.build.synthesis import Settings
 from prod9.build.tokens import (
     TrainingTokens,
     load_tokenizer,
-    open_tokens,
-    scans_of,
     training_tokens,
 )
 from prod9.build.trainer import (
     build_trainer,
-    lightning_accelerator,
-    limited,
-    quieten_lightning,
     require_runnable,
     resolve_device,
 )
-from prod9.build.translation import measure_translation
-from prod9.config import BraTSSourceConfig, SamplerConfig, Stage2Config
+from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.data.batches import set_epoch
 from prod9.errors import UserError
-from prod9.evaluate.provenance import provenance, write_json
 from prod9.generator import (
     Generator,
     TransformerSpec,
@@ -178,65 +168,6 @@ def load(config: Stage2Config) -> Generator:
     device = resolve_device(config.trainer.accelerator)
     tokenizer = load_tokenizer(config)
     return load_generator(RunFolder(config.output_dir).transformer, tokenizer, device)
-
-
-def measure(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, object]:
-    """Return the transformer's figures on a split; ``test`` writes ``metrics.json``.
-
-    On the test split of scans, translation is measured too: one modality drawn from growing sets
-    of others, for every scan that ``limit_val_batches`` leaves.
-
-    Raises:
-        UserError: not trained yet; data that cannot be read.
-
-    """
-    generator = load(config)
-    is_brats = isinstance(config.data, BraTSSourceConfig)
-    scans = scans_of(config, generator.tokenizer) if is_brats else None
-    if scans is not None and isinstance(config.data, BraTSSourceConfig):
-        seen = generator.spec.train_subjects
-        require_unseen(seen, scans, config.data, "the transformer")
-    store, batches = open_tokens(
-        config, generator.tokenizer, split, None if scans is None else scans[split]
-    )
-    module = Stage2Module(config, generator.transformer)
-    quieten_lightning()
-    trainer = pl.Trainer(
-        accelerator=lightning_accelerator(config.trainer.accelerator),
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=config.trainer.limit_val_batches or None,
-        use_distributed_sampler=False,
-    )
-    (values,) = trainer.validate(module, batches, verbose=False)
-    generator.transformer.to(generator.tokenizer.device)  # Lightning left it on the CPU
-    masked_prediction = {name.removeprefix("val/"): v for name, v in values.items()}
-    figures: dict[str, object] = dict(masked_prediction)
-    if split == "test":
-        sections: dict[str, object] = {"masked_prediction": masked_prediction}
-        if scans is not None:
-            count = limited(len(scans["test"]), config.trainer.limit_val_batches, 1)
-            settings = Settings(config.completion, config.sliding_window, config.seed)
-            translation = measure_translation(
-                generator, scans["train"], scans["test"].first(count), settings
-            )
-            sections["translation"] = translation
-            for name, score in translation.drawn.items():
-                figures[f"{translation.target} from {name}, foreground PSNR"] = score.psnr
-                figures[f"{translation.target} from {name}, foreground SSIM"] = score.ssim
-        source = provenance(
-            seed=config.seed,
-            tokenizer=generator.tokenizer.digest,
-            transformer=generator.digest,
-            volumes=len(store),
-            limit_val_batches=config.trainer.limit_val_batches,
-            config=dump(config),
-        )
-        write_json(RunFolder(config.output_dir).metrics, **sections, provenance=source)
-    return figures
 
 
 def labels_of(generator: Generator, names: Sequence[str], count: int) -> Tensor:

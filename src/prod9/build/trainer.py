@@ -8,9 +8,9 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from prod9.build.loggers import ServiceRun, build_loggers, require_logger
 from prod9.build.run_folder import CONFIG_KEY, RunFolder
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.config.load import dump
@@ -62,15 +62,17 @@ def require_one_device(config: TrainerConfig) -> None:
 
 
 def require_runnable(config: TrainerConfig) -> None:
-    """Refuse devices and precisions that are not there, before anything long begins.
+    """Refuse devices, precisions and loggers that are not there, before anything long begins.
 
     Raises:
-        UserError: several devices, no GPU, or a precision that the device lacks.
+        UserError: several devices, no GPU, a precision that the device lacks, or a logger that
+            cannot start.
 
     """
     require_one_device(config)
     resolve_device(config.accelerator)
     resolve_precision(config)
+    require_logger(config)
 
 
 def resolve_precision(config: TrainerConfig) -> str:
@@ -132,7 +134,7 @@ def build_trainer(
     mode: Literal["min", "max"],
     callbacks: list[Callback],
 ) -> pl.Trainer:
-    """Return a Trainer that logs to TensorBoard and CSV and keeps the last and the best."""
+    """Return a Trainer that logs where it should, and keeps the last and the best."""
     quieten_lightning()
     settings = config.trainer
     require_one_device(settings)
@@ -169,11 +171,8 @@ def build_trainer(
         limit_val_batches=settings.limit_val_batches,
         check_val_every_n_epoch=settings.check_val_every_n_epoch,
         log_every_n_steps=settings.log_every_n_steps,
-        logger=[
-            TensorBoardLogger(folder.tensorboard, name="", version=""),
-            CSVLogger(folder.history, name="", version="", flush_logs_every_n_steps=50),
-        ],
-        callbacks=[*keepers, StampConfig(config), *callbacks],
+        logger=build_loggers(settings, folder),
+        callbacks=[*keepers, StampConfig(config), ServiceRun(config), *callbacks],
         plugins=[WholeCheckpoints()],
         num_sanity_val_steps=0,
         enable_progress_bar=False,

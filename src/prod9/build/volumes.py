@@ -6,6 +6,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from prod9.build.scans import open_scans
+from prod9.build.sets import spacing_of
 from prod9.config import (
     BraTSDataConfig,
     MedMNISTDataConfig,
@@ -14,7 +15,6 @@ from prod9.config import (
 )
 from prod9.data import medmnist
 from prod9.data.batches import BatchKey, BatchSource
-from prod9.data.brain_regions import SPACING_MM
 from prod9.data.brats import MODALITIES
 from prod9.data.scan_crops import crop_loader
 from prod9.data.volumes import Batch, loader
@@ -64,14 +64,13 @@ def training_volumes(config: Stage1Config) -> TrainingVolumes:
 def _medmnist(config: Stage1Config, data: MedMNISTDataConfig) -> TrainingVolumes:
     train, val = medmnist.load(data, "train"), medmnist.load(data, "val")
     side = data.size
-    # MedMNIST's cubes were resampled without a record of their spacing: 1 mm stands for "unknown".
-    spacing = SPACING_MM[side] if data.dataset_name == "brainregionmnist3d" else 1.0
+    unknown = (1.0, 1.0, 1.0)
     return TrainingVolumes(
         train=loader(train, data, train=True, seed=config.seed),
         val=loader(val, data, train=False, seed=config.seed),
         class_names=train.class_names,
         volume_shape=(side, side, side),
-        spacing_mm=(spacing, spacing, spacing),
+        spacing_mm=spacing_of(data) or unknown,
         preprocessing=None,
         subjects=(),
         summary=f"{len(train)} training and {len(val)} validation volumes of {side}^3",

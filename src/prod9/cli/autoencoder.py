@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from prod9.build import stage1
+from prod9.build.figures import measure_stage1
 from prod9.build.infer import decode_tokens, reconstruct_file
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import (
@@ -26,7 +27,7 @@ def _train(config: Stage1Config, resume: bool, overwrite: bool) -> None:
 
 
 def _measure(config: Stage1Config, split: Split) -> dict[str, object]:
-    return stage1.measure(config, split)
+    return measure_stage1(config, split)
 
 
 _STAGE = Stage(Stage1Config, _train, _measure)

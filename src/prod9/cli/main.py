@@ -10,8 +10,10 @@ from rich.table import Column, Table
 
 from prod9.build.stage1 import fetch_medicalnet
 from prod9.cli.doctor import findings
+from prod9.cli.evaluate import evaluate
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import OverwriteOption
+from prod9.cli.view import view
 from prod9.config import MedMNISTSourceConfig
 from prod9.config.data import MedMNISTName
 from prod9.config.loss import PerceptualLossConfig
@@ -66,6 +68,10 @@ def demo(
         stage2_overrides=stage2 or (),
     )
     typer.echo(f"done: open {page}")
+
+
+app.command()(evaluate)
+app.command()(view)
 
 
 @data_app.command("list")

@@ -14,6 +14,7 @@ from prod9.config.data import (
     Stage1DataConfig,
     Stage2DataConfig,
 )
+from prod9.config.evaluation import EvaluationConfig
 from prod9.config.loss import Stage1LossConfig, Stage2LossConfig
 from prod9.config.model import (
     AutoencoderConfig,
@@ -62,6 +63,7 @@ class Stage2Config(_RunConfig):
     """How volumes are drawn from nothing."""
     completion: CompletionConfig = CompletionConfig()
     """How tokens are drawn where much is known: ``translate`` and ``inpaint``."""
+    evaluation: EvaluationConfig = EvaluationConfig()
 
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "CallbacksConfig",
     "CompletionConfig",
     "DiscriminatorConfig",
+    "EvaluationConfig",
     "MedMNISTDataConfig",
     "MedMNISTSourceConfig",
     "PreprocessingConfig",

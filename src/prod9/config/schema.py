@@ -72,7 +72,9 @@ def kind(annotation: object, *, article: bool = False) -> str:
         return " or ".join(kind(part, article=article) for part in args)
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f"{len(args)} "
-        item = "true or false" if args[0] is bool else f"{kind(args[0])}s"
+        inner = kind(args[0])
+        fixed = args[0] is bool or get_origin(args[0]) is Literal
+        item = inner if fixed else f"{inner}s"
         return f"{a}list of {count}{item}"
     name = _KINDS.get(annotation, str(annotation))
     return name if name in _NO_ARTICLE else a + name

@@ -79,7 +79,7 @@ class CheckpointConfig(Section):
 
 
 class PreviewConfig(Section):
-    """Montages in `output_dir/previews` and TensorBoard."""
+    """Montages in `output_dir/previews` and in the logger."""
 
     every_n_steps: int = Field(default=1000, ge=0, description="Batches between previews; 0: none.")
     num_volumes: int = Field(default=6, ge=1, description="Volumes per preview.")
@@ -106,6 +106,11 @@ class TrainerConfig(Section):
     )
     check_val_every_n_epoch: int = Field(default=1, ge=1, description="Epochs between validations.")
     log_every_n_steps: int = Field(default=10, ge=1, description="Batches between logged values.")
+    logger: Literal["tensorboard", "csv", "wandb", "mlflow"] = Field(
+        default="tensorboard",
+        description="Where values and previews go besides the CSV in `output_dir/history`; "
+        "`csv`: nowhere.",
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="Device kind.")
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=1, description="Number of devices; this version trains on one."

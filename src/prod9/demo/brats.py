@@ -1,7 +1,7 @@
 """``prod9 demo brats``: a semi-synthetic cohort, both stages, any modality from any other."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,11 @@ from rich.progress import Progress
 
 from prod9.build import stage1, stage2
 from prod9.build.announce import say
+from prod9.build.evaluation import Evaluator
+from prod9.build.evaluation import Settings as EvaluationSettings
+from prod9.build.figures import measure_reconstruction
 from prod9.build.generate import generate_files
+from prod9.build.run_folder import RunFolder
 from prod9.build.scans import open_scans, preprocessing_of
 from prod9.build.synthesis import Settings
 from prod9.build.translation import SOURCES, TARGET, Translated, measure_translation, translate
@@ -20,18 +24,26 @@ from prod9.data.brats import MODALITIES, find_cases
 from prod9.data.phantom_files import make_phantom
 from prod9.data.prepared import PreparedVolume
 from prod9.data.scans import ScanSet
-from prod9.demo.page import draw_curves, image, table, write_document
+from prod9.demo.run import PAGE
 from prod9.demo.workspace import Clock, claim, configs, override
 from prod9.errors import UserError
-from prod9.evaluate.provenance import provenance, write_json
 from prod9.evaluate.reconstruction import window_agreement
 from prod9.evaluate.translation import Score, TranslationMetrics
 from prod9.generator import Generator
+from prod9.report.document import Section, escape
+from prod9.report.pictures import image
+from prod9.report.tables import table
 
 _OTHER_DATA = "this demo learns scans; for cubes of brain regions, run: prod9 demo regions"
 CASES = 40
 SAMPLES = 4
 """Draws behind the uncertainty map."""
+_LEAD = (
+    "A tokenizer of four MRI contrasts and a transformer that draws any of them from any others, "
+    "trained on this machine a moment ago. The scans are semi-synthetic: one template brain "
+    "(MNI152), bent at random, with drawn tumours. These figures show that learning works, and "
+    "nothing about patients."
+)
 
 
 def run_brats_demo(
@@ -108,21 +120,34 @@ def run_brats_demo(
         overwrite=overwrite,
     )
     clock.lap("pictures")
-    reconstruction = stage1.measure(one, "test")
+    evaluator = Evaluator(EvaluationSettings(one.seed))
+    measure_reconstruction(evaluator, one, tokenizer, "test")
     first = torch.from_numpy(scans["test"].whole(0, MODALITIES.index(TARGET)))[None, None]
     agreement = window_agreement(tokenizer, first, one.sliding_window)
     clock.lap("reconstruction")
-    write_json(
-        output / "metrics.json",
-        translation=translation,
-        reconstruction=reconstruction,
-        window_agreement=agreement,
-        seconds=clock.seconds,
-        provenance=provenance(
-            seed=one.seed, tokenizer=tokenizer.digest, stage1=dump(one), stage2=dump(two)
-        ),
+    evaluator.seconds |= clock.seconds
+    configurations = {"Stage 1": dump(one), "Stage 2": dump(two)}
+    source = {
+        "tokenizer": tokenizer.digest,
+        "transformer": generator.digest,
+        "stage1": configurations["Stage 1"],
+        "stage2": configurations["Stage 2"],
+    }
+    evaluation = evaluator.evaluation(
+        source, translation=asdict(translation), window_agreement=asdict(agreement)
     )
-    return _write_page(output, translation, reconstruction, example, clock.seconds)
+    return evaluator.write(
+        output,
+        evaluation,
+        title="prod9: any modality from any other",
+        lead=_LEAD,
+        page=PAGE,
+        histories={
+            f"Stage {n}": RunFolder(config.output_dir).history for n, config in ((1, one), (2, two))
+        },
+        configs=configurations,
+        before=_sections(output, translation, example, clock.seconds["total"]),
+    )
 
 
 def _scans(config: Stage2Config) -> BraTSSourceConfig:
@@ -158,17 +183,12 @@ def _example(
 
 
 def _row(name: str, score: Score) -> tuple[str, str, str]:
-    return name, f"{score.psnr:.2f} dB", f"SSIM {score.ssim:.3f}"
+    return escape(name), f"{score.psnr:.2f} dB", f"{score.ssim:.3f}"
 
 
-def _write_page(
-    output: Path,
-    translation: TranslationMetrics,
-    reconstruction: dict[str, object],
-    example: Translated,
-    seconds: dict[str, float],
-) -> Path:
-    draw_curves(output)
+def _sections(
+    output: Path, translation: TranslationMetrics, example: Translated, seconds: float
+) -> list[Section]:
     t = translation
     rows = [
         *(_row(f"{t.target} drawn from {name}", score) for name, score in t.drawn.items()),
@@ -179,25 +199,23 @@ def _write_page(
         _row(f"mean {t.target} of the training scans", t.mean),
         _row(f"true {t.target}, encoded and decoded", t.ceiling),
     ]
-    psnr, ssim = reconstruction["psnr_foreground"], reconstruction["ssim_foreground"]
-    body = f"""<h2>{t.target} of {t.scans} held-out scans, foreground</h2>
-{table(rows)}
-<p>The tokenizer alone, all modalities of those scans: {psnr:.2f} dB, SSIM {ssim:.3f}.
-All of it took {seconds["total"] / 60:.1f} minutes on this machine.</p>
-<h2>One of them: sources, truth, drawn, uncertainty</h2>
-{image(example.picture)}
-<h2>Drawn from nothing but the modality's name</h2>
-<p>Whole brains take more training than a demo has: heads in the right place, no anatomy inside.</p>
-{image(output / "generated" / "montage.png")}
-<h2>Learning</h2>
-{image(output / "curves.png")}
-<p>The cohort, the drawn scans and the maps are NIfTI files in <code>cohort/</code>,
-<code>example/</code> and <code>generated/</code>; every figure with its provenance is in
-<code>metrics.json</code>.</p>"""
-    lead = (
-        "A tokenizer of four MRI contrasts and a transformer that draws any of them from any "
-        "others, trained on this machine a moment ago. The scans are semi-synthetic: one template "
-        "brain (MNI152), bent at random, with drawn tumours. These figures show that learning "
-        "works, and nothing about patients."
-    )
-    return write_document(output, "prod9: any modality from any other", lead, body)
+    montage = (output / "generated" / "montage.png").read_bytes()
+    return [
+        Section(
+            "translation",
+            f"{t.target} of {t.scans} held-out scans",
+            f"{table(('', 'PSNR', 'SSIM'), rows)}<p>Over the foreground, one draw a scan. All of "
+            f"the demonstration took {seconds / 60:.1f} minutes on this machine.</p>",
+        ),
+        Section(
+            "example",
+            "One of them: sources, truth, drawn, uncertainty",
+            image(example.picture.read_bytes(), "Sources, truth, drawn, uncertainty"),
+        ),
+        Section(
+            "nothing",
+            "Drawn from nothing but the modality's name",
+            "<p>Whole brains take more training than a demonstration has: heads in the right "
+            f"place, no anatomy inside.</p>{image(montage, 'Drawn from the name of a modality')}",
+        ),
+    ]

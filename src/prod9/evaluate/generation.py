@@ -1,81 +1,216 @@
-"""Whether generated volumes show what was asked for, differ, and are no copies."""
+"""Whether generated volumes look real, show what was asked for, differ, help, and are no copies."""
 
-import itertools
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from prod9.data.volumes import VolumeSet
-from prod9.evaluate.classifier import Classifier, as_tensor
-from prod9.metrics.ms_ssim import ms_ssim
-from prod9.metrics.neighbours import nearest_neighbours
+from prod9.data.collection import Collection
+from prod9.evaluate.distances import Features, distances
+from prod9.evaluate.diversity import flat_voxels, within_class_msssim
+from prod9.evaluate.domain_classifier import Classifier, classifier_space, train_classifier
+from prod9.evaluate.feature_spaces import FeatureSpace, features_of
+from prod9.evaluate.privacy import privacy, short_name
+from prod9.evaluate.schema import ClassFigures, FeatureSpaceFigures, Generation, Privacy, Usefulness
+from prod9.evaluate.usefulness import usefulness
 
-_PERCENTILE = 0.05
-
-
-@dataclass(frozen=True)
-class GenerationMetrics:
-    """Figures on N generated volumes beside the same figures on real ones."""
-
-    volumes: int
-    class_accuracy: float
-    """Share that a classifier trained on real volumes recognises as the class asked for."""
-    classifier_real_accuracy: float
-    """The classifier's own accuracy on real test volumes."""
-    msssim: float
-    """Mean MS-SSIM of pairs within a class: high means little variety."""
-    msssim_real: float
-    nearest_train_p05: float
-    """5th percentile of the distance (RMSE) to the nearest training volume."""
-    nearest_train_p05_real: float
-    """The same for real test volumes: a generator that copies stays below it."""
-    class_accuracy_per_class: dict[str, float]
-
-
-def within_class_msssim(volumes: Tensor, labels: Tensor, most: int = 8) -> float:
-    """Mean MS-SSIM over all pairs within a class, of at most ``most`` volumes a class.
-
-    Raises:
-        ValueError: no class has two volumes.
-
-    """
-    pairs = [
-        pair
-        for label in torch.unique(labels).tolist()
-        for pair in itertools.combinations(torch.nonzero(labels == label)[:most, 0].tolist(), 2)
-    ]
-    if not pairs:
-        raise ValueError("MS-SSIM within classes needs a class with at least two volumes")
-    first, second = torch.tensor(pairs).T
-    scores = [
-        ms_ssim(volumes[a], volumes[b])
-        for a, b in zip(first.split(64), second.split(64), strict=True)
-    ]
-    return float(torch.cat(scores).mean())
+VOXELS = "voxels (RMSE; sides above 32 averaged down)"
+Tell = Callable[[str, int, int], None]
+"""Told (what, done, of how many)."""
+FeaturesOf = Callable[[FeatureSpace, Collection, Callable[[int], None]], Tensor]
 
 
 def evaluate_generation(
-    generated: Tensor, labels: Tensor, train: VolumeSet, test: VolumeSet, classifier: Classifier
-) -> GenerationMetrics:
-    """Measure generated volumes (N, 1, D, H, W) in [0, 1] of classes ``labels`` (N,)."""
-    real_train, real_test = as_tensor(train), as_tensor(test)
-    right = (classifier.predict(generated) == labels).float()
+    real: Collection,
+    generated: Collection,
+    train: Collection | None,
+    spaces: Sequence[FeatureSpace],
+    *,
+    reconstructed: Collection | None = None,
+    seed: int = 0,
+    with_classifier: bool = True,
+    with_usefulness: bool = True,
+    tell: Tell = lambda what, done, total: None,
+    real_features: FeaturesOf = features_of,
+) -> tuple[Generation, list[str]]:
+    """Measure generated volumes against real ones.
 
-    def nearest(volumes: Tensor) -> float:
-        distance = nearest_neighbours(volumes, real_train).distance
-        return float(torch.quantile(distance, _PERCENTILE))
+    Args:
+        real: held-out volumes: not the generator's training set.
+        generated: what is judged; at least two, as ``real``.
+        train: the generator's training volumes; without them neither privacy nor usefulness nor
+            recognition can be measured.
+        spaces: feature spaces, beside that of a classifier trained on ``train``.
+        reconstructed: reconstructions of real volumes: what could be reached at best.
+        seed: of everything random.
+        with_classifier: train one, if there are classes.
+        with_usefulness: train classifiers on generated volumes too.
+        tell: for a progress bar.
+        real_features: features of real volumes; may remember them.
 
-    return GenerationMetrics(
+    Returns:
+        The figures, and warnings that a reader must see.
+
+    """
+    warnings: list[str] = []
+    classifier, spaces = None, list(spaces)
+    several = train is not None and len(train.counts) > 1
+    if train is not None and several and with_classifier:
+        classifier = train_classifier(train, seed=seed)
+        right = _share(classifier.predict(real), real.labels)
+        spaces.append(classifier_space(classifier, train.name, right))
+    elif train is None:
+        warnings.append(
+            "There are no training volumes (--train): copies cannot be found, and neither "
+            "recognition nor usefulness is measured."
+        )
+    elif not several:
+        warnings.append("There are no classes: recognition and usefulness are not measured.")
+    figures: list[FeatureSpaceFigures] = []
+    vectors: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    if train is not None:
+        vectors[VOXELS] = (flat_voxels(generated), flat_voxels(train), flat_voxels(real))
+    for space in spaces:
+        ours = _features(features_of, space, generated, tell)
+        theirs = _features(real_features, space, real, tell)
+        others = None if train is None else _features(real_features, space, train, tell)
+        name = "" if train is None else train.name
+        again = None
+        if reconstructed is not None:
+            again = _features(features_of, space, reconstructed, tell)
+        names = real.class_names
+        figures.append(distances(space, ours, theirs, others, name, names, seed, again))
+        if others is not None:
+            vectors[space.name] = (ours.values, others.values, theirs.values)
+    warnings += [text for space in figures if (text := _stability(space))]
+    warnings += _mixture(real, generated)
+    for other in (generated, *([] if train is None else [train])):
+        warnings += _unlike(real, other)
+    closeness = None if train is None else privacy(generated, train, vectors, seed)
+    if closeness is not None and closeness.verdict != "no sign of copying":
+        warnings.insert(0, f"Privacy: {closeness.verdict}. {closeness.reasons[0]}")
+    helped = None
+    if classifier is not None and train is not None and with_usefulness:
+        if len(generated.counts) < 2:
+            warnings.append("All generated volumes are of one class: usefulness is not measured.")
+        else:
+            helped = usefulness(
+                train,
+                generated,
+                real,
+                seed=seed,
+                on_step=lambda done, total: tell("training on generated volumes", done, total),
+            )
+    return _summary(real, generated, classifier, figures, closeness, helped, seed), warnings
+
+
+def _features(of: FeaturesOf, space: FeatureSpace, collection: Collection, tell: Tell) -> Features:
+    def on_volume(done: int) -> None:
+        tell(f"{space.key}: {collection.name}", done, len(collection))
+
+    return Features(of(space, collection, on_volume), collection.labels)
+
+
+def _share(predicted: Tensor, labels: np.ndarray) -> float:
+    return float((predicted.cpu().numpy() == labels).mean())
+
+
+def _summary(
+    real: Collection,
+    generated: Collection,
+    classifier: Classifier | None,
+    spaces: list[FeatureSpaceFigures],
+    closeness: Privacy | None,
+    helped: Usefulness | None,
+    seed: int,
+) -> Generation:
+    ours, theirs = within_class_msssim(generated, seed), within_class_msssim(real, seed)
+    right = real_right = None
+    if classifier is not None:
+        right = (classifier.predict(generated).numpy() == generated.labels).astype(float)
+        real_right = _share(classifier.predict(real), real.labels)
+    voxels = None if closeness is None else closeness.spaces[0]
+    per_class: dict[str, ClassFigures] = {}
+    for label, name in enumerate(real.class_names):
+        members = generated.of_class(label)
+        if real.has_classes and len(members):
+            per_class[name] = ClassFigures(
+                volumes=len(members),
+                real_volumes=len(real.of_class(label)),
+                class_accuracy=None if right is None else float(right[members].mean()),
+                msssim=None if ours is None else ours.per_class.get(name),
+                msssim_real=None if theirs is None else theirs.per_class.get(name),
+            )
+    return Generation(
         volumes=len(generated),
-        class_accuracy=float(right.mean()),
-        classifier_real_accuracy=classifier.real_accuracy,
-        msssim=within_class_msssim(generated, labels),
-        msssim_real=within_class_msssim(real_test, torch.from_numpy(test.labels)),
-        nearest_train_p05=nearest(generated),
-        nearest_train_p05_real=nearest(real_test),
-        class_accuracy_per_class={
-            train.class_names[label]: float(right[labels == label].mean())
-            for label in torch.unique(labels).tolist()
-        },
+        class_accuracy=None if right is None else float(right.mean()),
+        classifier_real_accuracy=real_right,
+        msssim=None if ours is None else ours.mean,
+        msssim_interval=None if ours is None else ours.interval,
+        msssim_real=None if theirs is None else theirs.mean,
+        nearest_train_p05=None if voxels is None else voxels.p05,
+        nearest_train_p05_real=None if voxels is None else voxels.p05_held_out,
+        per_class=per_class,
+        spaces=spaces,
+        usefulness=helped,
+        privacy=closeness,
     )
+
+
+def _stability(space: FeatureSpaceFigures) -> str | None:
+    """Say so where there are too few volumes for a Frechet distance."""
+    n, d = space.generated.volumes, space.dimensions
+    where = f"Frechet distance, {short_name(space.space)}: "
+    if space.stable_from is None:
+        return (
+            f"{where}with {n} volumes it falls as 1/N without a limit above 0; at this number the "
+            "sets cannot be told apart by it. Compare it with the floor beside it only."
+        )
+    if not space.stable:
+        more = "" if n >= d else f", and {n} is less than the {d} dimensions of a feature"
+        return (
+            f"{where}UNSTABLE at {n} volumes: still falling; within 5 % of its limit from about "
+            f"{space.stable_from} volumes on{more}. Compare it only with figures at the same "
+            "number of volumes, and rather quote the kernel distance, which has no such bias."
+        )
+    return None
+
+
+def _unlike(real: Collection, other: Collection) -> list[str]:
+    """Say so where voxels or intensities do not mean the same."""
+    found: list[str] = []
+    if real.spacing_mm is not None and other.spacing_mm is not None:
+        ratios = np.array(other.spacing_mm) / np.array(real.spacing_mm)
+        if np.abs(ratios - 1).max() > 0.01:
+            found.append(
+                f"Voxels of {other.name} are {_mm(other.spacing_mm)}, those of {real.name} "
+                f"{_mm(real.spacing_mm)}: the same grid shows other sizes."
+            )
+    if ("percentile" in real.intensity) != ("percentile" in other.intensity):
+        found.append(
+            f"Intensities of {other.name} ({other.intensity}) and {real.name} ({real.intensity}) "
+            "were not scaled alike."
+        )
+    return found
+
+
+def _mm(spacing: tuple[float, float, float]) -> str:
+    return " x ".join(f"{side:g}" for side in spacing) + " mm"
+
+
+def _mixture(real: Collection, generated: Collection) -> list[str]:
+    """Say so where the classes are mixed otherwise."""
+    count = len(real.class_names)
+    shares = [
+        np.bincount(collection.labels, minlength=count) / len(collection)
+        for collection in (real, generated)
+    ]
+    apart = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    if apart <= 0.1:
+        return []
+    worst = int(np.argmax(np.abs(shares[0] - shares[1])))
+    return [
+        f"The classes are mixed otherwise than in the real set ({real.class_names[worst]}: "
+        f"{shares[1][worst]:.0%} instead of {shares[0][worst]:.0%}): distances over all classes "
+        "contain this difference; see those by class."
+    ]

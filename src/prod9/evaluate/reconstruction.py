@@ -1,129 +1,148 @@
-"""How well a tokenizer gives volumes back."""
+"""How near reconstructed volumes are to their originals."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from prod9.config import SlidingWindowConfig
-from prod9.data.volumes import Batch
-from prod9.metrics.codebook import CodebookUsage
+from prod9.data.collection import Collection
+from prod9.evaluate.schema import Interval, Reconstruction, ReconstructionFigures
+from prod9.metrics.bootstrap import bootstrap_interval
+from prod9.metrics.codebook import CodebookStats
+from prod9.metrics.ms_ssim import ms_ssim
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 from prod9.shapes import Volume
 from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
 
+_SSIM_WINDOW, _MS_SSIM_WINDOW = 11, 5
+_FIGURES = ("psnr", "ssim", "ms_ssim", "mae", "lpips")
+
+FeatureDistance = Callable[[Volume, Volume], Tensor]
+"""(prediction, target), both (1, 1, D, H, W) in [0, 1] -> a number."""
+
 
 @dataclass(frozen=True)
-class ReconstructionMetrics:
-    """Means over volumes, each volume measured by itself, intensities in [0, 1]."""
+class Row:
+    """Figures of one volume; NaN where one is not defined."""
 
-    psnr: float
-    """dB."""
-    psnr_std: float
-    ssim: float
-    ssim_std: float
-    l1: float
-    volumes: int
-    codebook_usage: float
-    """Share of the codes that occur."""
-    codebook_perplexity: float
-    psnr_per_class: dict[str, float]
-    psnr_foreground: float | None = None
-    """Over the voxels of the scan that are not background; None where there is no such thing."""
-    ssim_foreground: float | None = None
+    name: str
+    label: int
+    whole: dict[str, float]
+    foreground: dict[str, float] | None
+    """None where nothing is foreground."""
 
 
-def evaluate_reconstruction(
-    tokenizer: Tokenizer, loader: DataLoader[Batch], class_names: tuple[str, ...]
-) -> ReconstructionMetrics:
-    """Encode and decode every volume of ``loader``."""
-    device = next(tokenizer.parameters()).device
-    usage = CodebookUsage(tokenizer.fsq.levels)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for batch in track(loader, "reconstructing", transient=True):
-        real = batch.volumes.to(device)
-        tokens = tokenizer.encode(real)
-        usage.update(tokens)
-        output = tokenizer.decode(tokens, real.shape[2:])
-        l1 = F.l1_loss(output, real, reduction="none").flatten(1).mean(1)
-        parts.append((psnr(output, real), ssim(output, real), l1, batch.labels))
-    psnrs, ssims, l1s, labels = (
-        torch.cat([p.cpu() for p in part]) for part in zip(*parts, strict=True)
-    )
-    return _summary(usage, psnrs, ssims, l1s, labels, class_names)
+def measure_pair(
+    original: np.ndarray, reconstructed: np.ndarray, lpips: FeatureDistance | None
+) -> tuple[dict[str, float], dict[str, float] | None, bool]:
+    """Measure one volume (D, H, W) in [0, 1].
 
-
-def evaluate_whole(
-    tokenizer: Tokenizer,
-    volumes: Iterable[tuple[str, int, np.ndarray]],
-    count: int,
-    windows: SlidingWindowConfig,
-) -> ReconstructionMetrics:
-    """Encode and decode whole scans through windows.
-
-    Args:
-        tokenizer: what is measured.
-        volumes: (name, class, volume (D, H, W) in [0, 1], 0 outside the foreground).
-        count: how many there are, for the progress bar.
-        windows: how they are cut.
+    Returns:
+        Figures of the whole volume and of its foreground (voxels that are not 0), and whether
+        there is background at all.
 
     """
-    usage = CodebookUsage(tokenizer.fsq.levels)
-    rows: list[list[float]] = []
-    labels: list[int] = []
-    for _, label, array in track(volumes, "reconstructing", total=count, transient=True):
-        real = torch.from_numpy(array)[None, None]
-        tokens = encode(tokenizer, real, windows)
-        usage.update(tokens)
-        output = decode(tokenizer, tokens, real.shape[2:], windows)
-        inside = real > 0
-        rows.append(
-            [
-                float(psnr(output, real)),
-                float(ssim(output, real)),
-                float(F.l1_loss(output, real)),
-                float(psnr(output, real, mask=inside)),
-                float(ssim(output, real, mask=inside)),
-            ]
-        )
-        labels.append(label)
-    psnrs, ssims, l1s, *foreground = torch.tensor(rows, dtype=torch.float64).T
-    names = tokenizer.spec.class_names
-    summary = _summary(usage, psnrs, ssims, l1s, torch.tensor(labels), names)
-    psnr_foreground, ssim_foreground = (float(values.mean()) for values in foreground)
-    return replace(summary, psnr_foreground=psnr_foreground, ssim_foreground=ssim_foreground)
+    real = torch.from_numpy(original)[None, None]
+    output = torch.from_numpy(reconstructed)[None, None]
+    side = min(original.shape)
+    whole = {
+        "psnr": float(psnr(output, real)),
+        "ssim": float(ssim(output, real)) if side >= _SSIM_WINDOW else float("nan"),
+        "ms_ssim": float(ms_ssim(output, real)) if side >= _MS_SSIM_WINDOW else float("nan"),
+        "mae": float(F.l1_loss(output, real)),
+        "lpips": float("nan") if lpips is None else float(lpips(output, real)),
+    }
+    inside = real > 0
+    if not bool(inside.any()):
+        return whole, None, True
+    foreground = {
+        "psnr": float(psnr(output, real, mask=inside)),
+        "ssim": float(ssim(output, real, mask=inside)) if side >= _SSIM_WINDOW else float("nan"),
+        "mae": float((output - real).abs()[inside].mean()),
+    }
+    return whole, foreground, not bool(inside.all())
 
 
-def _summary(
-    usage: CodebookUsage,
-    psnrs: Tensor,
-    ssims: Tensor,
-    l1s: Tensor,
-    labels: Tensor,
-    class_names: tuple[str, ...],
-) -> ReconstructionMetrics:
-    stats = usage.compute()
-    return ReconstructionMetrics(
-        psnr=float(psnrs.mean()),
-        psnr_std=float(psnrs.std(correction=0)),
-        ssim=float(ssims.mean()),
-        ssim_std=float(ssims.std(correction=0)),
-        l1=float(l1s.mean()),
-        volumes=len(labels),
-        codebook_usage=stats.usage,
-        codebook_perplexity=stats.perplexity,
-        psnr_per_class={
-            class_names[label]: float(psnrs[labels == label].mean())
-            for label in torch.unique(labels).tolist()
+@torch.no_grad()
+def evaluate_reconstruction(
+    originals: Collection,
+    reconstructed: Collection,
+    *,
+    seed: int = 0,
+    lpips: FeatureDistance | None = None,
+    lpips_network: str | None = None,
+    codebook: Callable[[], CodebookStats] | None = None,
+    on_volume: Callable[[int], None] = lambda count: None,
+) -> tuple[Reconstruction, list[Row]]:
+    """Compare volume by volume; the collections are paired by their order.
+
+    Args:
+        originals: the truth.
+        reconstructed: the same volumes, made again.
+        seed: of the bootstrap.
+        lpips: distance of features; left out without weights.
+        lpips_network: its name.
+        codebook: asked, at the end, for the codes that occurred; left out where nobody knows.
+        on_volume: told how many are done.
+
+    """
+    rows: list[Row] = []
+    background = False
+    for index, name in enumerate(originals.names):
+        whole, foreground, some = measure_pair(originals[index], reconstructed[index], lpips)
+        background = background or some
+        rows.append(Row(name, int(originals.labels[index]), whole, foreground))
+        on_volume(index + 1)
+    inside = [row.foreground for row in rows if row.foreground is not None]
+    stats = None if codebook is None else codebook()
+    labels = np.array([row.label for row in rows])
+    return Reconstruction(
+        **_means([row.whole for row in rows], seed).model_dump(),
+        foreground=_means(inside, seed) if inside and background else None,
+        per_class={
+            name: _means([row.whole for row in rows if row.label == label], seed)
+            for label, name in enumerate(originals.class_names)
+            if originals.has_classes and np.any(labels == label)
         },
+        lpips_network=lpips_network,
+        codebook_usage=None if stats is None else stats.usage,
+        codebook_perplexity=None if stats is None else stats.perplexity,
+    ), rows
+
+
+def _means(rows: Sequence[dict[str, float]], seed: int) -> ReconstructionFigures:
+    values: dict[str, float | None] = dict.fromkeys(_FIGURES)
+    intervals: dict[str, Interval] = {}
+    for name in rows[0]:
+        column = np.array([row[name] for row in rows])
+        # Not defined for a volume (no window inside its foreground): it does not count.
+        column = column[~np.isnan(column)]
+        if len(column):
+            values[name] = float(column.mean())
+            if len(column) > 1:
+                intervals[name] = bootstrap_interval(torch.from_numpy(column), seed=seed)
+    return ReconstructionFigures.model_validate(
+        {"volumes": len(rows), **values, "intervals": intervals}
     )
+
+
+def table(rows: Sequence[Row], class_names: Sequence[str]) -> list[dict[str, object]]:
+    """Return one flat row a volume, for a CSV file."""
+    return [
+        {
+            "name": row.name,
+            "class": class_names[row.label],
+            **row.whole,
+            **{f"{name}_foreground": value for name, value in (row.foreground or {}).items()},
+        }
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)

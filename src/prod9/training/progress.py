@@ -10,58 +10,95 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 _QUIET_SECONDS = 15.0
 """Without a terminal, a line is printed no more often than this."""
+_LIVE_SECONDS = 0.5
+"""On a terminal, figures are fetched no more often than this: each waits for the device."""
 _SHOWN = {"train/loss": "loss", "val/psnr": "PSNR", "val/masked_accuracy": "accuracy"}
 
 
 class TrainingProgress(Callback):
-    """A live bar on a terminal; elsewhere a line every few seconds, fit for a log file."""
+    """A live bar on a terminal; elsewhere a line every few seconds, fit for a log file.
+
+    Batches are counted over the whole run, also where it was resumed. Speed is that of training
+    alone. The time left is that of the batches left and of the validations left, each as long as
+    they have been on average; until the first validation is over, none is counted.
+    """
 
     def __init__(self, what: str, batch_size: int) -> None:
         self.what, self.batch_size = what, batch_size
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.task = TaskID(0)
-        self.started = self.printed = 0.0
-        self.done = self.whole = 0
+        self.started = self.printed = self.validating_since = 0.0
+        self.first = self.done = self.whole = 0
+        """Batches before this session, so far, and in all."""
+        self.validations = 0
+        self.validation_seconds = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self.started = self.printed = time.monotonic()
-        epochs = (trainer.max_epochs or 1) - trainer.current_epoch
-        self.done, self.whole = 0, max(1, epochs * int(trainer.num_training_batches))
+        self.validations, self.validation_seconds = 0, 0.0
+        batches = int(trainer.num_training_batches)
+        self.first = self.done = trainer.current_epoch * batches
+        self.whole = max(1, (trainer.max_epochs or 1) * batches)
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
             self.bar = Progress(*columns, TextColumn("{task.fields[line]}"), console=self.console)
             self.bar.start()
-            self.task = self.bar.add_task(self.what, total=self.whole, line="")
+            self.task = self.bar.add_task(self.what, total=self.whole, completed=self.done, line="")
+
+    def seconds_per_batch(self) -> float:
+        """Mean duration of this session's training batches."""
+        elapsed = time.monotonic() - self.started - self.validation_seconds
+        return elapsed / max(1, self.done - self.first)
+
+    def seconds_left(self, trainer: pl.Trainer) -> float:
+        """Return how long the rest will take."""
+        rest = (self.whole - self.done) * self.seconds_per_batch()
+        if self.validations:
+            every = trainer.check_val_every_n_epoch or 1
+            left = (trainer.max_epochs or 1) // every - trainer.current_epoch // every
+            rest += left * self.validation_seconds / self.validations
+        return rest
 
     def _line(self, trainer: pl.Trainer) -> str:
-        speed = self.done / (time.monotonic() - self.started)
-        minutes = (self.whole - self.done) / speed / 60
+        speed = self.batch_size / max(self.seconds_per_batch(), 1e-9)
         metrics = trainer.callback_metrics
         figures = [f"{n} {float(metrics[k]):.3f}" for k, n in _SHOWN.items() if k in metrics]
-        return "  ".join(
-            [f"{minutes:.1f} min left", f"{speed * self.batch_size:.1f} volumes/s", *figures]
-        )
+        left = duration(self.seconds_left(trainer))
+        return "  ".join([f"{left} left", f"{speed:.1f} volumes/s", *figures])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Say where we are."""
         self.done += 1
-        if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, line=self._line(trainer))
-        elif time.monotonic() - self.printed >= _QUIET_SECONDS:
+        due = time.monotonic() - self.printed >= (_LIVE_SECONDS if self.bar else _QUIET_SECONDS)
+        if due:
             self.printed = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done)
+            if due:
+                self.bar.update(self.task, line=self._line(trainer))
+        elif due:
             epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             where = f"{self.what}: {epoch}, batch {self.done}/{self.whole}"
             self.console.print(f"{where}, {self._line(trainer)}")
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock of training."""
+        self.validating_since = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start it again."""
+        self.validations += 1
+        self.validation_seconds += time.monotonic() - self.validating_since
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the bar and say how long it took."""
         self._stop()
         seconds = time.monotonic() - self.started
-        self.console.print(f"{self.what}: {self.done} batches in {seconds:.0f} s")
+        self.console.print(f"{self.what}: {self.done - self.first} batches in {seconds:.0f} s")
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -73,3 +110,11 @@ class TrainingProgress(Callback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text: ``1.5 min``, or ``2 h 05 min`` from an hour on."""
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"

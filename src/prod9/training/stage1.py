@@ -12,11 +12,12 @@ from prod9.config import Stage1Config
 from prod9.data.volumes import Batch
 from prod9.losses.adaptive import adaptive_weight
 from prod9.losses.adversarial import discriminator_loss, generator_loss
-from prod9.metrics.codebook import CodebookUsage
+from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 from prod9.models.autoencoder import Autoencoder, Reconstruction
 from prod9.training.ema import EMA
+from prod9.training.gradients import clip_and_log
 from prod9.training.schedule import scheduler
 from prod9.training.streams import step_stream
 from prod9.training.watch import require_finite
@@ -49,6 +50,8 @@ class Stage1Module(pl.LightningModule):
         self.discriminator = discriminator
         self.ema = EMA(autoencoder, config.training.stability.ema_decay)
         self.usage = CodebookUsage(autoencoder.fsq.levels)
+        self.codebook: CodebookStats | None = None
+        """Of the last validation."""
         # Lightning's global_step advances once per optimizer, so batches are counted here.
         self.batches_seen = 0
 
@@ -115,13 +118,15 @@ class Stage1Module(pl.LightningModule):
         fooling = generator_loss(self.discriminator(output.volume), config.adversarial.criterion)
         self.discriminator.requires_grad_(True)
         if config.adaptive.enabled:
-            fooling = fooling * adaptive_weight(
+            weight = adaptive_weight(
                 reconstruction_loss,
                 fooling,
                 self.autoencoder.last_layer,
                 max_weight=config.adaptive.max_weight,
                 scale=self._loss_scale(),
             )
+            self.log("train/adaptive_weight", weight)
+            fooling = fooling * weight
         return config.adversarial.weight * fooling
 
     def _loss_scale(self) -> float:
@@ -150,10 +155,9 @@ class Stage1Module(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip by hand: Lightning calls this after unscaling, and refuses to clip itself here."""
+        own = optimizer.param_groups[0]["params"][0] is next(self.autoencoder.parameters())
         limit = self.config.training.stability.gradient_clip
-        if limit > 0:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, limit)
+        clip_and_log(self, optimizer, limit, "" if own else "_discriminator")
 
     def configure_optimizers(self) -> Any:
         """AdamW for each network, each with its schedule."""
@@ -202,9 +206,9 @@ class Stage1Module(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Codebook figures of the epoch."""
-        stats = self.usage.compute()
-        self.log("val/codebook_usage", stats.usage)
-        self.log("val/codebook_perplexity", stats.perplexity)
+        self.codebook = self.usage.compute()
+        self.log("val/codebook_usage", self.codebook.usage)
+        self.log("val/codebook_perplexity", self.codebook.perplexity)
 
     # --- what a checkpoint must carry besides the weights -----------------------------------
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 
 from prod9.config import Stage2Config
@@ -14,6 +14,7 @@ from prod9.masking import gamma, mask_tokens
 from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
 from prod9.training.ema import EMA
+from prod9.training.gradients import clip_and_log
 from prod9.training.schedule import scheduler
 from prod9.training.streams import step_stream
 from prod9.training.watch import require_finite
@@ -33,7 +34,8 @@ class Stage2Module(pl.LightningModule):
         self.config = config
         self.transformer = transformer
         self.ema = EMA(transformer, config.training.stability.ema_decay)
-        self._bucket_hits = torch.zeros(BUCKETS, 2)
+        self._train_hits = torch.zeros(BUCKETS, 2)
+        self._val_hits = torch.zeros(BUCKETS, 2)
 
     def _masked_loss(
         self,
@@ -74,13 +76,23 @@ class Stage2Module(pl.LightningModule):
         absent = self.transformer.mask_id
         condition = self._condition(batch, stream).dropped(drop, absent)
         ratio = torch.rand(count, generator=stream, device=self.device)
-        loss, hits, _ = self._masked_loss(
+        loss, hits, shares = self._masked_loss(
             self.transformer, batch, ratio, condition, stream, self.config.loss.label_smoothing
         )
         require_finite({"cross_entropy": loss}, self.global_step, batch.names)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/masked_accuracy", hits.float().mean(), prog_bar=True)
+        self._log_accuracy_by_ratio(hits, shares)
         return loss
+
+    def _log_accuracy_by_ratio(self, hits: Tensor, shares: Tensor) -> None:
+        """Count on the device; log what came together since the last batch whose values are."""
+        self._train_hits = self._train_hits.to(self.device)
+        _count(self._train_hits, hits, shares)
+        if (self.global_step + 1) % self.config.trainer.log_every_n_steps == 0:
+            for bucket, accuracy in _accuracies(self._train_hits):
+                self.log(f"train/masked_accuracy_{bucket}", torch.tensor(accuracy))
+            self._train_hits.zero_()
 
     def on_train_batch_end(self, outputs: Any, batch: TokenBatch, batch_idx: int) -> None:
         """Let the averaged weights follow."""
@@ -88,9 +100,7 @@ class Stage2Module(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient norm (after unscaling)."""
-        limit = self.config.training.stability.gradient_clip
-        if limit > 0:
-            nn.utils.clip_grad_norm_(self.transformer.parameters(), limit)
+        clip_and_log(self, optimizer, self.config.training.stability.gradient_clip)
 
     def configure_optimizers(self) -> Any:
         """AdamW with MaskGIT's constants, and the schedule, per step."""
@@ -109,7 +119,7 @@ class Stage2Module(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Count hits afresh each epoch."""
-        self._bucket_hits = torch.zeros(BUCKETS, 2, device=self.device)
+        self._val_hits = torch.zeros(BUCKETS, 2, device=self.device)
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Loss and accuracy of the averaged weights; the same masks in every epoch."""
@@ -121,18 +131,14 @@ class Stage2Module(pl.LightningModule):
         loss, hits, shares = self._masked_loss(
             self.ema.network, batch, ratio, condition, generator, smoothing=0.0
         )
-        bucket = (shares * BUCKETS).long().clamp_max(BUCKETS - 1)
-        self._bucket_hits[:, 0].index_add_(0, bucket, hits.float())
-        self._bucket_hits[:, 1].index_add_(0, bucket, torch.ones_like(shares))
+        _count(self._val_hits, hits, shares)
         values = {"val/loss": loss, "val/masked_accuracy": hits.float().mean()}
         self.log_dict(values, batch_size=count, prog_bar=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Accuracy per bucket of mask ratio."""
-        for bucket, (hits, total) in enumerate(self._bucket_hits.tolist()):
-            if total:
-                low, high = bucket / BUCKETS, (bucket + 1) / BUCKETS
-                self.log(f"val/masked_accuracy_{low:.1f}-{high:.1f}", hits / total)
+        for bucket, accuracy in _accuracies(self._val_hits):
+            self.log(f"val/masked_accuracy_{bucket}", accuracy)
 
     # --- what a checkpoint must carry besides the weights -----------------------------------
 
@@ -154,3 +160,19 @@ class Stage2Module(pl.LightningModule):
                 f"{self.tokenizer_digest[:12]}; put the first one back, or start anew with "
                 "--overwrite."
             )
+
+
+def _count(counts: Tensor, hits: Tensor, shares: Tensor) -> None:
+    """Add masked tokens to ``counts`` (BUCKETS, 2): hits and tokens per bucket of mask ratio."""
+    bucket = (shares * BUCKETS).long().clamp_max(BUCKETS - 1)
+    counts[:, 0].index_add_(0, bucket, hits.float())
+    counts[:, 1].index_add_(0, bucket, torch.ones_like(shares))
+
+
+def _accuracies(counts: Tensor) -> list[tuple[str, float]]:
+    """Return (name, share of hits) of the buckets that are not empty."""
+    return [
+        (f"{bucket / BUCKETS:.1f}-{(bucket + 1) / BUCKETS:.1f}", hits / total)
+        for bucket, (hits, total) in enumerate(counts.tolist())
+        if total
+    ]

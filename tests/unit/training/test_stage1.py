@@ -244,6 +244,58 @@ def test_gradients_are_clipped(make_trainer: Any, volumes: VolumeSet) -> None:
         assert (max(norms) <= 1e-3 * (1 + 1e-4)) == (limit > 0)
 
 
+def test_gradient_norms_rates_and_the_adaptive_weight_are_logged(
+    make_trainer: Any, volumes: VolumeSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    rates: list[float] = []
+    weights: list[float] = []
+
+    def note(optimizer: Any, *args: Any) -> None:
+        grads = [p.grad for g in optimizer.param_groups for p in g["params"]]
+        norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    class Hooks(pl.Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            for optimizer in trainer.optimizers:
+                optimizer.register_step_pre_hook(note)
+
+    def weigh(*args: Any, **kwargs: Any) -> Tensor:
+        weight = adaptive_weight(*args, **kwargs)
+        weights.append(float(weight))
+        return weight
+
+    monkeypatch.setattr(stage1, "adaptive_weight", weigh)
+    watch, config = Watch(), configure(discriminator_iter_start=1)
+    stability = config.training.stability.model_copy(update={"gradient_clip": 0.0})
+    training = config.training.model_copy(update={"stability": stability})
+    module = build(config.model_copy(update={"training": training}))
+    trainer = make_trainer(limit_val_batches=0, callbacks=[Hooks(), watch])
+    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    # One step of the generator's, then both networks' in turn.
+    (first, *rest) = watch.logged
+    for name, seen in (("grad_norm", norms), ("learning_rate", rates)):
+        assert first[f"train/{name}"] == pytest.approx(seen[0], rel=1e-5)
+        assert f"train/{name}_discriminator" not in first
+        assert [r[f"train/{name}"] for r in rest] == pytest.approx(seen[1::2], rel=1e-5)
+        both = [r[f"train/{name}_discriminator"] for r in rest]
+        assert both == pytest.approx(seen[2::2], rel=1e-5)
+    assert len({*norms}) == 7
+    assert "train/adaptive_weight" not in first
+    assert [r["train/adaptive_weight"] for r in rest] == pytest.approx(weights)
+    assert len(weights) == 3
+
+    # What is logged is the norm before clipping.
+    clipped = Watch()
+    stability = config.training.stability.model_copy(update={"gradient_clip": 1e-3})
+    training = config.training.model_copy(update={"stability": stability})
+    module = build(config.model_copy(update={"training": training}))
+    trainer = make_trainer(limit_val_batches=0, callbacks=[clipped], limit_train_batches=1)
+    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    assert clipped.logged[0]["train/grad_norm"] == pytest.approx(norms[0], rel=1e-5)
+
+
 def test_the_averaged_weights_follow_each_generator_step(
     make_trainer: Any, volumes: VolumeSet
 ) -> None:

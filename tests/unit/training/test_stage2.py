@@ -241,6 +241,75 @@ def test_gradients_are_clipped(make_transformer: Any, make_trainer: Any) -> None
         assert (max(norms) <= 1e-3 * (1 + 1e-4)) == (limit > 0)
 
 
+def test_training_accuracy_is_logged_by_mask_ratio(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure()
+    often = config.trainer.model_copy(update={"log_every_n_steps": 2})
+    module = Stage2Module(config.model_copy(update={"trainer": often}), make_transformer())
+    seen: list[tuple[Tensor, Tensor]] = []  # (ratio, hit) of each masked token, per batch
+    logged: list[dict[str, float]] = []
+    ratios: list[Tensor] = []
+    real_mask, real_loss = stage2.mask_tokens, module.transformer.loss
+
+    def masking(tokens: Tensor, share: Tensor, *rest: Any) -> Any:
+        ratios.append(share)
+        return real_mask(tokens, share, *rest)
+
+    def loss(masked: Tensor, mask: Tensor, *rest: Any) -> Any:
+        value, _ = real_loss(masked, mask, *rest)
+        where = mask.nonzero()
+        hits = where.sum(1) % 3 == 0  # some of them
+        seen.append((ratios[-1][where[:, 0]], hits))
+        return value, hits
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            metrics = trainer.callback_metrics.items()
+            logged.append({k[22:]: float(v) for k, v in metrics if "accuracy_" in k})
+
+    monkeypatch.setattr(stage2, "mask_tokens", masking)
+    monkeypatch.setattr(module.transformer, "loss", loss)
+    trainer = make_trainer(limit_val_batches=0, callbacks=[Watch()])
+    trainer.fit(module, load(batches(4, 40)))
+    assert logged[0] == {}  # not yet
+    assert logged[1] == logged[2] != logged[3]  # only every second batch; counted afresh
+    for batch in (1, 3):
+        ratio, hit = (torch.cat(parts) for parts in zip(*seen[batch - 1 : batch + 1], strict=True))
+        expected = {
+            f"{k / 5:.1f}-{(k + 1) / 5:.1f}": float(
+                hit[(ratio * 5).long().clamp_max(4) == k].mean()
+            )
+            for hit in [hit.float()]
+            for k in range(5)
+        }
+        assert logged[batch] == pytest.approx(expected)
+
+
+def test_the_gradient_norm_and_the_rate_are_logged(
+    make_transformer: Any, make_trainer: Any
+) -> None:
+    logged: list[dict[str, float]] = []
+    norms: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            grads = [p.grad for p in pl_module.transformer.parameters() if p.grad is not None]
+            norms.append(math.sqrt(sum(float(g.pow(2).sum()) for g in grads)))  # before clipping
+
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            logged.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+    config = configure()
+    stability = config.training.stability.model_copy(update={"gradient_clip": 1e-2})
+    training = config.training.model_copy(update={"stability": stability})
+    module = Stage2Module(config.model_copy(update={"training": training}), make_transformer())
+    make_trainer(limit_val_batches=0, callbacks=[Watch()]).fit(module, load(batches()))
+    assert min(norms) > 1e-2
+    assert [row["train/grad_norm"] for row in logged] == pytest.approx(norms, rel=1e-4)
+    assert [row["train/learning_rate"] for row in logged] == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
+
+
 # --- sources ------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,240 @@
+"""An evaluation: sets of volumes in, ``metrics.json`` and ``report.html`` out."""
+
+import csv
+import io
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from prod9.build.feature_cache import cached_features
+from prod9.config.evaluation import FeatureSpaceKey
+from prod9.data.collection import Collection, comparable
+from prod9.data.collection_files import observed_range
+from prod9.errors import UserError
+from prod9.evaluate.efficientnet import efficientnet_space
+from prod9.evaluate.feature_spaces import FeatureSpace, medicalnet_space
+from prod9.evaluate.generation import evaluate_generation
+from prod9.evaluate.provenance import provenance
+from prod9.evaluate.reconstruction import FeatureDistance, evaluate_reconstruction, table
+from prod9.evaluate.schema import Evaluation, Generation, Reconstruction, SetRecord
+from prod9.files import write_text
+from prod9.losses.medicalnet import load_weights
+from prod9.losses.perceptual import MedicalNetPerceptualLoss
+from prod9.losses.weights import cache_dir, find_medicalnet
+from prod9.metrics.codebook import CodebookStats
+from prod9.report.document import Section
+from prod9.report.report import ReportContent, write_report
+
+REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
+_NO_MEDICALNET = (
+    "MedicalNet's weights are not there: no LPIPS and no distances in its feature space "
+    "(`prod9 weights fetch medicalnet`, or --medicalnet FILE)."
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how."""
+
+    seed: int = 0
+    feature_spaces: Sequence[FeatureSpaceKey] = ("efficientnet", "medicalnet", "classifier")
+    usefulness: bool = True
+    medicalnet: Path | None = None
+    """Its weights; the cached ones when left out."""
+
+
+@dataclass
+class Evaluator:
+    """Measures sets of volumes, collects the results and writes them.
+
+    Each ``measure_`` method adds a part; :meth:`write` ends the work.
+    """
+
+    settings: Settings
+    sets: dict[str, Collection] = field(default_factory=dict[str, Collection])
+    reconstruction: Reconstruction | None = None
+    generation: Generation | None = None
+    warnings: list[str] = field(default_factory=list[str])
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    _rows: str | None = None
+
+    @contextmanager
+    def _timed(self, part: str) -> Generator[Callable[[str, int, int], None]]:
+        """Give a progress bar: told (what, done, of how many)."""
+        start = time.monotonic()
+        with Progress(transient=True) as bar:
+            task = bar.add_task(part, total=None)
+            yield lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            )
+        self.seconds[part] = round(time.monotonic() - start, 1)
+
+    def _weights(self) -> Path | None:
+        path = find_medicalnet(self.settings.medicalnet, cache_dir())
+        if path is None and _NO_MEDICALNET not in self.warnings:
+            self.warnings.append(_NO_MEDICALNET)
+        return path
+
+    def measure_reconstruction(
+        self,
+        originals: Collection,
+        reconstructed: Collection,
+        codebook: Callable[[], CodebookStats] | None = None,
+    ) -> Reconstruction:
+        """Compare volumes with their reconstructions, paired by their order."""
+        path = self._weights()
+        lpips: FeatureDistance | None = None
+        if path is not None:
+            lpips = MedicalNetPerceptualLoss(load_weights(path))
+        with self._timed("reconstruction") as tell:
+            self.reconstruction, rows = evaluate_reconstruction(
+                originals,
+                reconstructed,
+                seed=self.settings.seed,
+                lpips=lpips,
+                lpips_network=None if path is None else f"MedicalNet ResNet-10 ({path.name})",
+                codebook=codebook,
+                on_volume=lambda done: tell("reconstruction", done, len(originals)),
+            )
+        self._rows = _as_csv(table(rows, originals.class_names))
+        self.sets |= {"originals": originals, "reconstructed": reconstructed}
+        return self.reconstruction
+
+    def measure_generation(
+        self, real: Collection, generated: Collection, train: Collection | None
+    ) -> Generation:
+        """Compare generated volumes with real held-out ones, and with training volumes.
+
+        After :meth:`measure_reconstruction`, the reconstructions stand beside them.
+        """
+        for collection in (real, generated):
+            if len(collection) < 2:
+                raise UserError(
+                    f"{collection.name} has {len(collection)} volume; a comparison of sets needs "
+                    "at least two."
+                )
+        named = {"real": real, "generated": generated} | ({} if train is None else {"train": train})
+        named = dict(zip(named, comparable(*named.values()), strict=True))
+        with self._timed("generation") as tell:
+            self.generation, warnings = evaluate_generation(
+                named["real"],
+                named["generated"],
+                named.get("train"),
+                self._spaces(),
+                reconstructed=self.sets.get("reconstructed"),
+                seed=self.settings.seed,
+                with_classifier="classifier" in self.settings.feature_spaces,
+                with_usefulness=self.settings.usefulness,
+                tell=tell,
+                real_features=cached_features,
+            )
+        self.warnings = [*warnings, *self.warnings]
+        self.sets |= named
+        return self.generation
+
+    def _spaces(self) -> list[FeatureSpace]:
+        wanted = self.settings.feature_spaces
+        path = self._weights() if "medicalnet" in wanted else None
+        return feature_spaces([k for k in wanted if k != "medicalnet" or path is not None], path)
+
+    def evaluation(self, source: Mapping[str, Any], **parts: Any) -> Evaluation:
+        """Return everything that was measured.
+
+        Args:
+            source: what else decides the figures (digests, configurations).
+            parts: further fields of :class:`Evaluation`.
+
+        """
+        records: dict[str, SetRecord] = {}
+        for role, collection in self.sets.items():
+            if role == "originals" and "real" in self.sets:
+                continue  # the same volumes again
+            records[role] = _record(collection, with_digest=role != "reconstructed")
+        return Evaluation(
+            sets=records,
+            reconstruction=self.reconstruction,
+            generation=self.generation,
+            warnings=self.warnings,
+            seconds=self.seconds,
+            provenance=provenance(seed=self.settings.seed, **source),
+            **parts,
+        )
+
+    def write(
+        self,
+        folder: Path,
+        evaluation: Evaluation,
+        *,
+        title: str,
+        lead: str,
+        page: str = REPORT,
+        histories: Mapping[str, Path] | None = None,
+        configs: Mapping[str, str] | None = None,
+        before: Sequence[Section] = (),
+    ) -> Path:
+        """Write ``metrics.json``, the page and the figures of each volume; return the page."""
+        if self._rows is not None:
+            write_text(folder / ROWS, self._rows)
+        content = ReportContent(
+            title=title,
+            lead=lead,
+            evaluation=evaluation,
+            sets=self.sets,
+            histories=histories or {},
+            configs=configs or {},
+            before=before,
+        )
+        write_report(folder / page, content)
+        # Last: a folder with figures is complete.
+        write_text(folder / METRICS, evaluation.model_dump_json(indent=2) + "\n")
+        return folder / page
+
+
+def feature_spaces(
+    keys: Sequence[FeatureSpaceKey], medicalnet: Path | None = None
+) -> list[FeatureSpace]:
+    """Return the feature spaces that need no training, in the order of ``keys``.
+
+    Raises:
+        UserError: MedicalNet's weights are not there, or damaged.
+
+    """
+    spaces: list[FeatureSpace] = []
+    for key in keys:
+        if key == "efficientnet":
+            spaces.append(efficientnet_space())
+        if key == "medicalnet":
+            path = find_medicalnet(medicalnet, cache_dir())
+            if path is None:
+                raise UserError(_NO_MEDICALNET)
+            spaces.append(medicalnet_space(path))
+    return spaces
+
+
+def _record(collection: Collection, *, with_digest: bool) -> SetRecord:
+    low, high = observed_range(collection)
+    return SetRecord(
+        name=collection.name,
+        volumes=len(collection),
+        classes=collection.counts,
+        shape=collection.shape,
+        spacing_mm=collection.spacing_mm,
+        intensity=collection.intensity,
+        lowest=low,
+        highest=high,
+        sha256=collection.sha256 if with_digest else None,
+    )
+
+
+def _as_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,128 @@
+"""``prod9 evaluate``: figures and a page on volumes of any generator."""
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from prod9.build.evaluation import METRICS, REPORT, Evaluator, Settings
+from prod9.cli.verbs import OverwriteOption
+from prod9.config.evaluation import FeatureSpaceKey
+from prod9.data.collection import Collection
+from prod9.data.collection_files import named_dataset, open_collection
+from prod9.data.collection_pairs import paired
+from prod9.errors import UserError
+from prod9.files import require_writable
+
+_SPACES: tuple[FeatureSpaceKey, ...] = get_args(FeatureSpaceKey)
+_LEAD = (
+    "Figures with 95 % bootstrap intervals where they have one; every distance names its feature "
+    "space and stands beside what real volumes show."
+)
+
+
+def evaluate(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help=f"Folder for {METRICS} and {REPORT}.")
+    ],
+    real: Annotated[
+        str,
+        typer.Option(
+            help="Real held-out volumes: a folder of NIfTI or npy files, or a data set such as "
+            "brainregionmnist3d (its test split) or organmnist3d/val."
+        ),
+    ],
+    generated: Annotated[
+        str | None, typer.Option(help="Generated volumes: a folder.", show_default=False)
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="The generator's training volumes: finds copies; a data set's own training split "
+            "when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    reconstructed: Annotated[
+        str | None,
+        typer.Option(
+            help="Reconstructions of real volumes: a folder; files are paired by name.",
+            show_default=False,
+        ),
+    ] = None,
+    intensity: Annotated[
+        str,
+        typer.Option(
+            help="How stored intensities become [0, 1]: auto (uint8, or floats in [0, 1]; anything "
+            "else is refused), LOW,HIGH, or percentiles (each volume by itself)."
+        ),
+    ] = "auto",
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Feature space: {', '.join(_SPACES)}; repeatable.", show_default="all three"
+        ),
+    ] = None,
+    medicalnet: Annotated[
+        Path | None,
+        typer.Option(
+            help="MedicalNet's weights; the cached ones when left out.", show_default=False
+        ),
+    ] = None,
+    usefulness: Annotated[
+        bool, typer.Option(help="Train classifiers on generated volumes too.")
+    ] = True,
+    size: Annotated[int, typer.Option(help="Voxels per side of a data set: 28 or 64.")] = 28,
+    root: Annotated[Path, typer.Option(help="Folder of the data sets' files.")] = Path(
+        "data/medmnist3d"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
+    if generated is None and reconstructed is None:
+        raise UserError("give --generated DIR, --reconstructed DIR or both.")
+    if reconstructed is not None and intensity == "percentiles":
+        raise UserError(
+            "--intensity percentiles scales an original and its reconstruction each by itself, "
+            "which hides errors of brightness; with --reconstructed give --intensity LOW,HIGH."
+        )
+    _require_free(output, overwrite)
+    spaces: list[FeatureSpaceKey] = [space for space in _SPACES if space in (features or _SPACES)]
+    for name in features or ():
+        if name not in _SPACES:
+            raise UserError(f"--features {name}: choose from {', '.join(_SPACES)}.")
+
+    def opened(what: str, option: str) -> Collection:
+        return open_collection(what, option, size=size, root=root, intensity=intensity)
+
+    evaluator = Evaluator(Settings(seed, spaces, usefulness, medicalnet))
+    reference = opened(real, "--real")
+    if reconstructed is not None:
+        evaluator.measure_reconstruction(
+            *paired(reference, opened(reconstructed, "--reconstructed"))
+        )
+    if generated is not None:
+        named = named_dataset(real, "--real")
+        if train is None and named is not None and named[1] != "train":
+            train = f"{named[0]}/train"
+        known = None if train is None else opened(train, "--train")
+        evaluator.measure_generation(reference, opened(generated, "--generated"), known)
+    page = evaluator.write(
+        output,
+        evaluator.evaluation({}),
+        title=f"Evaluation of {generated or reconstructed}",
+        lead=_LEAD,
+    )
+    for warning in evaluator.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"figures: {output / METRICS}\npage: {page}")
+
+
+def _require_free(output: Path, overwrite: bool) -> None:
+    for name in (METRICS, REPORT):
+        if (output / name).exists() and not overwrite:
+            raise UserError(
+                f"{output / name} exists; pass --overwrite to replace it, or another --output."
+            )
+    require_writable(output)

@@ -1,0 +1,47 @@
+"""``prod9 view``: volumes in the browser."""
+
+import os
+import signal
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prod9.report.server import VolumeServer, find_volumes
+
+
+def view(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="NIfTI files (.nii, .nii.gz), and folders of them.", metavar="PATH..."),
+    ],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+) -> None:
+    """Show volumes side by side in the browser; only this machine can see them. Ctrl-C ends it."""
+    with VolumeServer(find_volumes(paths), port) as server:
+        count = len(server.volumes)
+        typer.echo(f"{count} volume{'s' if count != 1 else ''} at {server.url} (Ctrl-C ends it)")
+        # Without a screen, the standard library would start a browser inside the terminal.
+        if browser and _has_screen():
+            webbrowser.open(server.url)
+        # Here Ctrl-C is how one stops, not an interruption.
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            typer.echo("stopped.")
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _has_screen() -> bool:
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

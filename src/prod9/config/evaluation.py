@@ -1,0 +1,24 @@
+"""``evaluation``: what ``test`` measures of generated volumes."""
+
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from prod9.config.base import Section
+
+FeatureSpaceKey: TypeAlias = Literal["efficientnet", "medicalnet", "classifier"]
+
+
+class EvaluationConfig(Section):
+    """Generated volumes beside the real test split (Stage 2's `test`)."""
+
+    samples_per_class: int = Field(
+        default=16, ge=0, description="Volumes drawn of each class (modality); 0: none."
+    )
+    feature_spaces: tuple[FeatureSpaceKey, ...] = Field(
+        default=("efficientnet", "medicalnet", "classifier"),
+        description="Where distances are taken; MedicalNet only if its weights are there.",
+    )
+    usefulness: bool = Field(
+        default=True, description="Train classifiers on generated volumes too."
+    )

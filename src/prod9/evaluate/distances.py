@@ -1,0 +1,203 @@
+"""Distances of generated from real volumes in a feature space, beside what real ones show.
+
+A figure of this kind means nothing alone. Beside it stands the floor: other real volumes, as many,
+against the same reference; and the curve over the number of volumes, because the Frechet distance
+of few volumes is biased upwards by about c / N (Chong & Forsyth 2020, arXiv 1911.07023).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prod9.evaluate.feature_spaces import FeatureSpace
+from prod9.evaluate.schema import CurvePoint, FeatureSpaceFigures, SetDistance
+from prod9.metrics.bootstrap import resampled_interval
+from prod9.metrics.frechet import frechet_distance
+from prod9.metrics.kernel_distance import kernel_distance
+from prod9.metrics.manifold import density_coverage, precision_recall
+
+_K_PRECISION, _K_DENSITY = 3, 5
+_FEWEST = 8
+"""Volumes below which a distance is not worth its name."""
+_TOLERANCE = 0.05
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of one set, with its classes."""
+
+    values: Tensor
+    """float64 (N, dimensions)."""
+    labels: np.ndarray
+    """int64 (N,)."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def of_class(self, label: int) -> Tensor:
+        """Return the features of a class."""
+        return self.values[torch.from_numpy(self.labels == label)]
+
+
+def set_distance(features: Tensor, reference: Tensor, seed: int) -> SetDistance:
+    """Measure one set against a reference, (N, D) and (M, D), N and M at least 2."""
+    n, m = len(features), len(reference)
+    frechet_interval = kernel_interval = None
+    if min(n, m) >= _FEWEST:
+        low, high = resampled_interval(frechet_distance, features, reference, seed=seed)
+        frechet_interval = max(0.0, low), high
+        kernel_interval = resampled_interval(kernel_distance, features, reference, seed=seed)
+    near = precision_recall(reference, features, _K_PRECISION) if min(n, m) > _K_PRECISION else None
+    dense = density_coverage(reference, features, _K_DENSITY) if min(n, m) > _K_DENSITY else None
+    return SetDistance(
+        volumes=n,
+        reference_volumes=m,
+        frechet=frechet_distance(features, reference),
+        frechet_interval=frechet_interval,
+        kernel=kernel_distance(features, reference),
+        kernel_interval=kernel_interval,
+        precision=near and near.precision,
+        recall=near and near.recall,
+        density=dense and dense.density,
+        coverage=dense and dense.coverage,
+    )
+
+
+def distances(
+    space: FeatureSpace,
+    generated: Features,
+    real: Features,
+    other: Features | None,
+    other_name: str,
+    class_names: Sequence[str],
+    seed: int,
+    reconstructed: Features | None = None,
+) -> FeatureSpaceFigures:
+    """Measure generated volumes in one feature space.
+
+    Args:
+        space: which.
+        generated: at least two.
+        real: the reference, at least two.
+        other: real volumes that are not in ``real``, for the floor; halves of ``real`` without.
+        other_name: what they are.
+        class_names: of the labels.
+        seed: of all random subsets.
+        reconstructed: reconstructions of real volumes, if there are any.
+
+    """
+    random = np.random.default_rng(seed)
+    floor = _floor(generated, real, other, other_name, random)
+    curve = _curve(generated.values, real.values, floor, random)
+    limit = _limit(curve)
+    stable_from = None
+    if limit is not None and limit[0] > 0:
+        a, c = limit
+        stable_from = max(2, int(np.ceil(c / (_TOLERANCE * a))))
+    per_class = {
+        name: set_distance(generated.of_class(label), real.of_class(label), seed)
+        for label, name in enumerate(class_names)
+        if len(class_names) > 1
+        and min(np.sum(generated.labels == label), np.sum(real.labels == label)) >= _FEWEST
+    }
+    again = _as_many(reconstructed, len(generated), real, random, seed)
+    return FeatureSpaceFigures(
+        space=space.name,
+        key=space.key,
+        dimensions=space.dimensions,
+        weights_sha256=space.weights_sha256,
+        generated=set_distance(generated.values, real.values, seed),
+        floor=None if floor is None else set_distance(floor.values, floor.reference, seed),
+        floor_of=None if floor is None else floor.name,
+        reconstructed=again,
+        curve=curve,
+        frechet_limit=None if limit is None else limit[0],
+        stable_from=stable_from,
+        stable=stable_from is not None and len(generated) >= stable_from,
+        per_class=per_class,
+    )
+
+
+def _as_many(
+    features: Features | None, count: int, real: Features, random: np.random.Generator, seed: int
+) -> SetDistance | None:
+    if features is None or len(features) < 2:
+        return None
+    chosen = random.choice(len(features), min(count, len(features)), replace=False)
+    return set_distance(features.values[torch.from_numpy(chosen)], real.values, seed)
+
+
+@dataclass(frozen=True)
+class _Floor:
+    """Real volumes against other real volumes."""
+
+    values: Tensor
+    reference: Tensor
+    name: str
+
+
+def _floor(
+    generated: Features,
+    real: Features,
+    other: Features | None,
+    other_name: str,
+    random: np.random.Generator,
+) -> _Floor | None:
+    if other is not None and len(other) > 1:
+        count = min(len(generated), len(other))
+        chosen = torch.from_numpy(random.choice(len(other), count, replace=False))
+        return _Floor(other.values[chosen], real.values, f"{count} of {other_name}")
+    half = len(real) // 2
+    if half < 2:
+        return None
+    order = torch.from_numpy(random.permutation(len(real)))
+    name = f"one half of the real volumes against the other half ({half} each)"
+    return _Floor(real.values[order[:half]], real.values[order[half:]], name)
+
+
+def _curve(
+    generated: Tensor,
+    real: Tensor,
+    floor: _Floor | None,
+    random: np.random.Generator,
+) -> list[CurvePoint]:
+    def subset(values: Tensor, count: int) -> Tensor:
+        return values[torch.from_numpy(random.choice(len(values), count, replace=False))]
+
+    most = min(len(generated), len(real))
+    sizes = sorted({most >> k for k in range(4) if most >> k >= _FEWEST})
+    points: list[CurvePoint] = []
+    for size in sizes:
+        found = [
+            frechet_distance(subset(generated, size), subset(real, size)) for _ in range(_REPEATS)
+        ]
+        below = None
+        if floor is not None and min(len(floor.values), len(floor.reference)) >= size:
+            below = [
+                frechet_distance(subset(floor.values, size), subset(floor.reference, size))
+                for _ in range(_REPEATS)
+            ]
+        points.append(
+            CurvePoint(
+                volumes=size,
+                generated=float(np.mean(found)),
+                generated_sd=float(np.std(found)),
+                floor=None if below is None else float(np.mean(below)),
+            )
+        )
+    return points
+
+
+def _limit(curve: Sequence[CurvePoint]) -> tuple[float, float] | None:
+    """Return a and c of the line a + c / N through the larger half of the curve."""
+    points = curve[-3:]
+    if len(points) < 2:
+        return None
+    slope, intercept = np.polyfit(
+        [1 / point.volumes for point in points], [point.generated for point in points], 1
+    )
+    return float(intercept), float(slope)

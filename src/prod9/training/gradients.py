@@ -1,0 +1,32 @@
+"""Before an optimizer steps: clip the gradients, and log how large they were."""
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+
+def clip(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
+    """Scale the gradients down to a norm of ``limit`` (0: never); return the norm before that.
+
+    The norm (L2 over all parameters) stays on the device: nobody waits for it.
+    """
+    if limit > 0:
+        return nn.utils.clip_grad_norm_(parameters, limit)
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def clip_and_log(
+    module: pl.LightningModule, optimizer: torch.optim.Optimizer, limit: float, suffix: str = ""
+) -> None:
+    """Clip what ``optimizer`` is about to use; log ``train/grad_norm`` and its learning rate.
+
+    To be called from ``on_before_optimizer_step``, where Lightning has taken fp16's loss scale out
+    of the gradients. Where they overflowed, the norm is infinite and the step is skipped.
+    """
+    groups = optimizer.param_groups
+    norm = clip([p for group in groups for p in group["params"]], limit)
+    module.log(f"train/grad_norm{suffix}", norm)
+    # A tensor on the CPU: Lightning would copy a plain number to the device, and wait for it.
+    module.log(f"train/learning_rate{suffix}", torch.tensor(float(groups[0]["lr"])))

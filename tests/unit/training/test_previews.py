@@ -1,0 +1,163 @@
+"""When pictures are drawn, what they are called, and who gets them."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from prod9.config import MedMNISTDataConfig, Stage1Config
+from prod9.data.volumes import VolumeSet, loader
+from prod9.losses.focal_frequency import FocalFrequencyLoss
+from prod9.tokenizer import build_autoencoder
+from prod9.training.previews import Previews
+from prod9.training.stage1 import Stage1Module
+
+DATA = MedMNISTDataConfig(dataset_name="organmnist3d", batch_size=2)
+
+
+@pytest.fixture
+def module() -> Stage1Module:
+    config = Stage1Config.model_validate(
+        {
+            "output_dir": "out",
+            "autoencoder_export_path": "tokenizer.pt",
+            "data": {"dataset_name": "organmnist3d"},
+            "model": {"autoencoder": {"num_channels": (8, 8), "norm_num_groups": 4}},
+            "loss": {"loss_type": "ffl"},
+        }
+    )
+    torch.manual_seed(0)
+    return Stage1Module(
+        config, build_autoencoder(config.model.autoencoder), FocalFrequencyLoss(), None
+    )
+
+
+def draw(batches: int) -> matplotlib.figure.Figure:
+    figure = matplotlib.figure.Figure()
+    figure.subplots()
+    figure.suptitle(str(batches))
+    return figure
+
+
+def train(
+    module: Stage1Module, volumes: VolumeSet, make_trainer: Any, **settings: Any
+) -> list[str]:
+    """Train on 4 batches an epoch; return the files of the callback's folder."""
+    trainer = make_trainer(**settings)
+    trainer.fit(
+        module,
+        loader(volumes, DATA, train=True, seed=0),
+        loader(volumes, DATA, train=False, seed=0),
+    )
+    (previews,) = (c for c in trainer.callbacks if isinstance(c, Previews))
+    return sorted(path.name for path in previews.folder.iterdir())
+
+
+def test_pictures_are_drawn_on_time_and_at_the_end(
+    module: Stage1Module, volumes: VolumeSet, make_trainer: Any, tmp_path: Path
+) -> None:
+    # 12 batches. Levels are those of a validation, after 4, 8 and 12 batches: 5 have passed at 8.
+    callback = Previews(tmp_path / "previews", 5, draw)
+    names = train(module, volumes, make_trainer, max_epochs=3, callbacks=[callback])
+    assert names == [
+        "batch-0000005.png",
+        "batch-0000010.png",
+        "batch-0000012.png",
+        "levels-0000008.png",
+        "levels-0000012.png",
+    ]
+
+
+def test_a_resumed_run_numbers_its_pictures_on(
+    module: Stage1Module, volumes: VolumeSet, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = Previews(tmp_path / "previews", 3, draw)
+    callback.load_state_dict({"batches": 12})
+    names = train(module, volumes, make_trainer, callbacks=[callback])
+    assert names == ["batch-0000015.png", "batch-0000016.png", "levels-0000016.png"]
+    assert callback.state_dict() == {"batches": 16}
+
+
+def test_without_validation_there_are_no_levels(
+    module: Stage1Module, volumes: VolumeSet, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = Previews(tmp_path / "previews", 4, draw)
+    names = train(module, volumes, make_trainer, callbacks=[callback], limit_val_batches=0)
+    assert names == ["batch-0000004.png"]
+
+
+class Pictures:
+    """The logger's own class is a base; its service is not there."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[Any, ...]] = []
+
+
+class Wandb(Pictures, WandbLogger):
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **rest: Any) -> None:
+        assert all(Path(image).is_file() for image in images)
+        self.taken.append((key, step))
+
+
+class MLFlow(Pictures, MLFlowLogger):
+    run_id = "a run"
+
+    @property
+    def experiment(self) -> Any:
+        return self
+
+    def log_figure(self, run: str, figure: matplotlib.figure.Figure, path: str) -> None:
+        self.taken.append((run, path))
+
+
+class TensorBoard(Pictures, TensorBoardLogger):
+    @property
+    def experiment(self) -> Any:
+        return self
+
+    def add_figure(self, tag: str, figure: matplotlib.figure.Figure, step: int) -> None:
+        self.taken.append((tag, step))
+
+
+def test_whoever_takes_pictures_gets_them(
+    module: Stage1Module, volumes: VolumeSet, tmp_path: Path
+) -> None:
+    class Trainer(pl.Trainer):
+        is_global_zero = True
+        loggers = (Wandb(), MLFlow(), TensorBoard(), CSVLogger(tmp_path))  # type: ignore[assignment]
+
+        def __init__(self) -> None:
+            pass
+
+    trainer: Any = Trainer()
+    module.usage.update(torch.zeros(1, 2, 2, 2, dtype=torch.int64))
+    module.codebook = module.usage.compute()
+    callback = Previews(tmp_path, 1, draw)
+    callback.on_train_batch_end(trainer, module)
+    callback.on_validation_end(trainer, module)
+    wandb, mlflow, tensorboard, _ = trainer.loggers
+    assert wandb.taken == tensorboard.taken == [("preview", 1), ("levels", 1)]
+    names = ["batch-0000001.png", "levels-0000001.png"]
+    assert mlflow.taken == [("a run", f"previews/{name}") for name in names]
+    callback.on_train_end(trainer, module)  # nothing is new
+    assert len(wandb.taken) == 2
+
+
+def test_tensorboard_really_shows_both(
+    module: Stage1Module, volumes: VolumeSet, make_trainer: Any, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    callback = Previews(tmp_path / "previews", 4, draw)
+    train(module, volumes, make_trainer, callbacks=[callback], logger=logger)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert sorted(events.Tags()["images"]) == ["levels", "preview"]
+    (picture,) = events.Images("levels")
+    assert picture.step == 4
+    assert picture.width == 40 + 190 * len(module.autoencoder.fsq.levels)  # a panel a channel
