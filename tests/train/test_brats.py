@@ -55,6 +55,7 @@ STAGE2 = [
     "model.transformer.num_heads=4",
     "model.transformer.token_dim=16",
     "sampler.steps=3",
+    "evaluation.samples_per_class=2",
 ]
 CASE = "BraTS2021_00002"
 
@@ -130,14 +131,16 @@ def test_stage1_is_measured(trained: Path) -> None:
     metrics = json.loads((trained / "outputs/brats_stage1/metrics.json").read_text())
     figures = metrics["reconstruction"]
     assert all(map(math.isfinite, every_number(figures)))
-    assert 0 < figures["psnr_foreground"] < figures["psnr"] < 60
-    assert -1 <= figures["ssim_foreground"] <= 1
+    assert 0 < figures["foreground"]["psnr"] < figures["psnr"] < 60
+    assert -1 <= figures["foreground"]["ssim"] <= 1
     assert -1 <= figures["ssim"] <= 1
     assert 0 < figures["codebook_usage"] <= 1
     assert 1 <= figures["codebook_perplexity"] <= 1080
     assert figures["volumes"] == 4  # the modalities of one scan
-    assert list(figures["psnr_per_class"]) == ["T1", "T1ce", "T2", "FLAIR"]
-    assert np.mean([*figures["psnr_per_class"].values()]) == pytest.approx(figures["psnr"])
+    assert list(figures["per_class"]) == ["T1", "T1ce", "T2", "FLAIR"]
+    of_each = [part["psnr"] for part in figures["per_class"].values()]
+    assert np.mean(of_each) == pytest.approx(figures["psnr"])
+    assert (trained / "outputs/brats_stage1/report.html").is_file()
     tokenizer = Tokenizer.load(trained / "outputs/autoencoder_final.pt")
     assert metrics["provenance"]["tokenizer"] == tokenizer.digest
     assert tokenizer.spec.volume_shape == (60, 60, 39)
@@ -153,6 +156,11 @@ def test_stage2_is_measured(trained: Path) -> None:
     assert all(map(math.isfinite, every_number(figures)))
     assert 0 < figures["masked_prediction"]["loss"] < 20
     assert 0 <= figures["masked_prediction"]["masked_accuracy"] <= 1
+    generation = figures["generation"]
+    assert generation["volumes"] == 8  # of four modalities
+    assert figures["sets"]["generated"]["shape"] == [60, 60, 39]
+    assert set(generation["per_class"]) == {"T1", "T1ce", "T2", "FLAIR"}
+    assert generation["privacy"]["verdict"] == "no sign of copying"
     translation = figures["translation"]
     assert (translation["target"], translation["scans"]) == ("FLAIR", 1)
     assert list(translation["drawn"]) == ["T1", "T1+T2", "T1+T1ce+T2"]

@@ -44,6 +44,7 @@ STAGE2 = [
     "model.transformer.token_dim=16",
     "sampler.steps=3",
     "callbacks.preview.num_volumes=2",
+    "evaluation.samples_per_class=2",
 ]
 
 
@@ -107,6 +108,7 @@ def test_train_export_train_generate_measure_infer(
     metrics = _metrics(workplace, AUTOENCODER, config1, stage1)
     assert 0 < metrics["reconstruction"]["psnr"] < 60
     assert len(metrics["provenance"]["tokenizer"]) == 64
+    assert metrics["reconstruction"]["lpips"] > 0  # MedicalNet's weights are in the cache
 
     _check_infer(workplace, config1, stage1, f"inferred-{first}-{side}")
 
@@ -121,6 +123,9 @@ def test_train_export_train_generate_measure_infer(
     run(workplace, TRANSFORMER, "test", "--config", config2, *stage2)
     metrics = _metrics(workplace, TRANSFORMER, config2, stage2)
     assert 0 < metrics["masked_prediction"]["loss"] < 20
+    spaces = [space["key"] for space in metrics["generation"]["spaces"]]
+    assert spaces == ["efficientnet", "medicalnet", "classifier"]
+    assert metrics["generation"]["volumes"] == 2 * len(metrics["sets"]["generated"]["classes"])
 
     drawn = f"generated-{second}-{side}"
     generate = ["generate", "--config", config2, "--num-samples", "2", "--class", "liver"]

@@ -14,6 +14,8 @@ from prod9.evaluate.privacy import privacy, short_name
 from prod9.evaluate.schema import ClassFigures, FeatureSpaceFigures, Generation, Privacy, Usefulness
 from prod9.evaluate.usefulness import usefulness
 
+MOST_TRAIN = 1000
+"""Training volumes in feature spaces, and that the classifier learns from; voxels see all."""
 VOXELS = "voxels (RMSE; sides above 32 averaged down)"
 Tell = Callable[[str, int, int], None]
 """Told (what, done, of how many)."""
@@ -54,6 +56,14 @@ def evaluate_generation(
     """
     warnings: list[str] = []
     classifier, spaces = None, list(spaces)
+    every = train
+    if train is not None and len(train) > MOST_TRAIN:
+        chosen = np.random.default_rng(seed).choice(len(train), MOST_TRAIN, replace=False)
+        warnings.append(
+            f"Feature spaces and classifiers see {MOST_TRAIN} of the {len(train)} training "
+            "volumes, chosen at random; voxels are compared with all."
+        )
+        train = train.select(np.sort(chosen))
     several = train is not None and len(train.counts) > 1
     if train is not None and several and with_classifier:
         classifier = train_classifier(train, seed=seed)
@@ -68,8 +78,8 @@ def evaluate_generation(
         warnings.append("There are no classes: recognition and usefulness are not measured.")
     figures: list[FeatureSpaceFigures] = []
     vectors: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-    if train is not None:
-        vectors[VOXELS] = (flat_voxels(generated), flat_voxels(train), flat_voxels(real))
+    if every is not None:
+        vectors[VOXELS] = (flat_voxels(generated), flat_voxels(every), flat_voxels(real))
     for space in spaces:
         ours = _features(features_of, space, generated, tell)
         theirs = _features(real_features, space, real, tell)
@@ -86,7 +96,7 @@ def evaluate_generation(
     warnings += _mixture(real, generated)
     for other in (generated, *([] if train is None else [train])):
         warnings += _unlike(real, other)
-    closeness = None if train is None else privacy(generated, train, vectors, seed)
+    closeness = None if every is None else privacy(generated, every, vectors, seed)
     if closeness is not None and closeness.verdict != "no sign of copying":
         warnings.insert(0, f"Privacy: {closeness.verdict}. {closeness.reasons[0]}")
     helped = None
