@@ -19,6 +19,7 @@ from prod9.errors import UserError
 from prod9.evaluate.efficientnet import efficientnet_space
 from prod9.evaluate.feature_spaces import FeatureSpace, medicalnet_space
 from prod9.evaluate.generation import evaluate_generation
+from prod9.evaluate.privacy import held_out
 from prod9.evaluate.provenance import provenance
 from prod9.evaluate.reconstruction import FeatureDistance, evaluate_reconstruction, table
 from prod9.evaluate.schema import Evaluation, Generation, Reconstruction, SetRecord
@@ -112,7 +113,7 @@ class Evaluator:
 
         After :meth:`measure_reconstruction`, the reconstructions stand beside them.
         """
-        for collection in (real, generated):
+        for collection in (real, generated, *([] if train is None else [train])):
             if len(collection) < 2:
                 raise UserError(
                     f"{collection.name} has {len(collection)} volume; a comparison of sets needs "
@@ -120,6 +121,9 @@ class Evaluator:
                 )
         named = {"real": real, "generated": generated} | ({} if train is None else {"train": train})
         named = dict(zip(named, comparable(*named.values()), strict=True))
+        if train is not None:
+            named["real"], left_out = held_out(named["real"], named["train"])
+            self.warnings += left_out
         with self._timed("generation") as tell:
             self.generation, warnings = evaluate_generation(
                 named["real"],
@@ -178,6 +182,10 @@ class Evaluator:
         before: Sequence[Section] = (),
     ) -> Path:
         """Write ``metrics.json``, the page and the figures of each volume; return the page."""
+        # The figures first: they took longest, and a page can be made again.
+        for stale in (ROWS, page):
+            (folder / stale).unlink(missing_ok=True)
+        write_text(folder / METRICS, evaluation.model_dump_json(indent=2) + "\n")
         if self._rows is not None:
             write_text(folder / ROWS, self._rows)
         content = ReportContent(
@@ -190,8 +198,6 @@ class Evaluator:
             before=before,
         )
         write_report(folder / page, content)
-        # Last: a folder with figures is complete.
-        write_text(folder / METRICS, evaluation.model_dump_json(indent=2) + "\n")
         return folder / page
 
 

@@ -103,10 +103,12 @@ def sweep(
     theirs = cached_features(chosen, real, lambda done: None)
     others = features_of(chosen, train.select(_spread(len(train), len(labels))))
     spread = within_class_msssim(real, config.seed)
+    # A classifier places volumes that it has learned by heart elsewhere than new ones.
+    floor = None if space == "classifier" else set_distance(others, theirs, config.seed)
     state = Sweep(
         real=real.name,
         space=chosen.name,
-        floor=set_distance(others, theirs, config.seed),
+        floor=floor,
         msssim_real=None if spread is None else spread.mean,
         samples_per_class=samples_per_class,
         seed=config.seed,
@@ -117,12 +119,12 @@ def sweep(
     )
     known = _known(folder / RECORD, state, overwrite)
     for number, setting in enumerate(settings, 1):
-        row = known.get(setting.model_dump_json())
-        if row is None:
-            row = _measure(generator, config, labels, setting, chosen, classifier, theirs)
-        state = state.model_copy(update={"rows": [*state.rows, row]})
+        key = setting.model_dump_json()
+        if key not in known:
+            known[key] = _measure(generator, config, labels, setting, chosen, classifier, theirs)
+        state = state.model_copy(update={"rows": list(known.values())})
         write_text(folder / RECORD, state.model_dump_json(indent=2) + "\n")
-        say(f"[{number}/{len(settings)}] {_line(row)}")
+        say(f"[{number}/{len(settings)}] {_line(known[key])}")
     _write(folder, state)
     return state
 
@@ -206,6 +208,7 @@ def _line(row: SweepRow) -> str:
 
 def _write(folder: Path, state: Sweep) -> None:
     best = winner(state.rows, state.msssim_real)
+    alike = tied(state.rows, best, state.msssim_real)
     columns = [
         {
             **row.sampler.model_dump(),
@@ -226,7 +229,7 @@ def _write(folder: Path, state: Sweep) -> None:
     preset = json.loads(best.sampler.model_dump_json())
     write_text(
         folder / PRESET,
-        f"# Smallest Frechet distance of {len(state.rows)} settings ({len(tied(state.rows, best))} "
+        f"# Smallest Frechet distance of {len(state.rows)} settings ({len(alike)} "
         "within its interval) among those\n# that draw the right classes and enough variety; "
         f"{state.space},\n# against {state.real}.\n"
         + yaml.safe_dump({"sampler": preset}, sort_keys=False),

@@ -5,10 +5,10 @@ from typing import Annotated, get_args
 
 import typer
 
-from prod9.build.evaluation import METRICS, REPORT, Evaluator, Settings
-from prod9.cli.verbs import OverwriteOption
+from prod9.build.evaluation import METRICS, REPORT, ROWS, Evaluator, Settings, feature_spaces
+from prod9.cli.verbs import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
-from prod9.data.collection import Collection
+from prod9.data.collection import Collection, comparable
 from prod9.data.collection_files import named_dataset, open_collection
 from prod9.data.collection_pairs import paired
 from prod9.errors import UserError
@@ -76,7 +76,7 @@ def evaluate(
     root: Annotated[Path, typer.Option(help="Folder of the data sets' files.")] = Path(
         "data/medmnist3d"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
@@ -87,6 +87,8 @@ def evaluate(
             "--intensity percentiles scales an original and its reconstruction each by itself, "
             "which hides errors of brightness; with --reconstructed give --intensity LOW,HIGH."
         )
+    for text in (real, generated, train, reconstructed):
+        _require_text(text)
     _require_free(output, overwrite)
     spaces: list[FeatureSpaceKey] = [space for space in _SPACES if space in (features or _SPACES)]
     for name in features or ():
@@ -96,18 +98,25 @@ def evaluate(
     def opened(what: str, option: str) -> Collection:
         return open_collection(what, option, size=size, root=root, intensity=intensity)
 
-    evaluator = Evaluator(Settings(seed, spaces, usefulness, medicalnet))
+    if "medicalnet" in spaces and medicalnet is not None:
+        feature_spaces(["medicalnet"], medicalnet)  # a mistake must not come after all the rest
+    # Everything is opened before anything is measured: mistakes come at once.
     reference = opened(real, "--real")
+    pairs = None
     if reconstructed is not None:
-        evaluator.measure_reconstruction(
-            *paired(reference, opened(reconstructed, "--reconstructed"))
-        )
-    if generated is not None:
-        named = named_dataset(real, "--real")
-        if train is None and named is not None and named[1] != "train":
-            train = f"{named[0]}/train"
-        known = None if train is None else opened(train, "--train")
-        evaluator.measure_generation(reference, opened(generated, "--generated"), known)
+        pairs = paired(reference, opened(reconstructed, "--reconstructed"))
+    drawn = None if generated is None else opened(generated, "--generated")
+    named = named_dataset(real, "--real")
+    if train is None and named is not None and named[1] != "train":
+        train = f"{named[0]}/train"
+    known = None if train is None or drawn is None else opened(train, "--train")
+    if drawn is not None:
+        comparable(reference, drawn, *([] if known is None else [known]))
+    evaluator = Evaluator(Settings(seed, spaces, usefulness, medicalnet))
+    if pairs is not None:
+        evaluator.measure_reconstruction(*pairs)
+    if drawn is not None:
+        evaluator.measure_generation(reference, drawn, known)
     page = evaluator.write(
         output,
         evaluator.evaluation({}),
@@ -120,9 +129,17 @@ def evaluate(
 
 
 def _require_free(output: Path, overwrite: bool) -> None:
-    for name in (METRICS, REPORT):
+    for name in (METRICS, REPORT, ROWS):
         if (output / name).exists() and not overwrite:
             raise UserError(
                 f"{output / name} exists; pass --overwrite to replace it, or another --output."
             )
     require_writable(output)
+
+
+def _require_text(name: str | None) -> None:
+    """Refuse a name that no page could show."""
+    try:
+        (name or "").encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the name {name!r} is not valid UTF-8; rename the folder.") from error

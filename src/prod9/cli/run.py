@@ -15,6 +15,11 @@ from prod9.errors import UserError
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
+_NO_MEMORY = (
+    "this machine has too little memory; give fewer or smaller volumes, or lower data.batch_size."
+)
+
+
 class _Interrupted(BaseException):
     """Ctrl-C. Not KeyboardInterrupt: Typer and Lightning turn that into exit codes of their own."""
 
@@ -42,6 +47,8 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
                 "the GPU has too little memory; lower data.batch_size, or sliding_window.roi_size "
                 "for infer."
             )
+        except MemoryError:
+            message = _NO_MEMORY
         except OSError as error:
             if error.errno not in _MENDABLE:
                 raise
@@ -49,11 +56,15 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
                 f"cannot write {error.filename or 'a file'}: {error.strerror}; free some space or "
                 "choose another folder."
             )
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # PyTorch has no class of its own for it
+                raise
+            message = _NO_MEMORY
         except _Interrupted:
-            console.print(
-                "interrupted; training continues from its last checkpoint with --resume.",
-                style="yellow",
-            )
+            text = "interrupted; what was written is whole."
+            if "train" in sys.argv[1:2]:
+                text = "interrupted; training continues from its last checkpoint with --resume."
+            console.print(text, style="yellow")
             sys.exit(130)
         else:
             return

@@ -16,6 +16,7 @@ from prod9.build.synthesis import Settings
 from prod9.build.translation import translate as make_modality
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import (
+    MAX_SEED,
     ConfigOption,
     OverridesArgument,
     OverwriteOption,
@@ -63,7 +64,8 @@ TemperatureOption = Annotated[
     typer.Option("--temperature", help="Overrides the config's temperature.", show_default=False),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Seed; the config's when left out.")
+    int | None,
+    typer.Option("--seed", min=0, max=MAX_SEED, help="Seed; the config's when left out."),
 ]
 SamplesOption = Annotated[
     int, typer.Option("--samples", "-k", min=1, help="Draws, from different random numbers.")

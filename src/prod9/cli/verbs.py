@@ -28,6 +28,8 @@ OverridesArgument = Annotated[
 PrintOption = Annotated[
     bool, typer.Option("--print-config", help="Print the resolved configuration and stop.")
 ]
+MAX_SEED = 2**32 - 1
+"""What NumPy, PyTorch and Lightning all take."""
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 

@@ -34,7 +34,7 @@ from prod9.config.training import (
 
 class _RunConfig(Section):
     output_dir: Path = Field(description="Folder for checkpoints, logs, previews and metrics.")
-    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of everything random.")
     callbacks: CallbacksConfig = CallbacksConfig()
     trainer: TrainerConfig = TrainerConfig()
 

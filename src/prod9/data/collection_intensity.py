@@ -125,7 +125,7 @@ def _kind(dtype: np.dtype) -> str:
 
 def _bytes(raw: RawVolume) -> np.ndarray:
     low, high = _extent(raw.array)
-    if high <= 1:
+    if 0 < high <= 1:  # all 0: a blank volume, of which there may be one
         raise UserError(
             f"{raw.path} is uint8 with values {_number(low)} to {_number(high)}: a mask, or [0, 1] "
             "cast to bytes, not a volume of 0 to 255; store it anew, or pass --intensity 0,1 for "

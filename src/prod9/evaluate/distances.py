@@ -5,7 +5,7 @@ against the same reference; and the curve over the number of volumes, because th
 of few volumes is biased upwards by about c / N (Chong & Forsyth 2020, arXiv 1911.07023).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,23 @@ _FEWEST = 8
 """Volumes below which a distance is not worth its name."""
 _TOLERANCE = 0.05
 _REPEATS = 5
+_MOST_FOR_INTERVAL = 600
+"""Vectors that an interval is taken from: of more, hours of resampling would tell little."""
+
+
+def _interval(
+    statistic: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor, seed: int
+) -> tuple[float, float]:
+    """Return an interval of a distance; of large sets too wide, because it is a subset's."""
+    stream = torch.Generator().manual_seed(seed)
+    few = [
+        rows[torch.randperm(len(rows), generator=stream)[:_MOST_FOR_INTERVAL]] for rows in (x, y)
+    ]
+    if len(few[0]) == len(x) and len(few[1]) == len(y):
+        return resampled_interval(statistic, x, y, seed=seed)
+    low, high = resampled_interval(statistic, few[0], few[1], seed=seed)
+    shift = statistic(x, y) - statistic(few[0], few[1])
+    return low + shift, high + shift
 
 
 @dataclass(frozen=True)
@@ -48,9 +65,9 @@ def set_distance(features: Tensor, reference: Tensor, seed: int) -> SetDistance:
     n, m = len(features), len(reference)
     frechet_interval = kernel_interval = None
     if min(n, m) >= _FEWEST:
-        low, high = resampled_interval(frechet_distance, features, reference, seed=seed)
+        low, high = _interval(frechet_distance, features, reference, seed)
         frechet_interval = max(0.0, low), high
-        kernel_interval = resampled_interval(kernel_distance, features, reference, seed=seed)
+        kernel_interval = _interval(kernel_distance, features, reference, seed)
     near = precision_recall(reference, features, _K_PRECISION) if min(n, m) > _K_PRECISION else None
     dense = density_coverage(reference, features, _K_DENSITY) if min(n, m) > _K_DENSITY else None
     return SetDistance(
@@ -93,17 +110,14 @@ def distances(
     random = np.random.default_rng(seed)
     floor = _floor(generated, real, other, other_name, random)
     curve = _curve(generated.values, real.values, floor, random)
-    limit = _limit(curve)
-    stable_from = None
-    if limit is not None and limit[0] > 0:
-        a, c = limit
-        stable_from = max(2, int(np.ceil(c / (_TOLERANCE * a))))
+    limit, stable_from = _limit(curve)
     per_class = {
         name: set_distance(generated.of_class(label), real.of_class(label), seed)
         for label, name in enumerate(class_names)
         if len(class_names) > 1
         and min(np.sum(generated.labels == label), np.sum(real.labels == label)) >= _FEWEST
     }
+    times = None if floor is None else _ratio(generated.values, floor, random)
     again = _as_many(reconstructed, len(generated), real, random, seed)
     return FeatureSpaceFigures(
         space=space.name,
@@ -113,11 +127,12 @@ def distances(
         generated=set_distance(generated.values, real.values, seed),
         floor=None if floor is None else set_distance(floor.values, floor.reference, seed),
         floor_of=None if floor is None else floor.name,
+        frechet_ratio=times,
         reconstructed=again,
         curve=curve,
-        frechet_limit=None if limit is None else limit[0],
+        frechet_limit=limit,
         stable_from=stable_from,
-        stable=stable_from is not None and len(generated) >= stable_from,
+        stable=stable_from is not None and min(len(generated), len(real)) >= stable_from,
         per_class=per_class,
     )
 
@@ -154,9 +169,10 @@ def _floor(
     half = len(real) // 2
     if half < 2:
         return None
+    count = min(half, max(2, len(generated)))
     order = torch.from_numpy(random.permutation(len(real)))
-    name = f"one half of the real volumes against the other half ({half} each)"
-    return _Floor(real.values[order[:half]], real.values[order[half:]], name)
+    name = f"{count} real volumes against {len(real) - half} others of the same set"
+    return _Floor(real.values[order[:count]], real.values[order[half:]], name)
 
 
 def _curve(
@@ -192,12 +208,41 @@ def _curve(
     return points
 
 
-def _limit(curve: Sequence[CurvePoint]) -> tuple[float, float] | None:
-    """Return a and c of the line a + c / N through the larger half of the curve."""
+def _limit(curve: Sequence[CurvePoint]) -> tuple[float | None, int | None]:
+    """Return a of the line a + c / N through the curve's end, and the N where c / N is 5 % of it.
+
+    The second is None where there is no such N: too few points, or a that may well be 0. Two fits
+    must agree on that: the line through the last three points, and that through the last two.
+    """
     points = curve[-3:]
-    if len(points) < 2:
-        return None
+    if len(points) < 3:
+        return None, None
     slope, intercept = np.polyfit(
         [1 / point.volumes for point in points], [point.generated for point in points], 1
     )
-    return float(intercept), float(slope)
+    # Twice as many volumes halve c / N.
+    last = 2 * points[-1].generated - points[-2].generated
+    lowest = min(float(intercept), last)
+    if lowest <= 0 or slope <= 0:
+        return float(intercept), None
+    return float(intercept), max(2, int(np.ceil(slope / (_TOLERANCE * lowest))))
+
+
+def _ratio(generated: Tensor, floor: _Floor, random: np.random.Generator) -> float | None:
+    """Return the generated over the floor's distance, both of as many volumes.
+
+    Against the same reference; the mean over random subsets where one set has more.
+    """
+    count = min(len(generated), len(floor.values))
+
+    def mean(values: Tensor) -> float:
+        repeats = 1 if len(values) == count else _REPEATS
+        drawn = [random.choice(len(values), count, replace=False) for _ in range(repeats)]
+        return float(
+            np.mean([frechet_distance(values[torch.from_numpy(i)], floor.reference) for i in drawn])
+        )
+
+    if count < 2:
+        return None
+    base = mean(floor.values)
+    return mean(generated) / base if base > 0 else None

@@ -1,5 +1,6 @@
 """How alike the volumes of a class are."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,12 @@ from torch import Tensor
 from prod9.data.collection import Collection
 from prod9.metrics.ms_ssim import ms_ssim
 
-MOST = 12
+MOST = 24
 """Volumes of a class that are compared with one another, evenly spread over the class."""
 _LARGEST = 64
 """Voxels a side; larger volumes are averaged down first."""
 _RESAMPLES = 2000
+_WINDOW, _FEWEST = 5, 4
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Diversity:
 
     mean: float
     """Over classes, each the mean over its pairs."""
-    interval: tuple[float, float]
-    """95 %: bootstrap over the volumes of each class."""
+    interval: tuple[float, float] | None
+    """95 %: bootstrap over the volumes of each class; None below four volumes in one of them."""
     per_class: dict[str, float]
 
 
@@ -47,15 +49,28 @@ def _pairs(volumes: Tensor) -> np.ndarray:
     return scores
 
 
-def within_class_msssim(collection: Collection, seed: int) -> Diversity | None:
-    """Return the MS-SSIM within classes; None where no class has two volumes."""
+def within_class_msssim(
+    collection: Collection, seed: int, classes: Container[str] | None = None
+) -> Diversity | None:
+    """Return the MS-SSIM within classes; None where no class has two volumes.
+
+    Args:
+        collection: volumes with sides of at least 5; None otherwise.
+        seed: of the bootstrap.
+        classes: which ones count; all when left out.
+
+    """
+    if min(-(-side // -(-side // _LARGEST)) for side in collection.shape) < _WINDOW:
+        return None
+    fewest = MOST
     random = np.random.default_rng(seed)
     means: dict[str, float] = {}
     resampled: list[np.ndarray] = []
     for label, name in enumerate(collection.class_names):
         members = collection.of_class(label)
-        if len(members) < 2:
+        if len(members) < 2 or (classes is not None and name not in classes):
             continue
+        fewest = min(fewest, len(members))
         chosen = members[np.linspace(0, len(members) - 1, min(MOST, len(members))).astype(int)]
         scores = _pairs(averaged_down(collection.tensor(chosen), _LARGEST))
         means[name] = float(np.nanmean(scores))
@@ -68,7 +83,8 @@ def within_class_msssim(collection: Collection, seed: int) -> Diversity | None:
     if not means:
         return None
     low, high = np.quantile(np.mean(resampled, 0), (0.025, 0.975))
-    return Diversity(float(np.mean(list(means.values()))), (float(low), float(high)), means)
+    interval = (float(low), float(high)) if fewest >= _FEWEST else None
+    return Diversity(float(np.mean(list(means.values()))), interval, means)
 
 
 def flat_voxels(collection: Collection, largest: int = 32) -> Tensor:

@@ -45,7 +45,8 @@ def evaluate_generation(
         spaces: feature spaces, beside that of a classifier trained on ``train``.
         reconstructed: reconstructions of real volumes: what could be reached at best.
         seed: of everything random.
-        with_classifier: train one, if there are classes.
+        with_classifier: take distances in the features of a classifier of the training volumes,
+            if there are classes.
         with_usefulness: train classifiers on generated volumes too.
         tell: for a progress bar.
         real_features: features of real volumes; may remember them.
@@ -56,6 +57,7 @@ def evaluate_generation(
     """
     warnings: list[str] = []
     classifier, spaces = None, list(spaces)
+    warnings += _blank(generated)
     every = train
     if train is not None and len(train) > MOST_TRAIN:
         chosen = np.random.default_rng(seed).choice(len(train), MOST_TRAIN, replace=False)
@@ -65,10 +67,11 @@ def evaluate_generation(
         )
         train = train.select(np.sort(chosen))
     several = train is not None and len(train.counts) > 1
-    if train is not None and several and with_classifier:
+    if train is not None and several:
         classifier = train_classifier(train, seed=seed)
-        right = _share(classifier.predict(real), real.labels)
-        spaces.append(classifier_space(classifier, train.name, right))
+        if with_classifier:
+            right = _share(classifier.predict(real), real.labels)
+            spaces.append(classifier_space(classifier, train.name, right))
     elif train is None:
         warnings.append(
             "There are no training volumes (--train): copies cannot be found, and neither "
@@ -83,7 +86,10 @@ def evaluate_generation(
     for space in spaces:
         ours = _features(features_of, space, generated, tell)
         theirs = _features(real_features, space, real, tell)
-        others = None if train is None else _features(real_features, space, train, tell)
+        # A classifier places volumes that it has learned by heart elsewhere than new ones: they
+        # tell neither a floor nor copies.
+        compares = train is not None and space.key != "classifier"
+        others = _features(real_features, space, train, tell) if train and compares else None
         name = "" if train is None else train.name
         again = None
         if reconstructed is not None:
@@ -134,7 +140,9 @@ def _summary(
     helped: Usefulness | None,
     seed: int,
 ) -> Generation:
-    ours, theirs = within_class_msssim(generated, seed), within_class_msssim(real, seed)
+    ours = within_class_msssim(generated, seed)
+    # The same classes in both: they are not equally varied by nature.
+    theirs = within_class_msssim(real, seed, None if ours is None else ours.per_class)
     right = real_right = None
     if classifier is not None:
         right = (classifier.predict(generated).numpy() == generated.labels).astype(float)
@@ -171,10 +179,15 @@ def _stability(space: FeatureSpaceFigures) -> str | None:
     """Say so where there are too few volumes for a Frechet distance."""
     n, d = space.generated.volumes, space.dimensions
     where = f"Frechet distance, {short_name(space.space)}: "
+    if space.frechet_limit is None:
+        return (
+            f"{where}UNSTABLE at {n} volumes: too few even for a curve over their number. Compare "
+            "it with the floor beside it only."
+        )
     if space.stable_from is None:
         return (
-            f"{where}with {n} volumes it falls as 1/N without a limit above 0; at this number the "
-            "sets cannot be told apart by it. Compare it with the floor beside it only."
+            f"{where}UNSTABLE at {n} volumes: it falls as 1/N, and its limit may be 0; at this "
+            "number the sets cannot be told apart by it. Compare it with the floor beside it only."
         )
     if not space.stable:
         more = "" if n >= d else f", and {n} is less than the {d} dimensions of a feature"
@@ -184,6 +197,15 @@ def _stability(space: FeatureSpaceFigures) -> str | None:
             "number of volumes, and rather quote the kernel distance, which has no such bias."
         )
     return None
+
+
+def _blank(generated: Collection) -> list[str]:
+    """Say so where volumes show nothing."""
+    vectors = flat_voxels(generated)
+    count = int((vectors.amin(1) == vectors.amax(1)).sum())
+    if not count:
+        return []
+    return [f"{count} of {len(generated)} generated volumes are blank: one value everywhere."]
 
 
 def _unlike(real: Collection, other: Collection) -> list[str]:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prod9.data.collection import Collection
 from prod9.errors import UserError
+from prod9.evaluate.diversity import flat_voxels
 from prod9.evaluate.schema import Closeness, ClosePair, Privacy
 from prod9.metrics.bootstrap import wilson_interval
 from prod9.metrics.closeness import closeness
@@ -44,7 +46,8 @@ def privacy(
         ]
     except ValueError as error:
         raise UserError(
-            f"copies cannot be looked for: {error}; --real must be held out from {train.name}."
+            f"copies cannot be looked for: {error}; give more volumes, and --real held out from "
+            f"{train.name}."
         ) from error
     verdict, reasons = _verdict(spaces, len(generated))
     first = next(iter(vectors.values()))
@@ -63,6 +66,31 @@ def privacy(
             for i in order
         ],
     )
+
+
+def held_out(real: Collection, train: Collection) -> tuple[Collection, list[str]]:
+    """Return the real volumes that are not in the training set, and a warning if that is not all.
+
+    A training volume among the held-out ones would hide copies, and flatter every classifier.
+
+    Raises:
+        UserError: half of them or more are training volumes.
+
+    """
+    distance = nearest_neighbours(flat_voxels(real), flat_voxels(train)).distance.numpy()
+    known = np.flatnonzero(distance == 0)
+    if not len(known):
+        return real, []
+    if 2 * len(known) >= len(real):
+        raise UserError(
+            f"{len(known)} of the {len(real)} volumes of {real.name} are training volumes (such as "
+            f"{real.names[known[0]]}); --real must be held out from {train.name}."
+        )
+    some = ", ".join(real.names[i] for i in known[:3])
+    return real.select(np.flatnonzero(distance > 0)), [
+        f"{len(known)} of the {len(real)} real volumes are training volumes too and were left out "
+        f"({some}{', ...' if len(known) > 3 else ''})."
+    ]
 
 
 def short_name(space: str) -> str:

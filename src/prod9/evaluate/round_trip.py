@@ -1,5 +1,6 @@
 """Volumes, encoded and decoded when asked for."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from prod9.config import SlidingWindowConfig
 from prod9.data.collection import Collection
+from prod9.data.collection_files import MEMORY_BUDGET
 from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
@@ -17,7 +19,7 @@ class RoundTrip:
     """What a tokenizer makes of a collection."""
 
     reconstructed: Collection
-    """Made anew at each reading: whole scans do not all fit in memory."""
+    """Made when asked for, and kept while there is room: whole scans do not all fit in memory."""
     usage: CodebookUsage
     """Codes of the volumes that were read; each volume counts once."""
 
@@ -32,9 +34,13 @@ def round_trip(
     """Encode and decode volumes: through ``windows``, or at once where that is None."""
     usage = CodebookUsage(tokenizer.fsq.levels)
     counted: set[int] = set()
+    kept: dict[int, np.ndarray] = {}
+    room = MEMORY_BUDGET // (4 * math.prod(originals.shape))
 
     @torch.no_grad()
     def read(index: int) -> np.ndarray:
+        if index in kept:
+            return kept[index]
         volume = torch.from_numpy(originals[index])[None, None]
         if windows is None:
             tokens = tokenizer.encode(volume.to(tokenizer.device))
@@ -45,7 +51,10 @@ def round_trip(
         if index not in counted:
             counted.add(index)
             usage.update(tokens)
-        return output[0, 0].numpy()
+        result = output[0, 0].numpy()
+        if len(kept) < room:
+            kept[index] = result
+        return result
 
     name = f"{originals.name}, encoded and decoded"
     return RoundTrip(replace(originals, name=name, read=read, files=None), usage)

@@ -16,7 +16,7 @@ class Record(BaseModel):
 
 
 Interval = tuple[float, float]
-"""Lower and upper end of a 95 % bootstrap interval."""
+"""Lower and upper end of a 95 % interval: bootstrap, unless a field says otherwise."""
 
 
 class SetRecord(Record):
@@ -108,9 +108,13 @@ class FeatureSpaceFigures(Record):
     weights_sha256: str = Field(description="Of the network's weights.")
     generated: SetDistance = Field(description="Generated against real.")
     floor: SetDistance | None = Field(
-        description="Other real volumes, as many as generated ones, against the same real ones."
+        description="Other real volumes, as many as generated ones if there are, against real ones."
     )
     floor_of: str | None = Field(description="Which other real volumes those are.")
+    frechet_ratio: float | None = Field(
+        default=None,
+        description="Generated over floor, both of as many volumes, against the same ones.",
+    )
     reconstructed: SetDistance | None = Field(
         default=None,
         description="Reconstructions of real volumes, as many, against the same real ones: what "
@@ -122,7 +126,7 @@ class FeatureSpaceFigures(Record):
     )
     stable_from: int | None = Field(
         description="Volumes at which the Frechet distance is within 5 % of that limit; null: "
-        "never, because the limit is not above 0."
+        "nobody knows, because the limit may be 0, or there are too few for a curve."
     )
     stable: bool = Field(description="Whether there are as many.")
     per_class: dict[str, SetDistance] = Field(description="Class by class, where there are enough.")

@@ -10,7 +10,7 @@ from prod9.evaluate.schema import Interval, Record, SetDistance
 
 RECOGNISED_WITHIN = 0.02
 """A winner's volumes are recognised at most this share less often than the best setting's."""
-ALIKE_WITHIN = 0.1
+ALIKE_WITHIN = 0.08
 """MS-SSIM within classes of a winner's volumes is at most this much above the real volumes'."""
 
 
@@ -45,8 +45,8 @@ class Sweep(Record):
         return self.model_dump(include=keys) == other.model_dump(include=keys)
 
 
-def winner(rows: Sequence[SweepRow], msssim_real: float | None = None) -> SweepRow:
-    """Return the setting with the smallest Frechet distance among those that are fit to win.
+def fit_to_win(rows: Sequence[SweepRow], msssim_real: float | None = None) -> list[SweepRow]:
+    """Return the settings among which the smallest Frechet distance wins.
 
     All settings draw as many volumes, so that the bias of few volumes is about the same for all.
     What a distance over all classes does not see is guarded: volumes of the wrong class
@@ -63,12 +63,20 @@ def winner(rows: Sequence[SweepRow], msssim_real: float | None = None) -> SweepR
         )
         return right and not alike
 
-    return min([row for row in rows if fit(row)] or rows, key=lambda row: row.distance.frechet)
+    return [row for row in rows if fit(row)] or list(rows)
 
 
-def tied(rows: Sequence[SweepRow], best: SweepRow) -> list[SweepRow]:
-    """Return the settings that the winner's 95 % interval does not tell from it."""
+def winner(rows: Sequence[SweepRow], msssim_real: float | None = None) -> SweepRow:
+    """Return the setting with the smallest Frechet distance among those that are fit to win."""
+    return min(fit_to_win(rows, msssim_real), key=lambda row: row.distance.frechet)
+
+
+def tied(
+    rows: Sequence[SweepRow], best: SweepRow, msssim_real: float | None = None
+) -> list[SweepRow]:
+    """Return the settings, fit to win, that the winner's 95 % interval does not tell from it."""
     interval: Interval | None = best.distance.frechet_interval
     if interval is None:
         return [best]
-    return [row for row in rows if row.distance.frechet <= interval[1]]
+    fit = fit_to_win(rows, msssim_real)
+    return [row for row in fit if row.distance.frechet <= interval[1]]

@@ -1,18 +1,11 @@
 """One self-contained HTML page: a title, a table of contents, sections."""
 
+import base64
+import hashlib
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-
-# The browser is forbidden to fetch anything, whatever a page holds; without scripts of our own it
-# runs none at all. (NiiVue makes its workers and shaders from strings.)
-_NOTHING = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_EMBEDDED = (
-    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; font-src data:; "
-    "script-src 'unsafe-inline' 'unsafe-eval' blob: data:; worker-src blob: data:; "
-    "connect-src blob: data:"
-)
 
 
 @dataclass(frozen=True)
@@ -32,8 +25,24 @@ def escape(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
+def script_hashes(scripts: Sequence[str]) -> str:
+    """Return what a Content-Security-Policy calls these inline scripts (or styles)."""
+    digests = [hashlib.sha256(text.encode()).digest() for text in scripts]
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+def page_policy(scripts: Sequence[str]) -> str:
+    """Return the policy of a page that fetches nothing and runs these inline scripts alone."""
+    allowed = f"; script-src {script_hashes(scripts)}" if scripts else ""
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'{allowed}"
+
+
 def document(
-    title: str, lead: str, sections: Sequence[Section], scripts: Sequence[str] = ()
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    scripts: Sequence[str] = (),
+    own_scripts: Sequence[str] = (),
 ) -> str:
     """Return a page that needs no other file and no network.
 
@@ -42,12 +51,14 @@ def document(
         lead: plain text, below the title.
         sections: in order.
         scripts: whole ``<script>`` elements that the sections need, put before them.
+        own_scripts: JavaScript inside the sections. No other script runs.
 
     """
     style = resources.files("prod9.report").joinpath("report.css").read_text(encoding="utf-8")
     contents = "".join(
         f'<li><a href="#{escape(part.id)}">{escape(part.title)}</a></li>' for part in sections
     )
+    allowed = [text.removeprefix("<script>").removesuffix("</script>") for text in scripts]
     body = "\n".join(
         f'<section aria-labelledby="{escape(part.id)}">\n'
         f'<h2 id="{escape(part.id)}">{escape(part.title)}</h2>\n{part.html}\n</section>'
@@ -57,7 +68,7 @@ def document(
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_EMBEDDED if scripts else _NOTHING}">
+<meta http-equiv="Content-Security-Policy" content="{page_policy([*allowed, *own_scripts])}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>

@@ -16,7 +16,14 @@ from prod9.report.document import Section, document, escape
 from prod9.report.pictures import chart, choose, montage_rows, rule
 from prod9.report.summary import read, summary
 from prod9.report.tables import sets_table, table
-from prod9.report.viewer import ViewerVolume, embed, nifti_bytes, niivue_script, viewer_fragment
+from prod9.report.viewer import (
+    ViewerVolume,
+    embed,
+    nifti_bytes,
+    niivue_script,
+    script,
+    viewer_fragment,
+)
 
 VIEWER_BYTES = 24_000_000
 """Of all volumes in the viewer, in base64."""
@@ -73,9 +80,9 @@ def write_report(path: Path, content: ReportContent) -> None:
         _training(content.histories),
         _provenance(content),
     ]
-    scripts = [] if viewer is None else [niivue_script()]
+    scripts = ([], []) if viewer is None else ([niivue_script()], [script()])
     there = [part for part in parts if part is not None]
-    write_text(path, document(content.title, content.lead, there, scripts))
+    write_text(path, document(content.title, content.lead, there, *scripts))
 
 
 def _pictures(sets: Mapping[str, Collection]) -> Section | None:

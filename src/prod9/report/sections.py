@@ -131,9 +131,11 @@ def _stability(space: FeatureSpaceFigures) -> str:
         limit = f" Fitted limit for many volumes: <b>{number(space.frechet_limit)}</b>."
     if space.stable:
         return f'<p class="small">✓ {count:,} volumes are enough for this distance.{limit}</p>'
-    if space.stable_from is None:
+    if space.frechet_limit is None:
+        when = "these are too few even for a curve. Compare it with its floor only"
+    elif space.stable_from is None:
         when = (
-            "it falls as 1/N without a limit above 0, and at this number does not tell the sets "
+            "it falls as 1/N, and its limit may be 0: at this number it does not tell the sets "
             "apart. Compare it with its floor only"
         )
     else:

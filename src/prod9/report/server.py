@@ -5,9 +5,7 @@ rebinding) and other sites' requests for the volumes are refused. Which file is 
 in a list made at the start; no path ever comes from a request.
 """
 
-import base64
 import errno
-import hashlib
 import re
 import shutil
 import socketserver
@@ -27,6 +25,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from prod9.errors import UserError
 from prod9.report import viewer
+from prod9.report.document import script_hashes
 
 HOST = "127.0.0.1"
 SUFFIXES = (".nii", ".nii.gz")
@@ -254,16 +253,11 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
 
     NiiVue needs neither ``eval`` nor workers; its font is an image inside the script (``data:``).
     """
-
-    def hashes(texts: Sequence[str]) -> str:
-        digests = [hashlib.sha256(text.encode()).digest() for text in texts]
-        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src 'self' {hashes(scripts)}",
-            f"style-src {hashes(styles)}",
+            f"script-src 'self' {script_hashes(scripts)}",
+            f"style-src {script_hashes(styles)}",
             "img-src data:",
             "connect-src 'self'",
             "base-uri 'none'",

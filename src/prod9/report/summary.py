@@ -50,7 +50,7 @@ def _space(space: FeatureSpaceFigures) -> str:
     made, floor = space.generated, space.floor
     notes = [escape(SHORT[space.key]), f"{made.volumes:,} volumes"]
     if floor is not None:
-        times = ratio(made, floor)
+        times = ratio(space)
         notes.append(f"floor {number(floor.frechet)}" + ("" if times == "–" else f", {times}"))
     if not space.stable:
         notes.append('<b class="warn-text">! too few volumes to quote it</b>')

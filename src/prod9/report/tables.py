@@ -168,15 +168,14 @@ _SPACE_ROWS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def ratio(generated: SetDistance, floor: SetDistance | None, key: str = "frechet") -> str:
-    """Return how many times its floor a distance is; a dash where the floor may well be 0."""
-    if floor is None:
+def ratio(figures: FeatureSpaceFigures) -> str:
+    """Return how many times its floor the Frechet distance is; a dash where that may well be 0."""
+    times, floor = figures.frechet_ratio, figures.floor
+    if times is None or floor is None:
         return "–"
-    value, base = getattr(generated, key), getattr(floor, key)
-    interval: Interval | None = getattr(floor, f"{key}_interval")
-    if base <= 0 or (interval is not None and interval[0] <= 0):
+    if floor.frechet_interval is not None and floor.frechet_interval[0] <= 0:
         return "–"
-    return f"{_plain(value / base, 1 if value < 100 * base else 0)} ×"
+    return f"{_plain(times, 1 if times < 100 else 0)} ×"
 
 
 def space_table(figures: FeatureSpaceFigures) -> str:
@@ -197,9 +196,9 @@ def space_table(figures: FeatureSpaceFigures) -> str:
     ]
     rows = [["Volumes: set / reference", *against, "", ""]]
     for key, name, meaning in _SPACE_ROWS:
-        times = ratio(made, floor, key) if key in ("frechet", "kernel") else ""
+        times = ratio(figures) if key == "frechet" else ""
         rows.append([name, *(cell(part, key) for part in columns.values()), times, meaning])
-    header = ["", *columns, "Generated / floor", "What it says"]
+    header = ["", *columns, "Generated / floor, at equal N", "What it says"]
     return table(header, rows, text=[len(header) - 1])
 
 

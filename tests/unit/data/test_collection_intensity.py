@@ -63,10 +63,14 @@ def test_other_floats_are_refused_with_their_range(values: list[float], shown: s
     assert "--intensity percentiles" in message
 
 
-@pytest.mark.parametrize("values", [[0, 0], [0, 1]])
+def test_a_blank_volume_may_be_among_bytes() -> None:
+    assert scaled("auto", [0, 0], np.uint8).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("values", [[0, 1], [1, 1]])
 def test_bytes_that_are_a_mask_are_refused(values: list[int]) -> None:
     message = refused("auto", values, np.uint8)
-    assert f"case.nii is uint8 with values 0 to {values[1]}: a mask" in message
+    assert f"case.nii is uint8 with values {values[0]} to {values[1]}: a mask" in message
     # Both ways out work.
     assert scaled("0,1", values, np.uint8).tolist() == values
     assert scaled("0,255", values, np.uint8).max() == np.float32(values[1] / 255)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from prod9.evaluate import distances as distances_module
 from prod9.evaluate.distances import Features, distances, set_distance
 from prod9.evaluate.feature_spaces import FeatureSpace
 
@@ -55,7 +56,18 @@ def test_floor_has_as_many_volumes_as_the_generated_set():
 def test_floor_without_other_real_volumes_is_of_halves():
     found = measured(gaussian(60), gaussian(101, seed=1))
     assert (found.floor.volumes, found.floor.reference_volumes) == (50, 51)
-    assert "half" in found.floor_of
+    assert found.floor_of == "50 real volumes against 51 others of the same set"
+    assert measured(gaussian(20), gaussian(101, seed=1)).floor.volumes == 20
+
+
+@pytest.mark.parametrize(("generated", "real", "others"), [(400, 400, None), (60, 400, 40)])
+def test_ratio_is_one_for_equal_sources_whatever_the_numbers(generated, real, others):
+    """Few volumes are far from everything: only equal numbers compare."""
+    other = None if others is None else gaussian(others, seed=2)
+    found = measured(gaussian(generated), gaussian(real, seed=1), other)
+    assert 0.4 < found.frechet_ratio < 2.5
+    far = measured(gaussian(generated, 3.0), gaussian(real, seed=1), other)
+    assert far.frechet_ratio > 8
 
 
 def test_no_floor_for_three_real_volumes():
@@ -72,9 +84,27 @@ def test_curve_falls_to_the_known_limit():
     assert floors == sorted(floors, reverse=True)
 
 
-def test_equal_distributions_are_never_called_stable():
-    found = measured(gaussian(40), gaussian(40, seed=1), gaussian(40, seed=2))
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (1000, 32), (1000, 100), (200, 200)])
+def test_equal_distributions_are_never_called_stable(n, m, seed):
+    found = measured(gaussian(n, seed=seed), gaussian(m, seed=seed + 10))
     assert not found.stable
+
+
+def test_few_volumes_have_no_limit():
+    found = measured(gaussian(12, 5.0), gaussian(100, seed=1))
+    assert (found.frechet_limit, found.stable_from, found.stable) == (None, None, False)
+
+
+def test_interval_of_large_sets_is_taken_around_their_own_distance(monkeypatch):
+    monkeypatch.setattr(distances_module, "_MOST_FOR_INTERVAL", 100)
+    x, y = gaussian(2000, 2.0).values, gaussian(2000, seed=1).values
+    found = set_distance(x, y, seed=0)
+    assert found.frechet == pytest.approx(4, abs=0.4)
+    assert found.frechet_interval[0] < found.frechet < found.frechet_interval[1]
+    monkeypatch.undo()
+    whole = set_distance(x[:500], y[:500], seed=0).frechet_interval
+    assert np.ptp(found.frechet_interval) > np.ptp(whole)  # too wide rather than too narrow
 
 
 def test_classes_are_compared_with_their_own():
@@ -106,7 +136,7 @@ def test_reconstructions_stand_beside_as_many():
     found = distances(*args, seed=0, reconstructed=moved)
     assert (found.reconstructed.volumes, found.reconstructed.reference_volumes) == (300, 400)
     assert found.reconstructed.frechet == pytest.approx(1, abs=0.25)
-    # Nothing else changes with it.
+    # The rest stays.
     without = distances(*args, seed=0)
     assert without.reconstructed is None
     assert found.model_copy(update={"reconstructed": None}) == without

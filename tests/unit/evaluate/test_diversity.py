@@ -23,16 +23,19 @@ def collection(tensor, labels, names=("a", "b")):
 
 
 def test_mean_over_all_pairs_of_a_class_then_over_classes():
-    drawn, labels = volumes(7), [0, 0, 0, 1, 1, 1, 1]
+    drawn, labels = volumes(8), [0, 0, 0, 0, 1, 1, 1, 1]
     found = within_class_msssim(collection(drawn, labels), seed=0)
     expected = {}
-    for name, members in (("a", [0, 1, 2]), ("b", [3, 4, 5, 6])):
+    for name, members in (("a", [0, 1, 2, 3]), ("b", [4, 5, 6, 7])):
         pairs = itertools.combinations(members, 2)
         scores = [float(ms_ssim(drawn[i][None], drawn[j][None])) for i, j in pairs]
         expected[name] = np.mean(scores)
     assert found.per_class == pytest.approx(expected)
     assert found.mean == pytest.approx(np.mean(list(expected.values())))
     assert found.interval[0] <= found.mean <= found.interval[1]
+    # Only some of the classes.
+    one = within_class_msssim(collection(drawn, labels), seed=0, classes={"b"})
+    assert one.mean == pytest.approx(expected["b"])
 
 
 def test_one_volume_again_and_again_has_no_variety():
@@ -55,6 +58,11 @@ def test_classes_of_one_volume_are_left_out():
     assert within_class_msssim(collection(volumes(2), [0, 1]), seed=0) is None
     found = within_class_msssim(collection(volumes(3), [0, 0, 1]), seed=0)
     assert list(found.per_class) == ["a"]
+    assert found.interval is None  # of one pair, nothing can be said
+
+
+def test_volumes_too_thin_for_a_window_have_none():
+    assert within_class_msssim(collection(volumes(4)[..., :4], [0] * 4), seed=0) is None
 
 
 def test_large_classes_are_sampled_evenly():

@@ -90,3 +90,28 @@ def test_other_voxel_sizes_are_said():
     )
     _, warnings = evaluate_generation(real, small, None, [])
     assert any("0.5 x 0.5 x 0.5 mm" in warning for warning in warnings)
+
+
+def test_a_classifiers_own_training_volumes_are_no_floor():
+    """What it has learned by heart lies elsewhere: a perfect generator would beat such a floor."""
+    stream = torch.Generator().manual_seed(0)
+
+    def noise(name):
+        labels = torch.arange(60) % 2  # that nothing in the volumes tells
+        volumes = torch.rand(60, 1, SIDE, SIDE, SIDE, generator=stream)
+        return of_tensor(volumes, labels, NAMES, name)
+
+    train, real, twin = noise("train"), noise("real"), noise("twin")
+    found, _ = evaluate_generation(real, twin, train, [], with_usefulness=False)
+    (space,) = found.spaces
+    assert "others of the same set" in space.floor_of
+    assert 0.4 < space.frechet_ratio < 2.5
+    assert [part.space for part in found.privacy.spaces] == [generation.VOXELS]
+
+
+def test_blank_volumes_are_said():
+    volumes = draw(10, 2).tensor()
+    volumes[:3] = 0
+    blank = of_tensor(volumes, torch.arange(10) % 2, NAMES, "blank")
+    _, warnings = judged(blank, train=None)
+    assert any("3 of 10 generated volumes are blank" in warning for warning in warnings)

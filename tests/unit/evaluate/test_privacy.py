@@ -7,7 +7,7 @@ import torch
 
 from prod9.data.collection import of_tensor
 from prod9.errors import UserError
-from prod9.evaluate.privacy import _verdict, privacy, short_name
+from prod9.evaluate.privacy import _verdict, held_out, privacy, short_name
 from prod9.evaluate.schema import Closeness
 
 SIDE = 6
@@ -70,7 +70,7 @@ def test_blurred_new_volumes_are_not_called_copies():
 
 
 def test_real_volumes_that_are_training_volumes_are_refused():
-    with pytest.raises(UserError, match="--real must be held out from train"):
+    with pytest.raises(UserError, match="--real held out from train"):
         judged(volumes(50, 7), held_out=TRAIN[:60])
 
 
@@ -119,3 +119,26 @@ def test_verdict(spaces, verdict):
     found, reasons = _verdict(spaces, 200)
     assert found == verdict
     assert reasons
+
+
+@pytest.mark.parametrize("leaked", [1, 4])
+def test_training_volumes_among_the_held_out_ones_are_left_out(leaked):
+    """One of them would make every copy but an exact one look far enough."""
+    mixed = torch.cat([HELD_OUT, TRAIN[:leaked]])
+    kept, (warning,) = held_out(collection(mixed, "real"), collection(TRAIN, "train"))
+    assert torch.equal(kept.tensor(), HELD_OUT)
+    assert f"{leaked} of the {60 + leaked} real volumes" in warning
+    stream = torch.Generator().manual_seed(4)
+    noisy = TRAIN[:50] + 0.02 * torch.randn(50, 1, SIDE, SIDE, SIDE, generator=stream)
+    assert judged(noisy, kept.tensor()).spaces[0].near_duplicates == 50
+
+
+def test_held_out_volumes_stay():
+    real = collection(HELD_OUT, "real")
+    assert held_out(real, collection(TRAIN, "train")) == (real, [])
+
+
+def test_a_real_set_of_training_volumes_is_refused():
+    mixed = collection(torch.cat([HELD_OUT[:5], TRAIN[:5]]), "real")
+    with pytest.raises(UserError, match="5 of the 10 volumes of real are training volumes"):
+        held_out(mixed, collection(TRAIN, "train"))

@@ -142,6 +142,7 @@ def space(**other: Any) -> FeatureSpaceFigures:
         "generated": distance(31.25, 0.035, frechet_interval=(29.0, 33.7)),
         "floor": distance(12.5, 0.007, recall=0.75, coverage=0.875),
         "floor_of": "44 volumes of the training split",
+        "frechet_ratio": 2.5,
         "curve": [
             CurvePoint(volumes=40, generated=31.0, generated_sd=0.5, floor=12.0),
             CurvePoint(volumes=20, generated=45.0, generated_sd=2.0, floor=20.0),

@@ -82,13 +82,11 @@ def test_what_is_missing_gives_its_reason() -> None:
 
 
 def test_a_ratio_needs_a_floor_that_is_surely_above_zero() -> None:
-    assert ratio(distance(31.25, 0.035), distance(12.5, 0.007)) == "2.5 ×"
-    assert ratio(distance(31.25, 0.035), distance(12.5, 0.007), "kernel") == "5.0 ×"
-    assert ratio(distance(500.0, 0), distance(1.25, 0)) == "400 ×"
-    assert ratio(distance(1.0, 1.0), distance(1.0, -0.001), "kernel") == "–"
-    unsure = distance(1.0, 0.001, kernel_interval=(-0.001, 0.003))
-    assert ratio(distance(1.0, 1.0), unsure, "kernel") == "–"
-    assert ratio(distance(1.0, 1.0), None) == "–"
+    assert ratio(space()) == "2.5 ×"
+    assert ratio(space(frechet_ratio=400.2)) == "400 ×"
+    unsure = distance(1.0, 0.001, frechet_interval=(0.0, 3.0))
+    assert ratio(space(floor=unsure)) == "–"
+    assert ratio(space(floor=None, frechet_ratio=None)) == "–"
 
 
 def test_header_and_caption_are_escaped_and_an_empty_header_is_left_out() -> None:
@@ -121,7 +119,7 @@ def test_a_feature_space_has_its_floor_beside_each_figure() -> None:
     page = Page(space_table(space()))
     assert page.row("Volumes: set / reference")[1:3] == ["44 / 610", "44 / 610"]
     assert page.row("Fréchet distance ↓")[1:4] == ["31.2 [29.0, 33.7]", "12.5", "2.5 ×"]
-    assert page.row("Kernel distance ↓")[1:4] == ["0.0350", "0.00700", "5.0 ×"]
+    assert page.row("Kernel distance ↓")[1:4] == ["0.0350", "0.00700", ""]
     assert page.row("Precision ↑")[1:3] == ["0.812", "0.812"]
     assert page.row("Recall ↑")[1:3] == ["0.250", "0.750"]
     assert page.row("Density ↑")[1:3] == ["0.938", "0.938"]
@@ -132,7 +130,7 @@ def test_a_feature_space_has_its_floor_beside_each_figure() -> None:
 
 def test_a_feature_space_without_floor_or_recall() -> None:
     made = distance(31.25, 0.035, recall=None)
-    page = Page(space_table(space(generated=made, floor=None)))
+    page = Page(space_table(space(generated=made, floor=None, frechet_ratio=None)))
     assert page.row("Fréchet distance ↓")[1:4] == ["31.2", "not measured", "–"]
     assert page.row("Recall ↑")[1:3] == ["not measured", "not measured"]
 
