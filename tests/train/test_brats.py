@@ -56,6 +56,8 @@ STAGE2 = [
     "model.transformer.token_dim=16",
     "sampler.steps=3",
     "evaluation.samples_per_class=2",
+    "evaluation.feature_spaces=[classifier]",
+    "evaluation.usefulness=false",
 ]
 CASE = "BraTS2021_00002"
 

@@ -187,7 +187,7 @@ def test_all_that_may_be_null(tmp_path: Path) -> None:
     assert ids(page) == ["summary", "reconstruction", "generation", "provenance"]
     assert "SSIM: not measured The volumes are too small for SSIM." in page.text
     assert page.row("Fréchet distance ↓")[1:4] == ["31.2", "not measured", "–"]
-    assert "its limit may be 0" in page.text
+    assert "too few even for a curve" in page.text
     assert "None" not in page.text.replace("null", "")
 
 
