@@ -120,7 +120,7 @@ def evaluate(
     page = evaluator.write(
         output,
         evaluator.evaluation({}),
-        title=f"Evaluation of {generated or reconstructed}",
+        title=f"Evaluation of {Path(generated or reconstructed or real).name}",
         lead=_LEAD,
     )
     for warning in evaluator.warnings:
