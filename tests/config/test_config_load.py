@@ -295,7 +295,7 @@ numbers = st.floats(0, allow_nan=False)
     weight=numbers,
     limit=st.none() | st.integers(1, 2**62) | st.floats(2**-20, 1),
     levels=st.lists(st.integers(3, 99), min_size=1, max_size=5),
-    seed=st.integers(0, 2**62),
+    seed=st.integers(0, 2**32 - 1),
 )
 @in_tmp
 def test_any_configuration_survives_dump_and_load(
