@@ -70,9 +70,13 @@ class Evaluator:
         start = time.monotonic()
         with Progress(transient=True) as bar:
             task = bar.add_task(part, total=None)
-            yield lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            )
+
+            def tell(what: str, done: int, total: int) -> None:
+                if not total:  # nobody knows how far it is
+                    bar.tasks[0].total = None
+                bar.update(task, description=what, completed=done, total=total or None)
+
+            yield tell
         self.seconds[part] = round(time.monotonic() - start, 1)
 
     def _weights(self) -> Path | None:

@@ -18,7 +18,7 @@ MOST_TRAIN = 1000
 """Training volumes in feature spaces, and that the classifier learns from; voxels see all."""
 VOXELS = "voxels (RMSE; sides above 32 averaged down)"
 Tell = Callable[[str, int, int], None]
-"""Told (what, done, of how many)."""
+"""Told (what, done, of how many); 0 of 0 where nobody knows how far it is."""
 FeaturesOf = Callable[[FeatureSpace, Collection, Callable[[int], None]], Tensor]
 
 
@@ -95,6 +95,7 @@ def evaluate_generation(
         if reconstructed is not None:
             again = _features(features_of, space, reconstructed, tell)
         names = real.class_names
+        tell(f"{space.key}: distances and their intervals", 0, 0)
         figures.append(distances(space, ours, theirs, others, name, names, seed, again))
         if others is not None:
             vectors[space.name] = (ours.values, others.values, theirs.values)
@@ -102,6 +103,7 @@ def evaluate_generation(
     warnings += _mixture(real, generated)
     for other in (generated, *([] if train is None else [train])):
         warnings += _unlike(real, other)
+    tell("copies of training volumes", 0, 0)
     closeness = None if every is None else privacy(generated, every, vectors, seed)
     if closeness is not None and closeness.verdict != "no sign of copying":
         warnings.insert(0, f"Privacy: {closeness.verdict}. {closeness.reasons[0]}")
