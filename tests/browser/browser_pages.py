@@ -54,9 +54,20 @@ def outside(requests: list[str], *allowed: str) -> list[str]:
 
 
 def pixels(element: WebElement) -> np.ndarray:
-    """Return what an element looks like: float (H, W, 3) in [0, 1]."""
-    image = Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB")
-    return np.asarray(image, dtype=np.float64) / 255
+    """Return what an element looks like: float (H, W, 3) in [0, 1].
+
+    Cut out of the window's picture: Chromium's own picture of an element may wait for ever for a
+    frame of a WebGL canvas that no graphics card draws.
+    """
+    browser: WebDriver = element.parent
+    browser.execute_script("arguments[0].scrollIntoView({block: 'nearest'})", element)
+    box = browser.execute_script(
+        "const r = arguments[0].getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]",
+        element,
+    )
+    window = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    left, top, right, bottom = (max(0, round(side)) for side in box)
+    return np.asarray(window.crop((left, top, right, bottom)), dtype=np.float64) / 255
 
 
 def keep_screenshot(browser: WebDriver, name: str) -> Path:

@@ -79,7 +79,7 @@ def test_its_viewer_scrolls_and_switches(browser: WebDriver, report: Path) -> No
     open_page(browser, report)
     canvas = browser.find_elements(By.CSS_SELECTOR, ".p9-stage canvas")[0]
     browser.execute_script("arguments[0].scrollIntoView()", canvas)
-    assert pixels(canvas).std() > 0.05
+    WebDriverWait(browser, 30).until(lambda _: pixels(canvas).std() > 0.05)  # it is drawn
     canvas.click()  # which moves the cross-hair by itself
     before = browser.execute_script("return prod9Viewer.slice[0]")
     canvas.send_keys(Keys.ARROW_UP)
