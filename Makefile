@@ -35,7 +35,7 @@ check: setup
 	$(BIN)/pytest -q tests/docs
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup
 	$(BIN)/python -m prod9.config.document > docs/configuration.md

@@ -43,7 +43,10 @@ def guided(
         s = guidance_at(scale, schedule, progress)
         if s == 1:
             return model(tokens, condition)
-        conditional, unconditional = model(torch.cat([tokens, tokens]), both).float().chunk(2)
-        return unconditional + s * (conditional - unconditional)
+        features = model.features(torch.cat([tokens, tokens]), both).float()
+        conditional, unconditional = features.chunk(2)
+        # The head is an affine map, and the weights 1 - s and s sum to one: guiding what goes into
+        # it is guiding what comes out, at half its cost.
+        return model.head(unconditional + s * (conditional - unconditional))
 
     return logits_fn

@@ -237,6 +237,17 @@ def or_error(probe: Probe) -> Probe:
     return probed
 
 
+def prepared(config: Config, run: Any) -> object:
+    """How many parts of the network are compiled, how many compute their activations twice."""
+    module = run(config).module
+    network = module.autoencoder if isinstance(config, Stage1Config) else module.transformer
+    parts = list(network.modules())
+    return (
+        sum(part._compiled_call_impl is not None for part in parts),
+        sum(getattr(part, "recompute", False) for part in parts),
+    )
+
+
 def checkpoint(name: str) -> Probe:
     return lambda config, run: [
         getattr(callback, name)
@@ -321,14 +332,17 @@ X = torch.rand(2, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
 
 def terms(config: Stage1Config, run: Any) -> object:
     module = stage1_module(config)
-    found = module.reconstruction_terms(module.autoencoder(X), X)
+    found = module.reconstruction_terms(module.autoencoder(X).volume, X)
     return {name: float(term.detach()) for name, term in found.items()}
 
 
 def adversarial(config: Stage1Config, run: Any) -> object:
     module = stage1_module(config)
-    output = module.autoencoder(X)
-    return float(module._adversarial_term(output, (output.volume - X).abs().mean()).detach())
+    volume = module.autoencoder(X).volume
+    seen = volume.detach().requires_grad_()
+    verdicts = module._verdicts(X, seen)
+    term, pull = module._adversarial(verdicts, volume, seen, torch.ones_like(seen))
+    return float(term), float(pull.norm())
 
 
 def feature_loss(config: Stage1Config, run: Any) -> object:
@@ -361,6 +375,7 @@ class Planned:
 
     estimated_stepping_batches = 20
     global_step = global_rank = 0
+    precision_plugin = None
 
 
 def module_of(config: Config) -> Any:
@@ -555,6 +570,8 @@ SHARED: dict[str, Key] = {
     "trainer.devices": Key("auto", setting("devices")),
     "trainer.strategy": Key("ddp", setting("strategy")),
     "trainer.precision": Key("bf16", setting("precision"), {"trainer.accelerator": "cpu"}),
+    "trainer.compile": Key("default", prepared, {"trainer.accelerator": "cpu"}),
+    "trainer.activation_checkpointing": Key(True, prepared),
     "training.optimizer.learning_rate": Key(3e-3, optimizers),
     "training.optimizer.betas": Key((0.5, 0.6), optimizers),
     "training.optimizer.weight_decay": Key(0.3, optimizers),

@@ -12,12 +12,16 @@ TOKENS = torch.randint(61, (2, 3, 2, 2), generator=torch.Generator().manual_seed
 CONDITION = Condition(torch.tensor([0, 1]), 2)
 
 
-@pytest.fixture
-def network(make_transformer: Any) -> Any:
-    """Return a transformer that notes each batch's labels in ``asked``."""
-    network = make_transformer()
+def listened_to(network: Any) -> Any:
+    """Let a transformer note each batch's labels in ``asked``."""
     network.asked = []
-    network.register_forward_pre_hook(lambda m, args: m.asked.append(args[1].labels.tolist()))
+    features = network.features
+
+    def noted(tokens: Any, condition: Condition) -> Any:
+        network.asked.append(condition.labels.tolist())
+        return features(tokens, condition)
+
+    network.features = noted
     return network
 
 
@@ -28,8 +32,10 @@ def test_schedules() -> None:
     assert cosine == pytest.approx([1, 2, 2 - math.sqrt(0.5)])
 
 
+@pytest.mark.parametrize("head", ["full", "factorized"])
 @pytest.mark.parametrize("scale", [0.0, 1.5, 4.0])
-def test_the_formula_in_one_pass(network: Any, scale: float) -> None:
+def test_the_formula_in_one_pass(make_transformer: Any, scale: float, head: str) -> None:
+    network = listened_to(make_transformer(head=head))
     logits = guided(network, CONDITION, scale)(TOKENS, 0.3)
     assert network.asked == [[0, 1, 2, 2]]
     conditional = network(TOKENS, CONDITION)
@@ -39,7 +45,8 @@ def test_the_formula_in_one_pass(network: Any, scale: float) -> None:
     assert not torch.allclose(logits, conditional, atol=1e-2)
 
 
-def test_without_guidance_there_is_no_unconditional_pass(network: Any) -> None:
+def test_without_guidance_there_is_no_unconditional_pass(make_transformer: Any) -> None:
+    network = listened_to(make_transformer())
     logits = guided(network, CONDITION, 1.0)(TOKENS, 0.3)
     assert network.asked.pop() == [0, 1]
     assert torch.equal(logits, network(TOKENS, CONDITION))

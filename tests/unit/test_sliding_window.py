@@ -48,7 +48,8 @@ def local(make_tokenizer: Any) -> Tokenizer:
     tokenizer = make_tokenizer(num_channels=(8, 8, 8))
     tokenizer.autoencoder.encoder = nn.Conv3d(1, 3, 4, stride=4)
     nn.init.normal_(tokenizer.autoencoder.encoder.weight)
-    tokenizer.autoencoder.decoder = SubVoxels()
+    tokenizer.autoencoder.decoder = nn.Identity()
+    tokenizer.autoencoder.last = SubVoxels()
     return tokenizer
 
 

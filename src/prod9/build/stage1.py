@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from prod9.build.announce import say
+from prod9.build.hot_paths import compile_mode, prepare_training
 from prod9.build.run_folder import RunFolder
 from prod9.build.trainer import build_trainer, require_runnable, resolve_device
 from prod9.build.volumes import TrainingVolumes, training_volumes
@@ -98,12 +99,14 @@ def build_module(config: Stage1Config) -> Stage1Module:
             sizes.num_layers_d,
             sizes.num_d,
         )
-    return Stage1Module(
+    module = Stage1Module(
         config,
         build_autoencoder(config.model.autoencoder),
         build_feature_loss(config),
         discriminator,
     )
+    prepare_training(module.autoencoder, config.trainer)
+    return module
 
 
 def tokenizer_of(module: Stage1Module, volumes: TrainingVolumes) -> Tokenizer:
@@ -160,6 +163,7 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
     # All that can be wrong without the data comes first: reading scans may take hours.
     folder.check(config, resume=resume, overwrite=overwrite)
     require_runnable(config.trainer)
+    compile_mode(config.trainer)
     require_writable(export.parent)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config)

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from prod9.build.announce import say
+from prod9.build.hot_paths import compile_mode, prepare_training
 from prod9.build.run_folder import RunFolder
 from prod9.build.tokens import (
     TrainingTokens,
@@ -53,7 +54,9 @@ def build_module(
         num_sources=tokens.num_sources,
         grid=tokenizer.grid(),
     )
-    return Stage2Module(config, transformer, tokenizer.digest)
+    module = Stage2Module(config, transformer, tokenizer.digest)
+    prepare_training(module.transformer, config.trainer)
+    return module
 
 
 def _preview(
@@ -114,6 +117,7 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
     folder = RunFolder(config.output_dir)
     folder.check(config, resume=resume, overwrite=overwrite)
     require_runnable(config.trainer)
+    compile_mode(config.trainer)
     tokenizer = load_tokenizer(config)
     tokens = training_tokens(config, tokenizer)
     folder.claim(config, resume=resume, overwrite=overwrite)

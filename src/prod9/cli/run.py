@@ -10,6 +10,7 @@ import torch
 import typer
 from rich.console import Console
 
+from prod9.build.memory import keep_freed_memory
 from prod9.errors import UserError
 
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -36,6 +37,7 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
     """
 
     def run() -> None:
+        keep_freed_memory()
         console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         previous = signal.signal(signal.SIGINT, _interrupt)
         try:

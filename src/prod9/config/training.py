@@ -120,3 +120,13 @@ class TrainerConfig(Section):
         default="auto",
         description="`auto`: bf16 on a GPU that has it, else fp32; FSQ is always fp32.",
     )
+    compile: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = Field(
+        default="auto",
+        description="`torch.compile` of the networks, by its mode; takes a minute or more at the "
+        "start. `auto`: `default` on a GPU with Triton, `off` on a CPU, where it does not pay.",
+    )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Compute each block's activations again in the backward pass instead of "
+        "keeping them: a fraction of the memory for about a third more time, same numbers.",
+    )

@@ -6,8 +6,9 @@ from torch import Tensor
 
 
 def adaptive_weight(
-    reconstruction_loss: Float[Tensor, ""],
-    adversarial_loss: Float[Tensor, ""],
+    reconstruction: Float[Tensor, "*volume"],
+    of_reconstruction_loss: Float[Tensor, "*volume"],
+    of_adversarial_loss: Float[Tensor, "*volume"],
     last_layer: Tensor,
     max_weight: float,
     eps: float = 1e-4,
@@ -16,11 +17,15 @@ def adaptive_weight(
     """Weight that makes both terms pull equally hard at the decoder's last layer.
 
     ||grad of all reconstruction terms|| / (||grad of the adversarial term|| + eps), clamped to
-    [0, max_weight], detached, fp32. Both graphs are kept for the backward pass that follows.
+    [0, max_weight], detached, fp32. The graph is kept for the backward pass that follows.
+
+    Both losses come as their gradients at the reconstruction: from there it is one layer to where
+    the weight is measured, and neither loss has to be differentiated again for the step itself.
 
     Args:
-        reconstruction_loss: all weighted reconstruction terms together, unscaled.
-        adversarial_loss: the generator's adversarial term, unweighted and unscaled.
+        reconstruction: the decoder's output, with its graph.
+        of_reconstruction_loss: gradient of all weighted reconstruction terms together, unscaled.
+        of_adversarial_loss: gradient of the generator's adversarial term, unweighted and unscaled.
         last_layer: weight of the decoder's last layer; it must require a gradient.
         max_weight: upper clamp, for when the discriminator's gradient vanishes.
         eps: keeps a vanishing adversarial gradient from dividing by zero.
@@ -29,10 +34,12 @@ def adaptive_weight(
 
     """
 
-    def norm(loss: Tensor) -> Tensor:
-        (gradient,) = torch.autograd.grad(scale * loss, last_layer, retain_graph=True)
-        return gradient.float().norm() / scale
+    def norm(gradient: Tensor) -> Tensor:
+        (at_layer,) = torch.autograd.grad(
+            reconstruction, last_layer, grad_outputs=scale * gradient, retain_graph=True
+        )
+        return at_layer.float().norm() / scale
 
-    weight = norm(reconstruction_loss) / (norm(adversarial_loss) + eps)
+    weight = norm(of_reconstruction_loss) / (norm(of_adversarial_loss) + eps)
     finite = torch.nan_to_num(weight, nan=0.0, posinf=0.0)
     return finite.clamp(0.0, max_weight)  # detached, since the gradients are

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prod9.fsq import FSQ
-from prod9.models.blocks import AttentionBlock, Downsample, ResidualBlock, Upsample, group_norm
+from prod9.models.blocks import AttentionBlock, Downsample, ResidualBlock, Upsample
+from prod9.models.conv import Conv3d
+from prod9.models.norm import NormSiLU
 from prod9.shapes import Codes, Latent, Volume
 
 
@@ -24,6 +26,16 @@ def _padding(sides: Sequence[int], stride: int) -> list[tuple[int, int]]:
     """Voxels before and after each axis that make its side a multiple of ``stride``."""
     missing = [(-side) % stride for side in sides]
     return [(m // 2, m - m // 2) for m in missing]
+
+
+class Layers(nn.Sequential):
+    """One module after another; ``torch.compile`` sees one graph, where it skips PyTorch's own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pass ``input`` through all of them."""
+        for layer in self:
+            input = layer(input)
+        return input
 
 
 class Autoencoder(nn.Module):
@@ -60,7 +72,7 @@ class Autoencoder(nn.Module):
         encoder: list[nn.Module] = [
             Downsample(in_channels, widths[0])
             if stem_stride == 2
-            else nn.Conv3d(in_channels, widths[0], 3, padding=1)
+            else Conv3d(in_channels, widths[0], 3)
         ]
         for level, width in enumerate(widths):
             if level:
@@ -69,12 +81,11 @@ class Autoencoder(nn.Module):
             if attention[level]:
                 encoder.append(AttentionBlock(width, groups))
         encoder += [
-            group_norm(widths[-1], groups),
-            nn.SiLU(),
+            NormSiLU(widths[-1], groups),
             nn.Conv3d(widths[-1], len(levels), 1),
         ]
 
-        decoder: list[nn.Module] = [nn.Conv3d(len(levels), widths[-1], 3, padding=1)]
+        decoder: list[nn.Module] = [Conv3d(len(levels), widths[-1], 3)]
         for level in reversed(range(len(widths))):
             width = widths[level]
             if attention[level]:
@@ -82,24 +93,21 @@ class Autoencoder(nn.Module):
             decoder += [ResidualBlock(width, width, groups) for _ in range(num_res_blocks)]
             if level:
                 decoder.append(Upsample(width, widths[level - 1]))
-        decoder += [group_norm(widths[0], groups), nn.SiLU()]
-        last = (
+        decoder.append(NormSiLU(widths[0], groups))
+        self.last: Upsample | Conv3d = (
             Upsample(widths[0], in_channels)
             if stem_stride == 2
-            else nn.Conv3d(widths[0], in_channels, 3, padding=1)
+            else Conv3d(widths[0], in_channels, 3)
         )
-        self.encoder = nn.Sequential(*encoder)
-        self.decoder = nn.Sequential(*decoder, last)
+        self.encoder = Layers(*encoder)
+        self.decoder = Layers(*decoder)
         # Convolutions are up to twice as fast with channels last.
         self.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
 
     @property
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution, where the adaptive weight is measured."""
-        last = self.decoder[-1]
-        weight = (last.conv if isinstance(last, Upsample) else last).weight
-        assert isinstance(weight, Tensor)
-        return weight
+        return (self.last.conv if isinstance(self.last, Upsample) else self.last).weight
 
     def grid(self, sides: Sequence[int]) -> tuple[int, ...]:
         """Sides of a volume in voxels -> sides of its token grid."""
@@ -120,7 +128,7 @@ class Autoencoder(nn.Module):
 
         Intensities are not clamped.
         """
-        x = self.decoder(codes.to(next(self.decoder.parameters()).dtype))
+        x = self.last(self.decoder(codes.to(next(self.last.parameters()).dtype)))
         if sides is None:
             return x
         starts = [before for before, _ in _padding(sides, self.stride)]

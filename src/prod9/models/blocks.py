@@ -3,14 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """Group norm with at most ``groups`` groups: the largest divisor of ``channels``.
-
-    A group has two channels at least: one value alone, as on a grid of one cell, has no spread.
-    """
-    most = max(1, min(groups, channels // 2))
-    return nn.GroupNorm(max(g for g in range(1, most + 1) if channels % g == 0), channels)
+from prod9.models.checkpointing import Checkpointed
+from prod9.models.conv import Conv3d
+from prod9.models.norm import NormSiLU, group_count
 
 
 def zero_(layer: nn.Conv3d) -> None:
@@ -20,15 +15,15 @@ def zero_(layer: nn.Conv3d) -> None:
         nn.init.zeros_(layer.bias)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Checkpointed):
     """Pre-activation residual block: norm, SiLU, convolution, twice; (B, C_in -> C_out, ...)."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels, groups)
-        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = group_norm(out_channels, groups)
-        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
+        self.norm1 = NormSiLU(in_channels, groups)
+        self.conv1 = Conv3d(in_channels, out_channels, 3)
+        self.norm2 = NormSiLU(out_channels, groups)
+        self.conv2 = Conv3d(out_channels, out_channels, 3)
         # Each block starts as the identity, so that a deep stack trains from the first step.
         zero_(self.conv2)
         self.skip = (
@@ -38,8 +33,8 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(self.norm1(x))
+        h = self.conv2(self.norm2(h))
         return self.skip(x) + h
 
 
@@ -51,7 +46,7 @@ class AttentionBlock(nn.Module):
         self.heads = max(1, channels // 64)
         while channels % self.heads:
             self.heads -= 1
-        self.norm = group_norm(channels, groups)
+        self.norm = nn.GroupNorm(group_count(channels, groups), channels)
         self.qkv = nn.Conv3d(channels, 3 * channels, 1)
         self.out = nn.Conv3d(channels, channels, 1)
         zero_(self.out)
@@ -82,7 +77,7 @@ class Upsample(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__()
         self.out_channels = out_channels
-        self.conv = nn.Conv3d(in_channels, 8 * out_channels, kernel_size, padding=kernel_size // 2)
+        self.conv = Conv3d(in_channels, 8 * out_channels, kernel_size)
         first = self.conv.weight[:out_channels].detach()
         self.conv.weight.data.copy_(first.repeat_interleave(8, 0))
         assert self.conv.bias is not None
@@ -90,6 +85,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, _, d, h, w = x.shape
-        x = self.conv(x).view(b, self.out_channels, 2, 2, 2, d, h, w)
-        x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)  # (B, C, D, 2, H, 2, W, 2)
-        return x.reshape(b, self.out_channels, 2 * d, 2 * h, 2 * w)
+        # Features stay last throughout: a copy in another layout would slow all that follows.
+        x = self.conv(x).movedim(1, -1).reshape(b, d, h, w, self.out_channels, 2, 2, 2)
+        x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)  # (B, D, 2, H, 2, W, 2, C)
+        x = x.reshape(b, 2 * d, 2 * h, 2 * w, self.out_channels)
+        return x.movedim(-1, 1)

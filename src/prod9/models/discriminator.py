@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prod9.models.blocks import group_norm
+from prod9.models.conv import Conv3d
+from prod9.models.norm import group_count
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -24,11 +25,11 @@ class PatchDiscriminator(nn.Sequential):
             stride = 2 if layer < num_layers else 1
             layers += [
                 nn.Conv3d(width, wider, 3, stride=stride, padding=1, bias=False),
-                group_norm(wider, 8),
+                nn.GroupNorm(group_count(wider, 8), wider),
                 nn.LeakyReLU(0.2),
             ]
             width = wider
-        super().__init__(*layers, nn.Conv3d(width, 1, 3, padding=1))
+        super().__init__(*layers, Conv3d(width, 1, 3))
 
 
 class MultiScaleDiscriminator(nn.Module):

@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from prod9.fsq import FSQ
+from prod9.models.linear import Linear
 
 
 class Head(Protocol):
-    """Both heads map features (..., dim) to logits (..., codebook_size)."""
+    """Both heads map features (..., dim) to logits (..., codebook_size), affinely."""
 
     def __call__(self, features: Tensor) -> Tensor: ...
 
@@ -26,7 +27,7 @@ class FullHead(nn.Module):
 
     def __init__(self, dim: int, levels: Sequence[int]) -> None:
         super().__init__()
-        self.linear = nn.Linear(dim, FSQ(levels).codebook_size)
+        self.linear = Linear(dim, FSQ(levels).codebook_size)
 
     def forward(self, features: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n v"]:
         return self.linear(features)
@@ -35,7 +36,7 @@ class FullHead(nn.Module):
         self, features: Float[Tensor, "m dim"], targets: Int64[Tensor, " m"], label_smoothing: float
     ) -> tuple[Float[Tensor, ""], Bool[Tensor, " m"]]:
         """Mean cross-entropy with label smoothing, in fp32; and where the best code is right."""
-        logits = self(features).float()
+        logits = self.linear.plain(features).float()
         loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         return loss, logits.detach().argmax(-1) == targets
 
@@ -52,7 +53,7 @@ class FactorizedHead(nn.Module):
     def __init__(self, dim: int, levels: Sequence[int]) -> None:
         super().__init__()
         self.levels = tuple(levels)
-        self.linear = nn.Linear(dim, sum(levels))
+        self.linear = Linear(dim, sum(levels))
         fsq = FSQ(levels)
         digits = fsq.indices_to_digits(torch.arange(fsq.codebook_size)[None])[0]  # (l, V)
         self.register_buffer("_digits", digits, persistent=False)
@@ -73,7 +74,7 @@ class FactorizedHead(nn.Module):
         log-softmax of a sum over independent channels is the sum of their log-softmaxes, and the
         mean over all codes of that sum is the sum of the means over each channel's levels.
         """
-        parts = self.linear(features).float().split(self.levels, dim=-1)
+        parts = self.linear.plain(features).float().split(self.levels, dim=-1)
         digits = self._digits[:, targets]
         losses = [
             F.cross_entropy(part, digit, label_smoothing=label_smoothing)

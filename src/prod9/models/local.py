@@ -5,9 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prod9.models.blocks import zero_
+from prod9.models.checkpointing import Checkpointed
+from prod9.models.conv import Conv3d
 
 
-class LocalBlock(nn.Module):
+class LocalBlock(Checkpointed):
     """Residual 3 x 3 x 3 convolutions over the token grid; starts as the identity.
 
     Packing p^3 tokens into one position shortens the sequence but hides which token is whose
@@ -17,8 +19,8 @@ class LocalBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.conv1 = nn.Conv3d(dim, dim, 3, padding=1)
-        self.conv2 = nn.Conv3d(dim, dim, 3, padding=1)
+        self.conv1 = Conv3d(dim, dim, 3)
+        self.conv2 = Conv3d(dim, dim, 3)
         zero_(self.conv2)
 
     def forward(self, x: Float[Tensor, "b gd gh gw f"]) -> Float[Tensor, "b gd gh gw f"]:

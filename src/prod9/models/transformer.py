@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from prod9.models.checkpointing import Checkpointed
 from prod9.models.condition import Condition
 from prod9.models.embedding import SourceEmbedding, TokenEmbedding
 from prod9.models.heads import FactorizedHead, FullHead, Head
+from prod9.models.linear import Linear
 from prod9.models.local import LocalBlock
 from prod9.models.rotary import fourier_features, relative_place, rotary_angles, rotate
 from prod9.shapes import Logits, Tokens
@@ -29,10 +31,10 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.head_dim, self.dropout = num_heads, dim // num_heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = Linear(dim, 3 * dim)
         self.q_norm = nn.RMSNorm(self.head_dim)
         self.k_norm = nn.RMSNorm(self.head_dim)
-        self.out = nn.Linear(dim, dim)
+        self.out = Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b n c"], cos: Tensor, sin: Tensor) -> Tensor:
         b, n, c = x.shape
@@ -47,7 +49,7 @@ class Attention(nn.Module):
         return self.out(attended.transpose(1, 2).reshape(b, n, c))
 
 
-class Block(nn.Module):
+class Block(Checkpointed):
     """Attention and MLP, each shifted, scaled and gated by the condition; starts as identity."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
@@ -57,9 +59,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False)
         hidden = int(dim * mlp_ratio)
         self.mlp = nn.Sequential(
-            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+            Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), Linear(hidden, dim)
         )
-        self.modulation = nn.Linear(dim, 6 * dim)
+        self.modulation = Linear(dim, 6 * dim)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -119,15 +121,15 @@ class MaskedTransformer(nn.Module):
         packed = token_dim * patch_size**3
 
         self.token_embedding = TokenEmbedding(token_dim, levels)
-        self.pack = nn.Linear(packed, hidden_dim)
-        self.place = nn.Linear(6 * _FOURIER_BANDS, hidden_dim)
+        self.pack = Linear(packed, hidden_dim)
+        self.place = Linear(6 * _FOURIER_BANDS, hidden_dim)
         self.class_embedding = nn.Embedding(num_classes + 1, hidden_dim)
         self.blocks = nn.ModuleList(
             Block(hidden_dim, num_heads, mlp_ratio, dropout) for _ in range(num_blocks)
         )
         self.norm = nn.LayerNorm(hidden_dim, elementwise_affine=False)
-        self.modulation = nn.Linear(hidden_dim, 2 * hidden_dim)
-        self.unpack = nn.Linear(hidden_dim, packed)
+        self.modulation = Linear(hidden_dim, 2 * hidden_dim)
+        self.unpack = Linear(hidden_dim, packed)
         self.local_in = nn.Sequential(*[LocalBlock(token_dim) for _ in range(local_blocks)])
         self.local_out = nn.Sequential(*[LocalBlock(token_dim) for _ in range(local_blocks)])
         # The residual stream is unbounded; without this, single steps had losses of 90 nats.

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -37,8 +38,8 @@ class EMA(nn.Module, Generic[NetworkT]):
         self._count += 1
         self.updates.fill_(self._count)
         decay = min(self.decay, (1 + self._count) / (10 + self._count))
-        for average, weight in zip(_floats(self.network), _floats(network), strict=True):
-            average.lerp_(weight, 1 - decay)
+        follow = get_ema_multi_avg_fn(decay)
+        follow(_floats(self.network), _floats(network), self._count)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,15 @@ import torch
 from torch import Tensor, nn
 
 
+def loss_scaler(module: pl.LightningModule) -> torch.amp.GradScaler | None:
+    """Return what scales the losses of fp16 training; None in any other, or without a trainer."""
+    try:
+        trainer = module.trainer
+    except RuntimeError:  # called by hand
+        return None
+    return getattr(trainer.precision_plugin, "scaler", None)
+
+
 def clip(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     """Scale the gradients down to a norm of ``limit`` (0: never); return the norm before that.
 

@@ -6,7 +6,6 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from prod9.config import Stage1Config
 from prod9.data.volumes import Batch
@@ -16,8 +15,10 @@ from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 from prod9.models.autoencoder import Autoencoder, Reconstruction
+from prod9.shapes import Volume
 from prod9.training.ema import EMA
-from prod9.training.gradients import clip_and_log
+from prod9.training.gradients import clip_and_log, loss_scaler
+from prod9.training.optimizer import adamw
 from prod9.training.schedule import scheduler
 from prod9.training.streams import step_stream
 from prod9.training.watch import require_finite
@@ -57,10 +58,10 @@ class Stage1Module(pl.LightningModule):
 
     # --- the training step ------------------------------------------------------------------
 
-    def reconstruction_terms(self, output: Reconstruction, target: Tensor) -> dict[str, Tensor]:
-        """Weighted terms that compare the reconstruction with its target, in fp32."""
+    def reconstruction_terms(self, volume: Volume, target: Volume) -> dict[str, Tensor]:
+        """Weighted terms that compare a reconstruction with its target, in fp32."""
         loss = self.config.loss
-        predicted = output.volume.float()
+        predicted = volume.float()
         name = "perceptual" if loss.loss_type == "lpips" else "focal_frequency"
         weight = loss.perceptual.weight if name == "perceptual" else loss.focal_frequency.weight
         terms = {"l1": loss.reconstruction.weight * F.l1_loss(predicted, target)}
@@ -91,65 +92,86 @@ class Stage1Module(pl.LightningModule):
             list[Any], self.lr_schedulers() if self.discriminator else [self.lr_schedulers()]
         )
         real = batch.volumes
-        output: Reconstruction = self.autoencoder(real)
-        terms = self.reconstruction_terms(output, real)
-        active = self.adversarial_active()
-        if active:
-            terms["adversarial"] = self._adversarial_term(output, sum_of(terms))
-        total = sum_of(terms)
+        volume: Volume = self.autoencoder(real).volume.float()
+        # The losses see a copy without a past. Each is differentiated once, as far as this copy;
+        # the adaptive weight and the step both go on from there.
+        seen = volume.detach().requires_grad_()
+        terms = self.reconstruction_terms(seen, real)
+        gradient = _gradient(sum_of(terms), seen, self._loss_scale())
+        verdicts: list[tuple[Tensor, Tensor]] = []
+        if self.adversarial_active():
+            verdicts = self._verdicts(real, seen)
+            terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient)
+            gradient = gradient + pull
         require_finite(terms, self.batches_seen, batch.names)
-        self._step(optimizers[0], schedulers[0], total)
+        # Has no value of interest, but the gradient of the sum of the terms.
+        self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
         self.ema.update(self.autoencoder)
 
-        if active:
-            discriminator_term = self._discriminator_term(real, output.volume.detach())
+        if verdicts:
+            assert self.discriminator is not None
+            discriminator_term = self._discriminator_term(verdicts)
             require_finite({"discriminator": discriminator_term}, self.batches_seen, batch.names)
-            self._step(optimizers[1], schedulers[1], discriminator_term)
-            self.log("train/discriminator", discriminator_term)
+            own = list(self.discriminator.parameters())
+            self._step(optimizers[1], schedulers[1], discriminator_term, inputs=own)
+            self.log("train/discriminator", discriminator_term.detach())
         self.batches_seen += 1
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
-        self.log("train/loss", total.detach(), prog_bar=True)
+        self.log("train/loss", sum_of(terms).detach(), prog_bar=True)
 
-    def _adversarial_term(self, output: Reconstruction, reconstruction_loss: Tensor) -> Tensor:
-        """Weighted adversarial term; leaves no gradient in the discriminator."""
+    def _verdicts(self, real: Volume, fake: Volume) -> list[tuple[Tensor, Tensor]]:
+        """Logit maps (of the real volumes, of the reconstructions), a pair per scale.
+
+        One pass for both, and for both networks' steps: the discriminator does not change between.
+        """
         assert self.discriminator is not None
-        config = self.config.loss
-        self.discriminator.requires_grad_(False)
-        fooling = generator_loss(self.discriminator(output.volume), config.adversarial.criterion)
-        self.discriminator.requires_grad_(True)
+        maps: list[Tensor] = self.discriminator(torch.cat([real, fake.to(real.dtype)]))
+        return [(m[: len(real)], m[len(real) :]) for m in maps]
+
+    def _adversarial(
+        self, verdicts: list[tuple[Tensor, Tensor]], volume: Volume, seen: Volume, gradient: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted adversarial term, and its gradient at the reconstruction.
+
+        Args:
+            verdicts: of the discriminator, the second of each pair on ``seen``.
+            volume: the reconstruction with its graph.
+            seen: its copy without a past.
+            gradient: of the reconstruction terms at ``seen``.
+
+        """
+        config, scale = self.config.loss, self._loss_scale()
+        fooling = generator_loss([fake for _, fake in verdicts], config.adversarial.criterion)
+        pull = _gradient(fooling, seen, scale, retain_graph=True)
+        weight: float | Tensor = config.adversarial.weight
         if config.adaptive.enabled:
-            weight = adaptive_weight(
-                reconstruction_loss,
-                fooling,
+            adaptive = adaptive_weight(
+                volume,
+                gradient,
+                pull,
                 self.autoencoder.last_layer,
                 max_weight=config.adaptive.max_weight,
-                scale=self._loss_scale(),
+                scale=scale,
             )
-            self.log("train/adaptive_weight", weight)
-            fooling = fooling * weight
-        return config.adversarial.weight * fooling
+            self.log("train/adaptive_weight", adaptive)
+            weight = weight * adaptive
+        return weight * fooling.detach(), weight * pull
 
     def _loss_scale(self) -> float:
         """Return the scale of fp16 training, 1 otherwise."""
-        if self._trainer is None:  # called by hand
-            return 1.0
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = loss_scaler(self)
         return 1.0 if scaler is None else float(scaler.get_scale())
 
-    def _discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Discriminator loss; real and fake go through in one pass."""
-        assert self.discriminator is not None
-        maps: list[Tensor] = self.discriminator(torch.cat([real, fake.to(real.dtype)]))
-        pairs = [scale.chunk(2) for scale in maps]
+    def _discriminator_term(self, verdicts: list[tuple[Tensor, Tensor]]) -> Tensor:
         return discriminator_loss(
-            [real for real, _ in pairs],
-            [fake for _, fake in pairs],
+            [real for real, _ in verdicts],
+            [fake for _, fake in verdicts],
             self.config.loss.adversarial.criterion,
         )
 
-    def _step(self, optimizer: Any, schedule: Any, loss: Tensor) -> None:
+    def _step(self, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> None:
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        self.manual_backward(loss, **where)
         optimizer.step()
         schedule.step()
 
@@ -170,12 +192,7 @@ class Stage1Module(pl.LightningModule):
             rate = config.optimizer.discriminator_learning_rate or rate
             networks.append((self.discriminator, rate, remaining))
         optimizers = [
-            AdamW(
-                network.parameters(),
-                lr=peak,
-                betas=config.optimizer.betas,
-                weight_decay=config.optimizer.weight_decay,
-            )
+            adamw(self, network.parameters(), config.optimizer, peak)
             for network, peak, _ in networks
         ]
         schedulers = [
@@ -195,7 +212,7 @@ class Stage1Module(pl.LightningModule):
         output: Reconstruction = self.ema.network(batch.volumes)
         volume = output.volume.float().clamp(0, 1)
         self.usage.update(self.autoencoder.fsq.codes_to_indices(output.codes))
-        terms = self.reconstruction_terms(output, batch.volumes)
+        terms = self.reconstruction_terms(output.volume, batch.volumes)
         values = {
             **{f"val/loss_{name}": term for name, term in terms.items()},
             "val/l1": F.l1_loss(volume, batch.volumes),
@@ -224,3 +241,9 @@ class Stage1Module(pl.LightningModule):
 def sum_of(terms: dict[str, Tensor]) -> Tensor:
     """Add up scalar terms."""
     return torch.stack(list(terms.values())).sum()
+
+
+def _gradient(loss: Tensor, at: Tensor, scale: float, *, retain_graph: bool = False) -> Tensor:
+    """Gradient of ``loss`` at ``at``; passes through half precision multiplied by ``scale``."""
+    (gradient,) = torch.autograd.grad(scale * loss, at, retain_graph=retain_graph)
+    return gradient / scale

@@ -5,7 +5,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.optim import AdamW
 
 from prod9.config import Stage2Config
 from prod9.data.token_store import TokenBatch
@@ -15,6 +14,7 @@ from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
 from prod9.training.ema import EMA
 from prod9.training.gradients import clip_and_log
+from prod9.training.optimizer import adamw
 from prod9.training.schedule import scheduler
 from prod9.training.streams import step_stream
 from prod9.training.watch import require_finite
@@ -105,11 +105,11 @@ class Stage2Module(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with MaskGIT's constants, and the schedule, per step."""
         config = self.config.training
-        optimizer = AdamW(
+        optimizer = adamw(
+            self,
             self.transformer.parameters(),
-            lr=config.optimizer.learning_rate,
-            betas=config.optimizer.betas,
-            weight_decay=config.optimizer.weight_decay,
+            config.optimizer,
+            config.optimizer.learning_rate,
         )
         total = int(self.trainer.estimated_stepping_batches)
         schedule = scheduler(optimizer, total, config.scheduler)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from prod9.models.autoencoder import Autoencoder
-from prod9.models.blocks import AttentionBlock, Downsample, ResidualBlock, Upsample, group_norm
+from prod9.models.blocks import AttentionBlock, Downsample, ResidualBlock, Upsample
+from prod9.models.norm import group_count
 
 
 def build(seed: int = 0, **change: Any) -> Autoencoder:
@@ -103,7 +104,7 @@ def test_the_last_layer_makes_the_volume(stem_stride: int) -> None:
     assert any(p is model.last_layer for p in model.parameters())
     x = volume(8, 8, 8, channels=2)
     inner: list[Tensor] = []
-    model.decoder[-1].register_forward_pre_hook(lambda module, args: inner.append(args[0]))
+    model.last.register_forward_pre_hook(lambda module, args: inner.append(args[0]))
     model(x)
     with torch.no_grad():
         model.last_layer.zero_()
@@ -173,8 +174,8 @@ def test_number_of_residual_blocks() -> None:
 @pytest.mark.parametrize(
     ("channels", "groups", "expected"), [(8, 8, 4), (12, 8, 6), (7, 8, 1), (10, 4, 2), (8, 1, 1)]
 )
-def test_group_norm_takes_a_divisor(channels: int, groups: int, expected: int) -> None:
-    assert group_norm(channels, groups).num_groups == expected
+def test_groups_are_a_divisor_of_the_channels(channels: int, groups: int, expected: int) -> None:
+    assert group_count(channels, groups) == expected
 
 
 def test_residual_and_attention_blocks_start_without_effect() -> None:

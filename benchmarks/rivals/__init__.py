@@ -1,0 +1,1 @@
+"""Other people's networks, trained as their own documentation trains them."""

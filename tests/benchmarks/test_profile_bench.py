@@ -1,0 +1,79 @@
+"""The profile times what it says, and calls alone what the step called."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks import profile
+from benchmarks.profile import OperationTimer
+from benchmarks.results import GoalResult
+from prod9.models.linear import Linear
+
+
+def small_step() -> Tensor:
+    x = torch.randn(2, 4, 8, 8, 8).contiguous(memory_format=torch.channels_last_3d)
+    weight = torch.randn(6, 4, 3, 3, 3, requires_grad=True)
+    layer = Linear(6, 5)
+    q = torch.randn(1, 2, 16, 8)
+    y = layer(F.conv3d(x, weight, padding=1).flatten(2).mT)
+    loss = y.sum() + F.scaled_dot_product_attention(q, q, q).sum()
+    loss.backward()
+    return loss
+
+
+def test_operations_are_told_apart_and_counted() -> None:
+    timer = OperationTimer()
+    with timer:
+        small_step()
+        small_step()
+    found = {(o.name, len(o.seconds)): o for o in timer.operations.values()}
+    # forward: 2 * 2 * 512 * 6 * (4 * 27) operations
+    forward = found["aten::convolution", 2]
+    assert forward.flops == 2 * 2 * 512 * 6 * 4 * 27
+    assert forward.sides[:2] == [(2, 4, 8, 8, 8), (6, 4, 3, 3, 3)]
+    # the input needs no gradient: the weight's alone is as much as the forward pass
+    assert found["aten::convolution_backward", 2].flops == forward.flops
+    attention = found["aten::_scaled_dot_product_flash_attention_for_cpu", 2]
+    assert attention.flops == 2 * 2 * (2 * 16 * 16 * 8)
+    products = [o for o in timer.operations.values() if o.name == "mkldnn::_linear_pointwise"]
+    assert sorted(o.flops for o in products) == [2 * 2 * 512 * 6 * 5] * 3
+    assert all(len(o.seconds) == 2 and min(o.seconds) > 0 for o in products)
+
+
+def test_every_way_of_an_operation_has_its_shapes() -> None:
+    timer = OperationTimer()
+    with timer:
+        small_step()
+    for operation in timer.operations.values():
+        if profile.KINDS[operation.name] == "attention":
+            continue
+        results = [way() for way in profile.ways(operation)]
+        assert len(results) >= 2
+        shapes = [
+            [r.shape for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
+            for result in results
+        ]
+        assert all(
+            [s.numel() for s in each] == [s.numel() for s in shapes[0]] for each in shapes[1:]
+        )
+
+
+def test_figures_and_goals() -> None:
+    def watched(timer: OperationTimer) -> None:
+        with timer:
+            small_step()
+
+    figures = profile.figures_of(small_step, watched)
+    assert abs(sum(figures["shares"].values()) - 1) < 1e-9
+    assert set(figures["share_of_ceiling"]) == {"convolutions", "matrix products"}
+    milliseconds = [row["milliseconds"] for row in figures["slowest"]]
+    assert milliseconds == sorted(milliseconds, reverse=True)
+
+    def met(goals: list[GoalResult]) -> list[bool]:
+        return [goal.met for goal in goals]
+
+    shares = {"convolutions": 0.7, "matrix products": 0.05, "everything else": 0.25}
+    ceiling = {"convolutions": 0.7, "matrix products": 0.1}
+    assert met(profile.goals_of({"shares": shares, "share_of_ceiling": ceiling})) == [True, True]
+    shares, ceiling = shares | {"everything else": 0.26}, ceiling | {"convolutions": 0.69}
+    assert met(profile.goals_of({"shares": shares, "share_of_ceiling": ceiling})) == [False, False]
