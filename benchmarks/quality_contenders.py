@@ -35,7 +35,8 @@ class RivalSettings:
     """The tutorials' loss, or the one that PSNR measures."""
 
 
-# The best of `candidates` by `tune`.
+# VQVAE's are the best of `quality_per_second.tune`'s (60 s each). MAISI's rate is the same one's,
+# its widths those of medmnist3d/stage1/ffl.yaml without the last: it is far too slow to be tuned.
 RIVAL_SETTINGS = {
     VQVAE: RivalSettings((128,), 1e-3),
     MAISI_FSQ: RivalSettings((16, 32, 64), 1e-3),

@@ -11,11 +11,29 @@ fp16 more than half of the indices come out wrong.
 
 import math
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from prod9.shapes import Codes, Latent, Tokens
+
+_EXACT_IN_FP32 = 2**24
+"""Up to here fp32 holds every whole number; int64 costs twice the memory."""
+
+
+class _RoundStraightThrough(torch.autograd.Function):
+    """Round to the nearest whole number; the gradient passes as if nothing had happened."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> Tensor:
+        return grad_outputs[0]
 
 
 class FSQ(nn.Module):
@@ -68,19 +86,25 @@ class FSQ(nn.Module):
 
         """
         with torch.autocast(z.device.type, enabled=False):
-            bounded = self.bound(z)
-            rounded = bounded + (bounded.round() - bounded).detach()
+            rounded = cast(Tensor, _RoundStraightThrough.apply(self.bound(z)))
             return rounded / self._per_channel(self._levels // 2, z.ndim)
+
+    def _digits(self, codes: Codes) -> Tensor:
+        """Level of each channel as fp32 whole numbers."""
+        with torch.autocast(codes.device.type, enabled=False):
+            half = self._per_channel(self._levels // 2, codes.ndim)
+            return (codes.detach().float() * half + half).round_()
 
     def codes_to_digits(self, codes: Codes) -> Tensor:
         """Codes -> level of each channel, int64 in [0, L_i), shape (B, l, *grid)."""
-        with torch.autocast(codes.device.type, enabled=False):
-            half = self._per_channel(self._levels // 2, codes.ndim)
-            return (codes.float() * half + half).round().long()
+        return self._digits(codes).long()
 
     def codes_to_indices(self, codes: Codes) -> Tokens:
         """Codes -> token = sum_i digit_i * prod_{j<i} L_j, int64, shape (B, *grid)."""
-        return (self.codes_to_digits(codes) * self._per_channel(self._basis, codes.ndim)).sum(1)
+        digits = self._digits(codes)
+        if self.codebook_size > _EXACT_IN_FP32:
+            digits = digits.long()
+        return (digits * self._per_channel(self._basis, codes.ndim)).sum(1).long()
 
     def indices_to_digits(self, tokens: Tokens) -> Tensor:
         """Tokens (B, *grid) in [0, codebook_size) -> levels, int64, shape (B, l, *grid)."""

@@ -114,3 +114,9 @@ def test_every_level_is_reached_and_none_beyond(levels):
     digits = fsq.codes_to_digits(fsq.quantize(ramp))[0]
     for channel, level in enumerate(levels):
         assert digits[channel].unique().tolist() == list(range(level))
+
+
+def test_indices_beyond_what_fp32_can_count() -> None:
+    fsq = FSQ([255, 255, 257, 5])  # 83,552,625 codes
+    tokens = torch.tensor([[0, 2**24 + 1, 2**25 + 3, fsq.codebook_size - 1]])
+    assert torch.equal(fsq.codes_to_indices(fsq.indices_to_codes(tokens)), tokens)
