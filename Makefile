@@ -40,6 +40,9 @@ bench: setup
 docs: setup
 	$(BIN)/python -m prod9.config.document > docs/configuration.md
 	$(BIN)/python -m prod9.evaluate.document > docs/metrics.md
+	$(BIN)/python -m benchmarks --tables > benchmarks/results/README.md
+	$(BIN)/python -m benchmarks --tables --results benchmarks/results/avx2 > benchmarks/results/avx2/README.md
+	$(BIN)/python -m benchmarks --plots docs/images
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

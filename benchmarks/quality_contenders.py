@@ -35,10 +35,10 @@ class RivalSettings:
     """The tutorials' loss, or the one that PSNR measures."""
 
 
-# VQVAE's are the best of `quality_per_second.tune`'s (60 s each). MAISI's rate is the same one's,
-# its widths those of medmnist3d/stage1/ffl.yaml without the last: it is far too slow to be tuned.
+# VQVAE's are the best of `quality_per_second.tune`'s (40 s each). MAISI's widths are those of
+# medmnist3d/stage1/ffl.yaml without the last; a step of it takes too long to try many.
 RIVAL_SETTINGS = {
-    VQVAE: RivalSettings((128,), 1e-3),
+    VQVAE: RivalSettings((64,), 3e-4, 8),
     MAISI_FSQ: RivalSettings((16, 32, 64), 1e-3),
 }
 

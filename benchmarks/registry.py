@@ -24,6 +24,7 @@ MODULES = tuple(
         "sampling",
         "data_loading",
         "growth",
+        "levers",
         "profile",
     )
 )

@@ -11,6 +11,8 @@ from benchmarks import data_files
 from benchmarks import data_loading as bench
 from prod9.data import scan_cache
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

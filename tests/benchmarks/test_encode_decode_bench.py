@@ -10,6 +10,9 @@ from torch import nn
 from benchmarks import encode_decode as bench
 from prod9.config.model import AutoencoderConfig
 
+pytestmark = pytest.mark.slow
+
+
 SIDE, BATCH = 28, 2
 PADDED = 32
 

@@ -11,6 +11,8 @@ from benchmarks import data_files, growth
 from benchmarks.contender import Work
 from benchmarks.costs import Cost
 
+pytestmark = pytest.mark.slow
+
 
 def powers(factor: float, time: float, memory: float, sizes: tuple[int, ...]) -> dict[float, Cost]:
     return {n: Cost(factor * n**time, 5 * n**memory, 0) for n in sizes}

@@ -14,6 +14,8 @@ from prod9.guidance import guided
 from prod9.models import linear
 from prod9.models.transformer import MaskedTransformer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_config(monkeypatch: pytest.MonkeyPatch) -> None:

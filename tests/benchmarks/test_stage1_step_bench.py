@@ -15,6 +15,8 @@ from prod9.config.load import load
 from prod9.losses.focal_frequency import FocalFrequencyLoss
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
 
+pytestmark = pytest.mark.slow
+
 
 def test_cases_have_the_sizes_of_the_shipped_configurations() -> None:
     cases = {case.name: case for case in stage1_step.cases()}

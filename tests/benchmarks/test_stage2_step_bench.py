@@ -20,6 +20,9 @@ from benchmarks.rivals.maskgit_networks import (
     training_step,
 )
 
+pytestmark = pytest.mark.slow
+
+
 SMALL = Size(
     tokens=12, codes=10, classes=3, width=32, blocks=2, heads=2, mlp_ratio=4.0, token_dim=8
 )

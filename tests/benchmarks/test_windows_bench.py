@@ -13,6 +13,9 @@ from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.windows import Windows, replicated_crop, uniform
 
+pytestmark = pytest.mark.slow
+
+
 SIDES = (41, 28, 16)
 """Padded to a multiple of 4: 44, 28, 16."""
 

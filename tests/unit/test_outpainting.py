@@ -39,11 +39,11 @@ class Oracle(MaskedTransformer):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
-        self.mask_id, self.null_label = V, 2
+        self.mask_id, self.null_label, self.head = V, 2, torch.nn.Identity()
         self.windows: list[list[tuple[Tensor, Condition]]] = [[]]
         """What each window's passes were asked."""
 
-    def forward(self, tokens: Tensor, condition: Condition) -> Tensor:
+    def features(self, tokens: Tensor, condition: Condition) -> Tensor:
         self.windows[-1].append((tokens.clone(), condition))
         origin = condition.origin
         if origin is None:  # the whole training grid

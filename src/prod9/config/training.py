@@ -123,7 +123,7 @@ class TrainerConfig(Section):
     compile: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = Field(
         default="auto",
         description="`torch.compile` of the networks, by its mode; takes a minute or more at the "
-        "start. `auto`: `default` on a GPU with Triton, `off` on a CPU, where it does not pay.",
+        "start. `auto`: `default` on a GPU with Triton, `off` on a CPU.",
     )
     activation_checkpointing: bool = Field(
         default=False,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from prod9.errors import UserError
-from prod9.losses.medicalnet import MedicalNetResNet10, load_weights
+from prod9.losses.medicalnet import DilatedConv3d, MedicalNetResNet10, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +131,23 @@ def test_content_without_a_state_dict_is_refused(tmp_path):
     for content in ([1, 2], {"state_dict": 3}, torch.zeros(2)):
         with pytest.raises(UserError, match="no state dict"):
             load_weights(_save(tmp_path / "w.pth", content))
+
+
+@pytest.mark.parametrize("sides", [(4, 4, 4), (2, 3, 4), (1, 1, 1), (5, 4, 4), (8, 8, 8)])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 4), (2, 1), (1, 2), (2, 4)])
+def test_a_dilation_beyond_the_grid_changes_the_work_alone(
+    sides: tuple[int, ...], stride: int, dilation: int
+) -> None:
+    torch.manual_seed(0)
+    ours = DilatedConv3d(3, 5, stride, dilation)
+    plain = nn.Conv3d(3, 5, 3, stride, padding=dilation, dilation=dilation, bias=False)
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, *sides, requires_grad=True)
+    expected = plain(x)
+    gradient = torch.randn_like(expected)
+    torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5)
+    found = torch.autograd.grad(ours(x), [x, ours.weight], gradient)
+    for mine, theirs in zip(
+        found, torch.autograd.grad(expected, [x, plain.weight], gradient), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,35 @@
+"""What the repository says of speed is what its result files say."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.results import RESULTS, read_all
+from benchmarks.tables import tables
+
+AVX2 = RESULTS / "avx2"
+
+
+@pytest.mark.parametrize("folder", [RESULTS, AVX2], ids=["native", "avx2"])
+def test_tables_are_of_the_committed_results(folder: Path) -> None:
+    found = read_all(folder)
+    assert found
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page == tables(found), "run: make docs"
+
+
+@pytest.mark.parametrize("folder", [RESULTS, AVX2], ids=["native", "avx2"])
+def test_results_count_and_name_no_place(folder: Path) -> None:
+    for name, result in read_all(folder).items():
+        assert result.counts, f"{name} was measured on a busy machine, or quickly"
+        assert result.machine, name
+        assert {"torch", "python", "prod9"} <= set(result.versions), name
+        text = (folder / f"{name}.json").read_text(encoding="utf-8")
+        assert "/tmp" not in text, name
+        assert "/work" not in text, name
+        assert result.goal is None or result.met is not None, name
+
+
+def test_avx2_results_are_of_avx2() -> None:
+    capabilities = {str(result.machine) for result in read_all(AVX2).values()}
+    assert all("AVX2" in text for text in capabilities), capabilities
