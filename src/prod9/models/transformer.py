@@ -19,7 +19,8 @@ from prod9.models.embedding import SourceEmbedding, TokenEmbedding
 from prod9.models.heads import FactorizedHead, FullHead, Head
 from prod9.models.linear import Linear
 from prod9.models.local import LocalBlock
-from prod9.models.rotary import fourier_features, relative_place, rotary_angles, rotate
+from prod9.models.norm_rotate import NormRotate
+from prod9.models.rotary import fourier_features, relative_place, rotary_angles
 from prod9.shapes import Logits, Tokens
 
 _FOURIER_BANDS = 6
@@ -32,20 +33,17 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads, self.head_dim, self.dropout = num_heads, dim // num_heads, dropout
         self.qkv = Linear(dim, 3 * dim)
-        self.q_norm = nn.RMSNorm(self.head_dim)
-        self.k_norm = nn.RMSNorm(self.head_dim)
+        self.q_norm = NormRotate(self.head_dim)
+        self.k_norm = NormRotate(self.head_dim)
         self.out = Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b n c"], cos: Tensor, sin: Tensor) -> Tensor:
         b, n, c = x.shape
         qkv = self.qkv(x).view(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # each (B, heads, N, head_dim)
-        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        q, k = self.q_norm(q, cos, sin), self.k_norm(k, cos, sin)
         dropout = self.dropout if self.training else 0.0
-        # Under autocast the norms return fp32 while v is half: SDPA wants one type.
-        attended = F.scaled_dot_product_attention(
-            q.to(v.dtype), k.to(v.dtype), v, dropout_p=dropout
-        )
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return self.out(attended.transpose(1, 2).reshape(b, n, c))
 
 
