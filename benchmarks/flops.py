@@ -7,6 +7,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
+def needed(func: Any, args: Any, kwargs: Any, out: Any) -> float | None:
+    """Return what a convolution or matrix product needs; None for any other operation."""
+    formula = flop_registry.get(func._overloadpacket)
+    if formula is not None:
+        return float(formula(*args, **kwargs, out_val=out))
+    if func._schema.name == "mkldnn::_linear_pointwise":
+        x, weight = args[:2]  # (..., in) and (out, in)
+        return 2.0 * x.numel() * weight.shape[0]
+    return None
+
+
 class FlopCounter(TorchDispatchMode):
     """Adds up what convolutions and matrix products need within the block, forward and backward.
 
@@ -28,12 +39,7 @@ class FlopCounter(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
-        elif func._schema.name == "mkldnn::_linear_pointwise":
-            x, weight = args[:2]  # (..., in) and (out, in)
-            self.total += 2 * x.numel() * weight.shape[0]
+        self.total += needed(func, args, kwargs or {}, out) or 0.0
         return out
 
 

@@ -1,7 +1,5 @@
 """Single training batches of prod9's own Lightning loop, to be timed one by one."""
 
-import ctypes
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Thread
@@ -20,7 +18,6 @@ BatchT = TypeVar("BatchT")
 
 _NEVER = 1_000_000
 """More steps than anybody times: the loop ends when it is told to."""
-_M_ARENA_MAX = -8
 
 
 class _Stop(Exception):
@@ -115,7 +112,6 @@ class LightningSteps:
     """
 
     def __init__(self, module: pl.LightningModule, batch: Any, settings: TrainerConfig) -> None:
-        _share_one_arena()
         self._gate = _Gate()
         self._failure: BaseException | None = None
         self._done = False
@@ -176,14 +172,3 @@ class LightningSteps:
             self._gate.leave.put(self._gate.stop)
         self._done = True
         self._thread.join()
-
-
-def _share_one_arena() -> None:
-    """Let all threads take memory from the place that the main thread uses (glibc).
-
-    Training is the main thread's work in prod9's commands. Any other thread's arena grows in pieces
-    of 64 MiB at most, maps larger tensors anew each time, and would not do what
-    ``keep_freed_memory`` asks for.
-    """
-    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from benchmarks.flops import needed
 from benchmarks.lightning_steps import LightningSteps
 from benchmarks.results import GoalResult, Result, goal, result
 
@@ -98,11 +98,9 @@ class OperationTimer(TorchDispatchMode):
 
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> float:
-    formula = flop_registry.get(func._overloadpacket)
-    if formula is not None:
-        return float(formula(*args, **kwargs, out_val=out))
-    if func._schema.name == "mkldnn::_linear_pointwise":
-        return 2.0 * args[0].numel() * args[1].shape[0]
+    known = needed(func, args, kwargs, out)
+    if known is not None:
+        return known
     # The CPU's fused attention: two products forward; backward computes the first one again.
     backward = "backward" in func._schema.name
     query, key = (args[1], args[2]) if backward else (args[0], args[1])

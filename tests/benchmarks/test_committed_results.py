@@ -1,5 +1,6 @@
 """What the repository says of speed is what its result files say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from benchmarks.results import RESULTS, read_all
 from benchmarks.tables import tables
 
 AVX2 = RESULTS / "avx2"
+_ABSOLUTE_PATH = re.compile(r'(?<![\w.])/\w+/[^\s"]*')
 
 
 @pytest.mark.parametrize("folder", [RESULTS, AVX2], ids=["native", "avx2"])
@@ -25,8 +27,7 @@ def test_results_count_and_name_no_place(folder: Path) -> None:
         assert result.machine, name
         assert {"torch", "python", "prod9"} <= set(result.versions), name
         text = (folder / f"{name}.json").read_text(encoding="utf-8")
-        assert "/tmp" not in text, name
-        assert "/work" not in text, name
+        assert not _ABSOLUTE_PATH.findall(text), name
         assert result.goal is None or result.met is not None, name
 
 

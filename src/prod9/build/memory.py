@@ -22,7 +22,7 @@ def keep_freed_memory() -> bool:
     settings = {
         _M_MMAP_THRESHOLD: _WHOLE_TENSORS,
         _M_TRIM_THRESHOLD: 2**31 - 1,
-        # Autograd's thread would have a pool of its own, which gives back what it frees.
+        # Every other thread would have a pool of its own, which gives back what it frees.
         _M_ARENA_MAX: 1,
     }
     return all(mallopt(name, value) == 1 for name, value in settings.items())

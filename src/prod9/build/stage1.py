@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from prod9.build.announce import say
-from prod9.build.hot_paths import compile_mode, prepare_training
+from prod9.build.hot_paths import prepare_training
 from prod9.build.run_folder import RunFolder
 from prod9.build.trainer import build_trainer, require_runnable, resolve_device
 from prod9.build.volumes import TrainingVolumes, training_volumes
@@ -163,7 +163,6 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
     # All that can be wrong without the data comes first: reading scans may take hours.
     folder.check(config, resume=resume, overwrite=overwrite)
     require_runnable(config.trainer)
-    compile_mode(config.trainer)
     require_writable(export.parent)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config)

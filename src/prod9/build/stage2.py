@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from prod9.build.announce import say
-from prod9.build.hot_paths import compile_mode, prepare_training
+from prod9.build.hot_paths import prepare_training
 from prod9.build.run_folder import RunFolder
 from prod9.build.tokens import (
     TrainingTokens,
@@ -117,7 +117,6 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
     folder = RunFolder(config.output_dir)
     folder.check(config, resume=resume, overwrite=overwrite)
     require_runnable(config.trainer)
-    compile_mode(config.trainer)
     tokenizer = load_tokenizer(config)
     tokens = training_tokens(config, tokenizer)
     folder.claim(config, resume=resume, overwrite=overwrite)

@@ -1,6 +1,9 @@
 """Lightning's Trainer, from the configuration."""
 
+import importlib.util
 import logging
+import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -62,16 +65,17 @@ def require_one_device(config: TrainerConfig) -> None:
 
 
 def require_runnable(config: TrainerConfig) -> None:
-    """Refuse devices, precisions and loggers that are not there, before anything long begins.
+    """Refuse devices, precisions, compilers and loggers that are not there, before a long start.
 
     Raises:
-        UserError: several devices, no GPU, a precision that the device lacks, or a logger that
-            cannot start.
+        UserError: several devices, no GPU, a precision that the device lacks, no compiler where one
+            is asked for, or a logger that cannot start.
 
     """
     require_one_device(config)
     resolve_device(config.accelerator)
     resolve_precision(config)
+    compile_mode(config)
     require_logger(config)
 
 
@@ -94,6 +98,33 @@ def resolve_precision(config: TrainerConfig) -> str:
             "trainer.precision=fp16 needs a GPU; use trainer.precision=auto (fp32 on a CPU)."
         )
     return _PRECISION[config.precision]
+
+
+def compile_mode(config: TrainerConfig) -> str | None:
+    """Return the mode of ``torch.compile``, or None where nothing is compiled.
+
+    Raises:
+        UserError: compilation is asked for, and what it needs is not there.
+
+    """
+    on_gpu = resolve_device(config.accelerator).type == "cuda"
+    triton = importlib.util.find_spec("triton") is not None
+    if config.compile == "auto":
+        return "default" if on_gpu and triton else None
+    if config.compile == "off":
+        return None
+    if on_gpu and not triton:
+        raise UserError(
+            f"trainer.compile={config.compile} needs the package triton on a GPU; install it or "
+            "set trainer.compile=off."
+        )
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
+    if not on_gpu and not any(name and shutil.which(name) for name in compilers):
+        raise UserError(
+            f"trainer.compile={config.compile} needs a C++ compiler on a CPU; install g++ or set "
+            "trainer.compile=off."
+        )
+    return config.compile
 
 
 def quieten_lightning() -> None:

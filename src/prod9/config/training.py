@@ -122,11 +122,11 @@ class TrainerConfig(Section):
     )
     compile: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = Field(
         default="auto",
-        description="`torch.compile` of the networks, by its mode; takes a minute or more at the "
-        "start. `auto`: `default` on a GPU with Triton, `off` on a CPU.",
+        description="`torch.compile` of the networks, by its mode; the first steps wait for the "
+        "compiler. `auto`: `default` on a GPU with Triton, `off` on a CPU.",
     )
     activation_checkpointing: bool = Field(
         default=False,
         description="Compute each block's activations again in the backward pass instead of "
-        "keeping them: a fraction of the memory for about a third more time, same numbers.",
+        "keeping them: less memory, more time, the same numbers.",
     )

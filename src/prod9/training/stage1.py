@@ -97,11 +97,12 @@ class Stage1Module(pl.LightningModule):
         # the adaptive weight and the step both go on from there.
         seen = volume.detach().requires_grad_()
         terms = self.reconstruction_terms(seen, real)
-        gradient = _gradient(sum_of(terms), seen, self._loss_scale())
+        scale = self._loss_scale()
+        gradient = _gradient(sum_of(terms), seen, scale)
         verdicts: list[tuple[Tensor, Tensor]] = []
         if self.adversarial_active():
             verdicts = self._verdicts(real, seen)
-            terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient)
+            terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient, scale)
             gradient = gradient + pull
         require_finite(terms, self.batches_seen, batch.names)
         # Has no value of interest, but the gradient of the sum of the terms.
@@ -129,7 +130,12 @@ class Stage1Module(pl.LightningModule):
         return [(m[: len(real)], m[len(real) :]) for m in maps]
 
     def _adversarial(
-        self, verdicts: list[tuple[Tensor, Tensor]], volume: Volume, seen: Volume, gradient: Tensor
+        self,
+        verdicts: list[tuple[Tensor, Tensor]],
+        volume: Volume,
+        seen: Volume,
+        gradient: Tensor,
+        scale: float,
     ) -> tuple[Tensor, Tensor]:
         """Weighted adversarial term, and its gradient at the reconstruction.
 
@@ -138,9 +144,10 @@ class Stage1Module(pl.LightningModule):
             volume: the reconstruction with its graph.
             seen: its copy without a past.
             gradient: of the reconstruction terms at ``seen``.
+            scale: of fp16 training, 1 otherwise.
 
         """
-        config, scale = self.config.loss, self._loss_scale()
+        config = self.config.loss
         fooling = generator_loss([fake for _, fake in verdicts], config.adversarial.criterion)
         pull = _gradient(fooling, seen, scale, retain_graph=True)
         weight: float | Tensor = config.adversarial.weight

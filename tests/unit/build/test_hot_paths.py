@@ -11,8 +11,9 @@ import torch
 from compiled_networks import autoencoder, gradients, loss_of, transformer
 from torch import Tensor, nn
 
-from prod9.build import hot_paths
-from prod9.build.hot_paths import compile_mode, prepare_training
+from prod9.build import trainer
+from prod9.build.hot_paths import prepare_training
+from prod9.build.trainer import compile_mode
 from prod9.config import TrainerConfig
 from prod9.errors import UserError
 
@@ -70,7 +71,7 @@ def test_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"trainer.compile=default needs a C\+\+ compiler"):
         mode(compile="default")
     # On a GPU what counts is Triton.
-    monkeypatch.setattr(hot_paths, "resolve_device", lambda accelerator: torch.device("cuda"))
+    monkeypatch.setattr(trainer, "resolve_device", lambda accelerator: torch.device("cuda"))
     for there, expected in ((object(), "default"), (None, None)):
         monkeypatch.setattr("importlib.util.find_spec", lambda name, there=there: there)
         assert mode() == expected
