@@ -86,7 +86,7 @@ def cost_figure(cost: Mapping[str, Any]) -> matplotlib.figure.Figure:
     axis.set_yscale("log")
     sizes = sorted({x for points in cost["series"].values() for x, _ in points})
     if len(sizes) <= 10:  # the sizes that were measured say more than powers of ten
-        axis.set_xticks(sizes, [f"{size:,g}" for size in sizes])
+        axis.set_xticks(sizes, [f"{size:,.10g}" for size in sizes])
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.tick_params(axis="x", which="minor", length=0)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
