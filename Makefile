@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-all check bench docs clean
+.PHONY: setup demo test test-all check audit sbom fuzz bench docs clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,20 @@ check: setup
 	$(BIN)/python -m prod9.config.document --check docs/configuration.md
 	$(BIN)/python -m prod9.evaluate.document --check docs/metrics.md
 	$(BIN)/pytest -q tests/docs
+	$(BIN)/python tools/audit.py
+
+# Known weaknesses of the pinned packages; one line, and no failure, without network.
+audit: setup
+	$(BIN)/python tools/audit.py
+
+# What the demo's environment is made of, as CycloneDX JSON.
+sbom: setup
+	$(BIN)/python tools/sbom.py $(or $(SBOM),outputs/sbom.json)
+
+# Every reader of files, each for so many seconds, guided by coverage: make fuzz SECONDS=60
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/run_fuzz.py --seconds $(or $(SECONDS),60) $(ARGS)
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from prod9.data.medmnist import DATASETS
 from prod9.data.phantom_files import make_phantom
-from prod9.data.token_store import TokenStoreKey, open_or_build
+from prod9.data.token_build import open_or_build
+from prod9.data.token_store import TokenStoreKey
 from prod9.losses.weights import cache_dir
 
 MEDMNIST = "organmnist3d"
@@ -63,17 +64,18 @@ def write_tokens(folder: Path, count: int, side: int, npy: bool) -> None:
     tokens = torch.randint(CODES, (count, side, side, side), generator=stream)
     labels = torch.arange(count) % 11
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(tokens.split(_PART), labels.split(_PART), strict=True)
+    def encode(first: int, stop: int) -> Iterator[Tensor]:
+        yield tokens[first:stop]
 
     store = open_or_build(
         folder,
         TokenStoreKey("benchmark", "benchmark", "train"),
         names=[f"volume {index}" for index in range(count)],
+        labels=labels.numpy(),
         class_names=DATASETS[MEDMNIST].class_names,
         grid=(side, side, side),
         codebook_size=CODES,
-        batches=batches,
+        encode=encode,
     )
     store.path.rename(folder / "store")
     if npy:

@@ -125,8 +125,8 @@ def ways(operation: Operation) -> list[Callable[[], object]]:
     if operation.name.startswith("aten::convolution"):
         found += [in_layout(torch.channels_last_3d), in_layout(torch.contiguous_format)]
     elif operation.name == "mkldnn::_linear_pointwise":
-        x, weight = arguments[0].flatten(0, -2), arguments[1].t()
-        found.append(lambda: torch.mm(x, weight))
+        x, weight, bias = arguments[0].flatten(0, -2), arguments[1].t(), arguments[2]
+        found.append(lambda: x @ weight if bias is None else torch.addmm(bias, x, weight))
     elif operation.name == "aten::mm" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         a, b = arguments[0], arguments[1].t()
         found.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))

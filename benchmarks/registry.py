@@ -26,6 +26,7 @@ MODULES = tuple(
         "growth",
         "levers",
         "profile",
+        "plan",
     )
 )
 

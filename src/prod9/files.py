@@ -2,12 +2,56 @@
 
 import hashlib
 import os
+import platform
+import re
+import shutil
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prod9.errors import UserError
+
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_TEMPORARY = re.compile(rf"\.{_MACHINE}-(\d+)-\d+\.tmp\..*", re.DOTALL)
+_tidied: set[Path] = set()
+
+
+def temporary_for(path: Path) -> Path:
+    """Return the name, beside ``path``, under which this thread writes it first."""
+    # Nobody else's, not even another thread's that writes the same file. The name's end stays as it
+    # is: nibabel and numpy choose the format by it ("x.nii.gz").
+    own = f"{_MACHINE}-{os.getpid()}-{threading.get_ident()}"
+    return path.with_name(f".{own}.tmp.{path.name}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine that were killed had begun to write in ``folder``.
+
+    Once in a process: to list a large folder before each of its files would take long.
+    """
+    if folder in _tidied or os.name != "posix":  # elsewhere one cannot ask whether a process lives
+        return
+    _tidied.add(folder)
+    with suppress(OSError):  # litter is no reason to stop
+        for path in list(folder.iterdir()):
+            found = _TEMPORARY.fullmatch(path.name)
+            if found is None or _lives(int(found[1])):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager
@@ -20,22 +64,34 @@ def atomic_write(path: Path) -> Generator[Path]:
         UserError: the folder cannot be made or written, or the disk is full.
 
     """
-    # Nobody else's, not even another thread's that writes the same file. The name's end stays as it
-    # is: nibabel and numpy choose the format by it ("x.nii.gz").
-    own = f"{os.getpid()}-{threading.get_ident()}"
-    temporary = path.with_name(f".{own}.tmp.{path.name}")
+    temporary = temporary_for(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
         yield temporary
+        _sync(temporary)
         temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
-            "folder."
+            f"cannot write {path}: {_reason(error)}; free some space or choose another folder."
         ) from error
     finally:
         with suppress(OSError):  # what failed above may fail again; the first error counts
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    # numpy counts what the disk took, and loses why it took no more.
+    return error.strerror or f"the disk did not take all of it ({error})"
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content is on the disk: its new name must not get there first."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,7 +118,8 @@ def require_writable(folder: Path) -> None:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-probe-{os.getpid()}"
+        remove_leftovers(folder)
+        probe = temporary_for(folder / "write-probe")
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from prod9 import __version__
@@ -18,10 +17,10 @@ from prod9.errors import UserError
 from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer
 from prod9.outpainting import centred, draw_tokens
-from prod9.plain import read_export, write_plain
+from prod9.plain import fitted, read_export, write_plain
 from prod9.shapes import Tokens
 from prod9.sliding_window import decode
-from prod9.tokenizer import Tokenizer, digest_of
+from prod9.tokenizer import BROKEN_EXPORT, ClassName, Side, Tokenizer, digest_of
 
 _KIND = "prod9-transformer"
 _MADE_BY = "prod9-train-transformer train"
@@ -34,12 +33,12 @@ class TransformerSpec(Section):
     prod9_version: str = __version__
     transformer: TransformerConfig
     levels: tuple[int, ...]
-    class_names: tuple[str, ...]
+    class_names: tuple[ClassName, ...]
     num_sources: int = 0
     """Modalities that may be given as sources: all classes for scans, none otherwise."""
-    grid: tuple[int, int, int]
+    grid: tuple[Side, Side, Side]
     """Token grid of the training volumes."""
-    window: tuple[int, int, int]
+    window: tuple[Side, Side, Side]
     """Cells per training crop; the whole grid where volumes are not cropped."""
     train_subjects: tuple[str, ...] = ()
     """As the tokenizer's."""
@@ -153,19 +152,22 @@ class Generator:
         seed: int,
         *,
         batch_size: int,
+        batches: Sequence[int] | None = None,
         windows: SlidingWindowConfig | None = None,
         shape: tuple[int, int, int] | None = None,
         on_window: Callable[[float], None] = lambda share: None,
     ) -> Iterator[tuple[Tokens, Tensor]]:
         """Draw one volume for each class index in ``labels`` (N,), from nothing but the class.
 
-        The same labels, settings, seed and batch size give the same volumes on the same machine.
+        The same labels, settings, seed and batch size give the same volumes on the same machine,
+        whichever batches are drawn: each has random numbers of its own.
 
         Args:
             labels: of all volumes.
             config: how to draw.
             seed: of everything random.
             batch_size: volumes drawn together.
+            batches: numbers of those that are drawn, in this order; all when left out.
             windows: how large volumes are cut, by default as the configuration has it.
             shape: voxels per side; the training volumes' when left out.
             on_window: told, as windows are drawn, which share of a batch each is.
@@ -176,18 +178,42 @@ class Generator:
         """
         windows = windows or SlidingWindowConfig()
         sides = shape or self.tokenizer.spec.volume_shape
-        for start in range(0, len(labels), batch_size):
-            part = labels[start : start + batch_size]
-            stream = torch.Generator(self.device).manual_seed((seed << 24) + start)
-            drawn = self.draw(
-                part,
-                self.empty(len(part), self.tokenizer.grid(sides)),
+        for number in range(-(-len(labels) // batch_size)) if batches is None else batches:
+            drawn = self.draw_batch(
+                labels,
+                number,
                 config,
-                stream,
+                seed,
+                batch_size=batch_size,
                 overlap=windows.overlap,
-                on_window=lambda done, total: on_window(1 / total),
+                grid=self.tokenizer.grid(sides),
+                on_window=on_window,
             )
             yield drawn.cpu(), self.decode(drawn, sides, windows)
+
+    def draw_batch(
+        self,
+        labels: Tensor,
+        number: int,
+        config: SamplerConfig,
+        seed: int,
+        *,
+        batch_size: int,
+        overlap: float,
+        grid: tuple[int, int, int],
+        on_window: Callable[[float], None] = lambda share: None,
+    ) -> Tokens:
+        """Draw the tokens (B, *grid) of a batch of :meth:`generate`, whose arguments these are."""
+        start = number * batch_size
+        part = labels[start : start + batch_size]
+        return self.draw(
+            part,
+            self.empty(len(part), grid),
+            config,
+            torch.Generator(self.device).manual_seed((seed << 24) + start),
+            overlap=overlap,
+            on_window=lambda done, total: on_window(1 / total),
+        )
 
     def decode(
         self, tokens: Tokens, sides: tuple[int, int, int], windows: SlidingWindowConfig
@@ -221,15 +247,20 @@ def load_generator(
     content = read_export(transformer_path, kind=_KIND, made_by=_MADE_BY)
     try:
         spec = TransformerSpec.model_validate_json(json.dumps(content["spec"]))
-        transformer = build_transformer(
-            spec.transformer,
-            levels=spec.levels,
-            num_classes=len(spec.class_names),
-            num_sources=spec.num_sources,
-            grid=spec.grid,
+        config, weights = spec.transformer, content["weights"]
+        if config.num_blocks + config.local_blocks > len(weights):
+            raise ValueError("it has more layers than weights")
+        transformer = fitted(
+            lambda: build_transformer(
+                config,
+                levels=spec.levels,
+                num_classes=len(spec.class_names),
+                num_sources=spec.num_sources,
+                grid=spec.grid,
+            ),
+            weights,
         )
-        transformer.load_state_dict(content["weights"])
-    except (KeyError, TypeError, ValidationError, RuntimeError) as error:
+    except BROKEN_EXPORT as error:
         raise UserError(
             f"{transformer_path} is not a transformer that prod9 {__version__} can read "
             f"({type(error).__name__}); train it again with this version."

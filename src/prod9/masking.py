@@ -46,7 +46,11 @@ class MaskedTokens:
 
 
 def mask_tokens(
-    tokens: Tokens, share: Tensor, mask_id: int, generator: torch.Generator | None = None
+    tokens: Tokens,
+    share: Tensor,
+    mask_id: int,
+    generator: torch.Generator | None = None,
+    scores: Tensor | None = None,
 ) -> MaskedTokens:
     """Mask exactly max(1, round(share * N)) tokens of each sample, chosen uniformly.
 
@@ -55,10 +59,12 @@ def mask_tokens(
         share: gamma(r) per sample in [0, 1], shape (B,).
         mask_id: the id that replaces a masked token (the codebook size).
         generator: source of the choice, on the tokens' device.
+        scores: uniform numbers (B, N), where they were drawn already.
 
     """
     flat = tokens.flatten(1)
-    scores = torch.rand(flat.shape, generator=generator, device=tokens.device)
+    if scores is None:
+        scores = torch.rand(flat.shape, generator=generator, device=tokens.device)
     order = scores.argsort(1)  # a uniform permutation: the cells with the first places are masked
     count = (share * flat.shape[1]).round().clamp_min(1)
     mask = (order < count[:, None]).view(tokens.shape)

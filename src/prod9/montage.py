@@ -78,7 +78,7 @@ def compare(panels: Sequence[Panel], at: Sequence[int] | None = None) -> matplot
             axis = axes[row][column]
             axis.imshow(plane, cmap=panel.colours, vmin=0, vmax=panel.top, interpolation="nearest")
             axis.set_axis_off()
-        axes[0][column].set_title(panel.title, fontsize=8, color="white")
+        axes[0][column].set_title(panel.title, fontsize=8, color="white", parse_math=False)
     figure.tight_layout(pad=0.2)
     return figure
 
@@ -111,11 +111,13 @@ def montage(
                 planes = three_planes(volumes[c, 0])
                 axis.imshow(planes, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             if c == 0:
-                axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+                # A class may be called "5$", which is no formula.
+                style = {"ha": "right", "va": "center", "fontsize": 8, "parse_math": False}
+                axis.set_ylabel(label, rotation=0, **style)
             if r == 0 and c < len(columns):
-                axis.set_title(columns[c], fontsize=8)
+                axis.set_title(columns[c], fontsize=8, parse_math=False)
     if title:
-        figure.suptitle(title, fontsize=9, y=1 - 0.08 / height, va="top")
+        figure.suptitle(title, fontsize=9, y=1 - 0.08 / height, va="top", parse_math=False)
     figure.tight_layout(pad=0.3, rect=(0, 0, 1, 1 - (0.3 / height if title else 0)))
     return figure
 

@@ -1,13 +1,18 @@
 """Writing ``.pt`` files whole, and reading them without unpickling code."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor, nn
 
 from prod9.errors import UserError
 from prod9.files import atomic_write
+from prod9.pickles import require_plain
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def write_plain(path: Path, content: object) -> None:
@@ -32,13 +37,63 @@ def read_plain(path: Path, remedy: str) -> object:
 
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        require_plain(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        _require_real(content)
     # torch.load fails with many types, depending on where a file is torn.
     except Exception as error:
         raise UserError(
             f"{path} cannot be read: it is torn, or holds more than plain data "
             f"({type(error).__name__}); {remedy}."
         ) from error
+    return content
+
+
+def _require_real(content: object) -> None:
+    """Refuse tensors that show the same few elements often: copied, they could be of any size.
+
+    Raises:
+        ValueError: there is one.
+
+    """
+    waiting, seen = [content], set[int]()
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, Tensor):
+            if entry.numel() * entry.element_size() > entry.untyped_storage().nbytes():
+                raise ValueError("a tensor has more elements than its storage")
+        elif isinstance(entry, dict | list | tuple | set) and id(entry) not in seen:
+            seen.add(id(entry))  # a pickle can put a list into itself
+            inner = cast("dict[Any, Any] | list[Any]", entry)
+            waiting += inner.values() if isinstance(inner, dict) else inner
+
+
+def fitted(make: Callable[[], Network], weights: object) -> Network:
+    """Make a network and give it weights; its sizes are compared with theirs before it is made.
+
+    So a forged size costs no memory: the weights lie in a file that is as large.
+
+    Args:
+        make: Returns the network, of sizes from the same file.
+        weights: By name.
+
+    Raises:
+        TypeError, ValueError: they are no weights, or those of another network.
+
+    """
+    if not isinstance(weights, dict):
+        raise TypeError("weights must be a dictionary")
+    named = cast("dict[Any, Any]", weights)
+    if not all(isinstance(name, str) for name in named):
+        raise TypeError("weights must have names")
+    with torch.device("meta"):
+        wanted = {name: value.shape for name, value in make().state_dict().items()}
+    if wanted != {name: getattr(value, "shape", None) for name, value in named.items()}:
+        raise ValueError("its weights are those of another network")
+    network = make()
+    # A new dictionary: without what a file may have hidden in an OrderedDict's attributes.
+    network.load_state_dict(dict(named))
+    return network
 
 
 def read_export(path: Path, *, kind: str, made_by: str) -> dict[str, Any]:

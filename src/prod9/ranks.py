@@ -6,7 +6,7 @@ same order, or nobody gets past them.
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -67,15 +67,78 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def most(number: int) -> int:
+    """Return the largest of all processes' numbers; waits for the device, where there is one."""
+    if world_size() == 1:
+        return number
+    numbers: list[int] = [0] * world_size()
+    dist.all_gather_object(numbers, number)
+    return max(numbers)
+
+
+class _Total(torch.autograd.Function):
+    """Sum over processes, in both directions: what reached every sum goes back to every part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return total(x)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> Tensor:
+        return total(grad_outputs[0])
+
+
+def total_with_gradient(value: Tensor) -> Tensor:
+    """Return the sum of ``value`` over all processes; the gradient is that of all their losses.
+
+    All processes must differentiate it, as often and in the same order.
+    """
+    return value if world_size() == 1 else cast(Tensor, _Total.apply(value))
+
+
+def mean(value: Tensor) -> Tensor:
+    """Return the mean of ``value`` over all processes; no gradient."""
+    return value if world_size() == 1 else total(value) / world_size()
+
+
 def average(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its mean over all processes, in one message per type."""
     if world_size() == 1:
         return
-    for dtype in {tensor.dtype for tensor in tensors}:
-        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
-        flat = torch.cat([tensor.detach().reshape(-1) for tensor in alike])
+    # In the order of the tensors: sets have another one in every process.
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        alike = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.reshape(-1) for tensor in alike])
         dist.all_reduce(flat)
         flat /= world_size()
         parts = flat.split([tensor.numel() for tensor in alike])
-        for tensor, mean in zip(alike, parts, strict=True):
-            tensor.detach().copy_(mean.view_as(tensor))
+        for tensor, part in zip(alike, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def from_main(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by the main process's."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
+
+
+def rand(
+    count: int,
+    *rest: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Draw uniform numbers for this process's samples of a batch of ``count`` over all processes.
+
+    Sample i of the batch belongs to process i mod :func:`world_size`. From equal generators all
+    processes together draw what one would draw for the whole batch.
+
+    Returns:
+        Shape (own samples, *rest), in [0, 1).
+
+    """
+    drawn = torch.rand(count, *rest, generator=generator, device=device)
+    return drawn[rank() :: world_size()]

@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import torch
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from prod9 import __version__
@@ -16,11 +16,26 @@ from prod9.config.data import PreprocessingConfig
 from prod9.config.model import AutoencoderConfig
 from prod9.errors import UserError
 from prod9.models.autoencoder import Autoencoder
-from prod9.plain import read_export, write_plain
+from prod9.plain import fitted, read_export, write_plain
 from prod9.shapes import Tokens, Volume
 
 CHANNELS = 1
 """Channels of a volume: one grey value. (Each modality of a scan is a volume of its own.)"""
+
+
+def _plain_name(name: str) -> str:
+    if not name.isprintable() or not name.strip() or len(name) > 100:
+        raise ValueError("a class has a name that does not print, or is too long")
+    return name
+
+
+# Exports are read from files: what they say must fit into names of files, and into memory.
+ClassName: TypeAlias = Annotated[str, AfterValidator(_plain_name)]
+Side: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+Millimetres: TypeAlias = Annotated[float, Field(gt=0, lt=1e6)]
+
+BROKEN_EXPORT = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+"""What reading a forged export raises."""
 
 
 class TokenizerSpec(Section):
@@ -33,9 +48,9 @@ class TokenizerSpec(Section):
     prod9_version: str = __version__
     autoencoder: AutoencoderConfig
     dataset_name: str
-    volume_shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    class_names: tuple[str, ...]
+    volume_shape: tuple[Side, Side, Side]
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
+    class_names: tuple[ClassName, ...]
     preprocessing: PreprocessingConfig | None = None
     """How scans become volumes; None where volumes are taken as they are stored."""
     train_subjects: tuple[str, ...] = ()
@@ -143,9 +158,11 @@ class Tokenizer(nn.Module):
         content = read_export(path, kind="prod9-tokenizer", made_by="prod9-train-autoencoder train")
         try:
             spec = TokenizerSpec.model_validate_json(json.dumps(content["spec"]))
-            autoencoder = build_autoencoder(spec.autoencoder)
-            autoencoder.load_state_dict(content["weights"])
-        except (KeyError, TypeError, ValidationError, RuntimeError) as error:
+            config, weights = spec.autoencoder, content["weights"]
+            if len(config.num_channels) * config.num_res_blocks > len(weights):
+                raise ValueError("it has more layers than weights")
+            autoencoder = fitted(lambda: build_autoencoder(config), weights)
+        except BROKEN_EXPORT as error:
             raise UserError(
                 f"{path} is not a tokenizer that prod9 {__version__} can read "
                 f"({type(error).__name__}); export it again with this version."

@@ -17,7 +17,8 @@ import torch
 from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
-from prod9.build import figures, stage1, stage2, trainer
+from prod9 import ranks
+from prod9.build import figures, processes, stage1, stage2, strategies, trainer
 from prod9.build import scans as stage_scans
 from prod9.cli import transformer as transformer_cli
 from prod9.config import (
@@ -41,6 +42,7 @@ from prod9.models.discriminator import MultiScaleDiscriminator
 from prod9.outpainting import draw_tokens
 from prod9.sliding_window import encode_latent
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
+from prod9.training.keeper import LastCheckpoint
 from prod9.training.previews import Previews
 from prod9.training.stage1 import Stage1Module
 from prod9.training.stage2 import Stage2Module
@@ -225,6 +227,17 @@ def accelerator(config: Config, run: Any) -> object:
     return run(config).trainer["accelerator"]
 
 
+def processes_wanted(config: Config, run: Any) -> object:
+    return processes.wanted(config.trainer)
+
+
+def strategy_of_two(config: Config, run: Any) -> object:
+    """Of a run of two processes: one process needs no strategy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "world_size", lambda: 2)
+        return type(strategies.build_strategy(config)).__name__
+
+
 def or_error(probe: Probe) -> Probe:
     """A mistake's sentence is a result too."""
 
@@ -254,6 +267,15 @@ def checkpoint(name: str) -> Probe:
         for callback in run(config).trainer["callbacks"]
         if isinstance(callback, trainer.ModelCheckpoint)
     ]
+
+
+def last_checkpoint(config: Config, run: Any) -> object:
+    settings = run(config).callback(LastCheckpoint).config
+    return settings.every_n_epochs, settings.every_n_steps
+
+
+def on_nan(config: Config, run: Any) -> object:
+    return run(config).module.watch.policy
 
 
 def preview(config: Config, run: Any) -> object:
@@ -341,7 +363,7 @@ def adversarial(config: Stage1Config, run: Any) -> object:
     volume = module.autoencoder(X).volume
     seen = volume.detach().requires_grad_()
     verdicts = module._verdicts(X, seen)
-    term, pull = module._adversarial(verdicts, volume, seen, torch.ones_like(seen))
+    term, pull = module._adversarial(verdicts, volume, seen, torch.ones_like(seen), 1.0)
     return float(term), float(pull.norm())
 
 
@@ -554,7 +576,8 @@ SHARED: dict[str, Key] = {
     "data.download": Key(False, files),
     "data.batch_size": Key(3, loaded_batch),
     "data.num_workers": Key(1, workers),
-    "callbacks.checkpoint.every_n_epochs": Key(2, checkpoint("_every_n_epochs")),
+    "callbacks.checkpoint.every_n_epochs": Key(2, last_checkpoint),
+    "callbacks.checkpoint.every_n_steps": Key(7, last_checkpoint),
     "callbacks.checkpoint.keep_best": Key(3, checkpoint("save_top_k")),
     "callbacks.preview.every_n_steps": Key(0, preview),
     "callbacks.preview.num_volumes": Key(2, preview),
@@ -567,11 +590,13 @@ SHARED: dict[str, Key] = {
     "trainer.accelerator": Key(
         "cpu" if torch.cuda.is_available() else "gpu", or_error(accelerator)
     ),
-    "trainer.devices": Key("auto", setting("devices")),
-    "trainer.strategy": Key("ddp", setting("strategy")),
+    "trainer.devices": Key(2, processes_wanted),
+    "trainer.num_nodes": Key(2, processes_wanted),
+    "trainer.strategy": Key("fsdp", or_error(strategy_of_two)),
     "trainer.precision": Key("bf16", setting("precision"), {"trainer.accelerator": "cpu"}),
     "trainer.compile": Key("default", prepared, {"trainer.accelerator": "cpu"}),
     "trainer.activation_checkpointing": Key(True, prepared),
+    "trainer.on_nan": Key("skip", on_nan),
     "training.optimizer.learning_rate": Key(3e-3, optimizers),
     "training.optimizer.betas": Key((0.5, 0.6), optimizers),
     "training.optimizer.weight_decay": Key(0.3, optimizers),

@@ -2,9 +2,12 @@
 
 from rich.console import Console
 
+from prod9.ranks import is_main
+
 _console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def say(text: str) -> None:
-    """Print one line to stderr."""
-    _console.print(text)
+    """Print one line to stderr; of several processes, only the main one does."""
+    if is_main():
+        _console.print(text)

@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from rich.progress import Progress
 
 from prod9.build.feature_cache import cached_features
+from prod9.build.kept import Kept
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection, comparable
 from prod9.data.collection_files import observed_range
@@ -21,13 +22,21 @@ from prod9.evaluate.feature_spaces import FeatureSpace, medicalnet_space
 from prod9.evaluate.generation import evaluate_generation
 from prod9.evaluate.privacy import held_out
 from prod9.evaluate.provenance import provenance
-from prod9.evaluate.reconstruction import FeatureDistance, evaluate_reconstruction, table
+from prod9.evaluate.reconstruction import (
+    FeatureDistance,
+    Measured,
+    evaluate_reconstruction,
+    packed,
+    table,
+    unpacked,
+)
 from prod9.evaluate.schema import Evaluation, Generation, Reconstruction, SetRecord
-from prod9.files import write_text
+from prod9.files import hexdigest, write_text
 from prod9.losses.medicalnet import load_weights
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
 from prod9.losses.weights import cache_dir, find_medicalnet
 from prod9.metrics.codebook import CodebookStats
+from prod9.ranks import is_main, world_size
 from prod9.report.document import Section
 from prod9.report.report import ReportContent, write_report
 
@@ -62,13 +71,15 @@ class Evaluator:
     generation: Generation | None = None
     warnings: list[str] = field(default_factory=list[str])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    kept: Kept = field(default_factory=Kept)
+    """Where parts of the work outlive a process that dies, until :meth:`write`."""
     _rows: str | None = None
 
     @contextmanager
     def _timed(self, part: str) -> Generator[Callable[[str, int, int], None]]:
         """Give a progress bar: told (what, done, of how many)."""
         start = time.monotonic()
-        with Progress(transient=True) as bar:
+        with Progress(transient=True, disable=not is_main()) as bar:
             task = bar.add_task(part, total=None)
 
             def tell(what: str, done: int, total: int) -> None:
@@ -90,12 +101,28 @@ class Evaluator:
         originals: Collection,
         reconstructed: Collection,
         codebook: Callable[[], CodebookStats] | None = None,
+        made_by: str = "",
     ) -> Reconstruction:
-        """Compare volumes with their reconstructions, paired by their order."""
+        """Compare volumes with their reconstructions, paired by their order.
+
+        ``made_by`` says what decides the reconstructions, where their figures are to be kept.
+        """
         path = self._weights()
         lpips: FeatureDistance | None = None
         if path is not None:
             lpips = MedicalNetPerceptualLoss(load_weights(path))
+
+        def through(measure: Callable[[int], Measured]) -> Iterator[Measured]:
+            weights = "" if path is None else hexdigest(path, "sha256")
+            decided_by = f"{originals.sha256} {made_by} {weights}"
+            names = [f"figures of {index} of {decided_by}" for index in range(len(originals))]
+            parts = self.kept.all_of(
+                names,
+                lambda index: packed(measure(index)),
+                lambda done: tell("reconstruction", done, -(-len(originals) // world_size())),
+            )
+            return map(unpacked, parts)
+
         with self._timed("reconstruction") as tell:
             self.reconstruction, rows = evaluate_reconstruction(
                 originals,
@@ -105,6 +132,7 @@ class Evaluator:
                 lpips_network=None if path is None else f"MedicalNet ResNet-10 ({path.name})",
                 codebook=codebook,
                 on_volume=lambda done: tell("reconstruction", done, len(originals)),
+                through=through if made_by else None,
             )
         self._rows = _as_csv(table(rows, originals.class_names))
         self.sets |= {"originals": originals, "reconstructed": reconstructed}
@@ -185,7 +213,13 @@ class Evaluator:
         configs: Mapping[str, str] | None = None,
         before: Sequence[Section] = (),
     ) -> Path:
-        """Write ``metrics.json``, the page and the figures of each volume; return the page."""
+        """Write ``metrics.json``, the page and the figures of each volume; return the page.
+
+        In a distributed run all processes have measured the same; the main one writes.
+        """
+        if not is_main():
+            self.kept.clear()
+            return folder / page
         # The figures first: they took longest, and a page can be made again.
         for stale in (ROWS, page):
             (folder / stale).unlink(missing_ok=True)
@@ -202,6 +236,7 @@ class Evaluator:
             before=before,
         )
         write_report(folder / page, content)
+        self.kept.clear()
         return folder / page
 
 

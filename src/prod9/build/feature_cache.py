@@ -8,14 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prod9.build.kept import Kept
 from prod9.data.collection import Collection
+from prod9.data.npz import read_npy
 from prod9.errors import UserError
 from prod9.evaluate.feature_spaces import FeatureSpace, features_of
 from prod9.files import atomic_write
 from prod9.losses.weights import cache_dir
+from prod9.ranks import total, world_size
 
 _VERSION = 1
 """Raised when a feature space computes something else with the same weights."""
+_BLOCK = 32
+"""Volumes whose features are written together: what is lost at most when a process dies."""
 
 
 def cached_features(
@@ -24,22 +29,44 @@ def cached_features(
     """Return :func:`features_of`, from the user's cache where it is there.
 
     Entries are named by the network's weights and the volumes' content; a cache that cannot be
-    written costs time, not the evaluation.
+    written costs time, not the evaluation. The processes of a distributed run share the work, and
+    whoever was killed goes on where it was.
     """
     if space.key == "classifier":  # trained anew each time, and quick
         return features_of(space, collection, on_volume)
     path = _path(space, collection)
     kept = _read(path, (len(collection), space.dimensions))
-    if kept is not None:
+    # Machines may each have a cache of their own: either all go on from here, or none.
+    if int(total(torch.tensor(float(kept is not None)))) == world_size() and kept is not None:
         on_volume(len(collection))
         return kept
-    features = features_of(space, collection, on_volume)
+    features = _in_blocks(space, collection, path, on_volume)
     try:
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, features.numpy(), allow_pickle=False)
     except UserError:
         pass
     return features
+
+
+def _in_blocks(
+    space: FeatureSpace, collection: Collection, path: Path, on_volume: Callable[[int], None]
+) -> Tensor:
+    starts = range(0, len(collection), _BLOCK)
+    done = 0
+
+    def make(block: int) -> np.ndarray:
+        nonlocal done
+        part = collection.select(range(starts[block], min(starts[block] + _BLOCK, len(collection))))
+        features = features_of(space, part, lambda n: on_volume(done + n))
+        done += len(part)
+        return features.numpy()
+
+    blocks = Kept(path.with_suffix(".parts"))
+    shape = (0, space.dimensions)
+    made = [np.empty(shape), *blocks.all_of([f"{start}" for start in starts], make)]
+    blocks.clear()
+    return torch.from_numpy(np.concatenate(made))
 
 
 def _path(space: FeatureSpace, collection: Collection) -> Path:
@@ -49,8 +76,8 @@ def _path(space: FeatureSpace, collection: Collection) -> Path:
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     try:
-        stored = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or damaged: made again
+        stored = read_npy(path)
+    except UserError:  # not there, or damaged: made again
         return None
     if stored.shape != shape or stored.dtype != np.float64 or not np.isfinite(stored).all():
         return None

@@ -1,12 +1,18 @@
 """What ``validate`` and ``test`` measure."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Literal
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch import Tensor
 
 from prod9.build import stage1, stage2
 from prod9.build.evaluation import Evaluator, Settings
+from prod9.build.kept import Kept
+from prod9.build.processes import join, placed
 from prod9.build.run_folder import RunFolder
 from prod9.build.scans import open_scans, preprocessing_of, require_unseen
 from prod9.build.sets import drawn, split_of
@@ -34,6 +40,9 @@ from prod9.generator import Generator
 from prod9.tokenizer import Tokenizer
 from prod9.training.stage2 import Stage2Module
 
+UNFINISHED = "unfinished-test"
+"""Folder, beside the figures, of what ``test`` has measured until it is done."""
+
 
 def measure_stage1(config: Stage1Config, split: Literal["val", "test"]) -> dict[str, object]:
     """Return the exported tokenizer's figures on a split; ``test`` writes them, and a page.
@@ -44,11 +53,14 @@ def measure_stage1(config: Stage1Config, split: Literal["val", "test"]) -> dict[
         UserError: not trained yet; data that cannot be read.
 
     """
+    _meet(config)
+    folder = RunFolder(config.output_dir)
     tokenizer = stage1.load_tokenizer(config)
     evaluator = Evaluator(Settings(config.seed, medicalnet=config.loss.perceptual.weights_path))
+    if split == "test":
+        evaluator.kept = Kept(folder.root / UNFINISHED)
     figures = measure_reconstruction(evaluator, config, tokenizer, split)
     if split == "test":
-        folder = RunFolder(config.output_dir)
         evaluator.write(
             folder.root,
             evaluator.evaluation({"tokenizer": tokenizer.digest, "config": dump(config)}),
@@ -81,8 +93,22 @@ def measure_reconstruction(
             windows = config.sliding_window
             count = limited(len(originals), limit, data.batch_size)
     originals = originals.select(range(count))
-    trip = round_trip(tokenizer, originals, windows)
-    return evaluator.measure_reconstruction(originals, trip.reconstructed, trip.codebook)
+    made_by = f"{tokenizer.digest} {windows}" if evaluator.kept.folder else ""
+
+    def remember(index: int, encode: Callable[[], Tensor]) -> Tensor:
+        name = f"tokens of {index} of {originals.sha256} by {made_by}" if made_by else ""
+        return torch.from_numpy(evaluator.kept.one(name, lambda: encode().numpy()))
+
+    trip = round_trip(tokenizer, originals, windows, remember)
+    return evaluator.measure_reconstruction(
+        originals, trip.reconstructed, trip.codebook, made_by=made_by
+    )
+
+
+def _meet(config: Stage1Config | Stage2Config) -> None:
+    """Find the other processes, where a launcher has started several: they share the work."""
+    if placed() is not None:
+        join(config.trainer)
 
 
 def measure_stage2(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, object]:
@@ -96,6 +122,8 @@ def measure_stage2(config: Stage2Config, split: Literal["val", "test"]) -> dict[
         UserError: not trained yet; data that cannot be read.
 
     """
+    _meet(config)
+    folder = RunFolder(config.output_dir)
     generator = stage2.load(config)
     is_brats = isinstance(config.data, BraTSSourceConfig)
     scans = scans_of(config, generator.tokenizer) if is_brats else None
@@ -107,9 +135,11 @@ def measure_stage2(config: Stage2Config, split: Literal["val", "test"]) -> dict[
     )
     module = Stage2Module(config, generator.transformer)
     quieten_lightning()
+    accelerator = lightning_accelerator(config.trainer.accelerator)
     trainer = pl.Trainer(
-        accelerator=lightning_accelerator(config.trainer.accelerator),
-        devices=1,
+        accelerator=accelerator,
+        devices=[torch.cuda.current_device()] if accelerator == "gpu" else 1,
+        plugins=[LightningEnvironment()],  # no strategy for several: prod9 shares the work itself
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -123,7 +153,10 @@ def measure_stage2(config: Stage2Config, split: Literal["val", "test"]) -> dict[
     figures: dict[str, object] = dict(masked_prediction)
     if split == "test":
         evaluator = evaluator_of(config)
-        translation = None if scans is None else _measure_translation(config, generator, scans)
+        evaluator.kept = Kept(folder.root / UNFINISHED)
+        translation = (
+            None if scans is None else _measure_translation(evaluator, config, generator, scans)
+        )
         if translation is not None:
             for name, score in translation.drawn.items():
                 figures[f"{translation.target} from {name}, foreground PSNR"] = score.psnr
@@ -137,7 +170,6 @@ def measure_stage2(config: Stage2Config, split: Literal["val", "test"]) -> dict[
             "limit_val_batches": config.trainer.limit_val_batches,
             "config": dump(config),
         }
-        folder = RunFolder(config.output_dir)
         evaluator.write(
             folder.root,
             evaluator.evaluation(
@@ -177,11 +209,15 @@ def headline(generation: Generation) -> dict[str, object]:
 
 
 def _measure_translation(
-    config: Stage2Config, generator: Generator, scans: dict[Split, ScanSet]
+    evaluator: Evaluator,
+    config: Stage2Config,
+    generator: Generator,
+    scans: dict[Split, ScanSet],
 ) -> TranslationMetrics:
     count = limited(len(scans["test"]), config.trainer.limit_val_batches, 1)
     settings = SynthesisSettings(config.completion, config.sliding_window, config.seed)
-    return measure_translation(generator, scans["train"], scans["test"].first(count), settings)
+    test = scans["test"].first(count)
+    return measure_translation(generator, scans["train"], test, settings, kept=evaluator.kept)
 
 
 def measure_generation(
@@ -200,6 +236,7 @@ def measure_generation(
         seed=config.seed,
         batch_size=data.batch_size,
         windows=config.sliding_window,
+        kept=evaluator.kept,
     )
     return evaluator.measure_generation(real, ours, train)
 

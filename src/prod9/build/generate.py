@@ -1,24 +1,21 @@
 """Generated volumes as files: NIfTI, a montage, a manifest."""
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
 from prod9 import __version__
+from prod9.build.generated_set import GeneratedSet
+from prod9.build.pace import pace
 from prod9.config import SamplerConfig, SlidingWindowConfig
-from prod9.data.volume_io import write_nifti
-from prod9.errors import UserError
-from prod9.files import require_writable, write_text
+from prod9.data.volume_io import read_volume, write_nifti
 from prod9.generator import Generator
 from prod9.montage import by_class, montage, save_figure
+from prod9.ranks import barrier, is_main, share_of
 
-MANIFEST = "manifest.json"
 _MONTAGE_COLUMNS = 6
 
 
@@ -38,6 +35,7 @@ def generate_files(
     seed: int,
     batch_size: int,
     overwrite: bool,
+    resume: bool = False,
     windows: SlidingWindowConfig | None = None,
     shape: tuple[int, int, int] | None = None,
     on_volume: Callable[[Tensor], None] = lambda volume: None,
@@ -45,47 +43,18 @@ def generate_files(
     """Draw a volume for each label and write them to ``folder``; give each to ``on_volume`` too.
 
     Writes ``NNNN_CLASS.nii.gz`` (uint8, axes RAS+, the training data's spacing), ``montage.png``
-    and ``manifest.json``.
+    and ``manifest.json``. The processes of a distributed run share the batches. With ``resume``
+    only those batches are drawn of which a volume is missing: the set is the same, to the bit.
+    ``on_volume`` sees what this process draws now.
 
     Raises:
-        UserError: the folder holds generated volumes already, or cannot be written.
+        UserError: the folder holds volumes already (with ``resume``: of another set), or cannot be
+            written.
 
     """
-    _clear(folder, overwrite)
     names, spec = generator.class_names, generator.tokenizer.spec
     sides = shape or spec.volume_shape
-    affine = generation_affine(sides, spec.spacing_mm)
-    digits = max(4, math.ceil(math.log10(len(labels) + 1)))
-    samples: list[dict[str, object]] = []
-    shown: list[int] = []
-    kept: list[Tensor] = []
-    with Progress(transient=True) as bar:
-        task = bar.add_task("generating", total=math.ceil(len(labels) / batch_size))
-        batches = generator.generate(
-            labels,
-            config,
-            seed,
-            batch_size=batch_size,
-            windows=windows,
-            shape=shape,
-            on_window=lambda share: bar.advance(task, share),
-        )
-        for _, volumes in batches:
-            for volume in volumes:  # written at once: many whole brains do not fit in memory
-                index, label = len(samples), int(labels[len(samples)])
-                file = f"{index:0{digits}d}_{names[label].replace('/', '-')}.nii.gz"
-                voxels = (volume[0] * 255).round().to(torch.uint8).numpy()
-                write_nifti(folder / file, voxels, affine, np.uint8, overwrite=overwrite)
-                samples.append(
-                    {"file": file, "class": names[label], "label": label, "index": index}
-                )
-                on_volume(volume)
-                if shown.count(label) < _MONTAGE_COLUMNS:
-                    shown.append(label)
-                    kept.append(volume)
-    rows = by_class(torch.stack(kept), torch.tensor(shown), names, _MONTAGE_COLUMNS)
-    save_figure(folder / "montage.png", montage(rows, title=f"generated, seed {seed}"))
-    manifest = {
+    settings = {
         "prod9": __version__,
         "seed": seed,
         "batch_size": batch_size,
@@ -97,20 +66,50 @@ def generate_files(
         "transformer_config": generator.spec.config_yaml,
         "classes": list(names),
         "tokens_shape": list(generator.tokenizer.grid(sides)),
-        "samples": samples,
     }
-    # Last: a folder with a manifest is complete.
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    wanted = GeneratedSet(folder, settings, labels.tolist(), names, batch_size)
+    wanted.claim(resume=resume, overwrite=overwrite)
+    own = share_of(wanted.missing_batches())
+    files, affine = wanted.files, generation_affine(sides, spec.spacing_mm)
+    done = 0.0
+    with pace("generating", "batches") as tell:
+        tell(0, len(own))
 
+        def on_window(share: float) -> None:
+            nonlocal done
+            done += share
+            tell(done, len(own))
 
-def _clear(folder: Path, overwrite: bool) -> None:
-    """Make room in ``folder``: only for an empty one, or with leave to replace."""
-    require_writable(folder)
-    old = [*folder.glob("*.nii.gz"), *folder.glob(MANIFEST)]
-    if old and not overwrite:
-        raise UserError(
-            f"{folder} already holds generated volumes; pass --overwrite or another --output."
+        batches = generator.generate(
+            labels,
+            config,
+            seed,
+            batch_size=batch_size,
+            batches=own,
+            windows=windows,
+            shape=shape,
+            on_window=on_window,
         )
-    # The manifest first: without one, nobody takes what is left for a whole set.
-    for path in sorted(old, key=lambda path: path.name != MANIFEST):
-        path.unlink()
+        for number, (_, volumes) in zip(own, batches, strict=True):
+            # Written at once: many whole brains do not fit in memory.
+            for path, volume in zip(files[number * batch_size :], volumes, strict=False):
+                voxels = (volume[0] * 255).round().to(torch.uint8).numpy()
+                write_nifti(path, voxels, affine, np.uint8, overwrite=True)
+                on_volume(volume)
+    barrier()
+    if is_main():
+        _show(wanted, seed)
+        wanted.finish()
+    barrier()
+
+
+def _show(wanted: GeneratedSet, seed: int) -> None:
+    """Draw the first volumes of every class, as they are in the files."""
+    shown: list[int] = []
+    kept: list[Tensor] = []
+    for path, label in zip(wanted.files, wanted.labels, strict=True):
+        if shown.count(label) < _MONTAGE_COLUMNS:
+            shown.append(label)
+            kept.append(torch.from_numpy(read_volume(path).array)[None] / 255)
+    rows = by_class(torch.stack(kept), torch.tensor(shown), wanted.class_names, _MONTAGE_COLUMNS)
+    save_figure(wanted.folder / "montage.png", montage(rows, title=f"generated, seed {seed}"))

@@ -1,6 +1,5 @@
 """Files in, reconstructed files out."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from prod9.tokenizer import Tokenizer
 
 _SSIM_WINDOW = 11
 _TOKENS = ".tokens.npz"
+# What a token file holds, and of which kinds: whole numbers, real numbers.
+_KINDS = {"tokens": "iu", "sides": "iu", "affine": "f", "intensity": "f", "digest": "u"}
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,14 @@ def decode_tokens(
         UserError: not such a file, or made by another tokenizer.
 
     """
-    keys = {"tokens", "sides", "affine", "intensity", "digest"}
-    try:
-        missing = keys - npz_headers(path).keys()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); give a file of --save-tokens."
-        ) from error
+    headers = npz_headers(path)
+    missing = _KINDS.keys() - headers.keys()
     if missing:
         raise UserError(f"{path} is no token file: it lacks {', '.join(sorted(missing))}.")
-    content = {key: read_npz_array(path, key) for key in keys}
+    damaged = UserError(f"{path} is damaged: its arrays do not fit together; make it again.")
+    if any(headers[key].dtype.kind not in kinds for key, kinds in _KINDS.items()):
+        raise damaged
+    content = {key: read_npz_array(path, key) for key in _KINDS}
     digest = content["digest"].tobytes().hex()
     if digest != tokenizer.digest:
         raise UserError(
@@ -143,14 +142,18 @@ def decode_tokens(
     sides = [int(side) for side in content["sides"].flatten()]
     sound = (
         tokens.ndim == 4
+        and tokens.numel() > 0
         and len(sides) == 3
+        and min(sides) > 0
         and tuple(tokens.shape[1:]) == tokenizer.grid(sides)
         and 0 <= int(tokens.min()) <= int(tokens.max()) < tokenizer.codebook_size
         and content["affine"].shape == (4, 4)
         and content["intensity"].shape == (3,)
+        and np.isfinite(content["affine"]).all()
+        and np.isfinite(content["intensity"][:2]).all()
     )
     if not sound:
-        raise UserError(f"{path} is damaged: its arrays do not fit together; make it again.")
+        raise damaged
     volume = decode(tokenizer, tokens, sides, config)[0, 0].numpy()
     low, high, background = content["intensity"].tolist()
     scale = IntensityScale(low, high, None if np.isnan(background) else background)

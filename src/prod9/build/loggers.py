@@ -61,7 +61,12 @@ def build_loggers(config: TrainerConfig, folder: RunFolder) -> list[Logger]:
         case "csv":
             return [history]
         case "tensorboard":
-            return [TensorBoardLogger(folder.tensorboard, name="", version=""), history]
+            # What a resumed run does again, TensorBoard is to forget.
+            done = folder.resume_point().position.steps if folder.can_resume() else 0
+            return [
+                TensorBoardLogger(folder.tensorboard, name="", version="", purge_step=done),
+                history,
+            ]
         case "wandb":
             project = os.environ.get("WANDB_PROJECT") or _PROJECT
             return [WandbLogger(name=root.name, project=project, save_dir=root), history]

@@ -1,17 +1,23 @@
 """The folder of a run: where everything goes, and what may be replaced."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import yaml
 
+from prod9.build.announce import say
+from prod9.build.history import keep_history
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
 from prod9.errors import UserError
 from prod9.files import require_writable, write_text
 from prod9.plain import read_plain
+from prod9.training.checkpoints import LAST, PREVIOUS, exists_in, read_last
+from prod9.training.position import Position
 
 CONFIG_KEY = "prod9_config"
 """Key of the resolved configuration (YAML) inside a Lightning checkpoint."""
@@ -35,8 +41,8 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The newest checkpoint."""
-        return self.checkpoints / "last.ckpt"
+        """The newest checkpoint; the one before it lies beside it."""
+        return self.checkpoints / LAST
 
     @property
     def previews(self) -> Path:
@@ -84,7 +90,7 @@ class RunFolder:
         require_writable(self.root)
         if resume:
             self._check_resumable(config)
-        elif not overwrite and (self.last_checkpoint.exists() or self.transformer.exists()):
+        elif not overwrite and (self.can_resume() or self.transformer.exists()):
             raise UserError(
                 f"{self.root} already holds a run; continue it with --resume, replace it with "
                 "--overwrite, or choose another output_dir."
@@ -99,36 +105,55 @@ class RunFolder:
         """
         self.check(config, resume=resume, overwrite=overwrite)
         if resume:
-            self._keep_history()
+            self._prepare_to_resume()
         elif overwrite and self.config.exists():  # else nothing here is prod9's
             for part in (self.checkpoints, self.previews, self.history, self.tensorboard):
                 shutil.rmtree(part, ignore_errors=True)
-            for file in (self.config, self.metrics, self.transformer, *self.figures):
+            # The configuration last: without it, a run killed here would leave the rest for ever.
+            for file in (self.metrics, self.transformer, *self.figures, self.config):
                 file.unlink(missing_ok=True)
         write_text(self.config, dump(config))
 
-    def _keep_history(self) -> None:
-        """Put earlier values aside: Lightning's CSV logger begins its file anew."""
-        values = self.history / "metrics.csv"
-        if values.exists():
-            values.replace(self.history / f"metrics-until-epoch-{self.epochs_done():05d}.csv")
+    def can_resume(self) -> bool:
+        """Whether there is a checkpoint, whole or torn."""
+        return exists_in(self.checkpoints)
 
-    def epochs_done(self) -> int:
-        """Return how many epochs lie behind the last checkpoint (all are made at an epoch's end).
+    def resume_point(self) -> "ResumePoint":
+        """Find the newest whole checkpoint.
 
         Raises:
-            UserError: it is torn or foreign.
+            UserError: there is none, or it is not prod9's.
 
         """
-        return int(read_checkpoint(self.last_checkpoint)["epoch"]) + 1
+        stamps: list[tuple[int, int]] = []
+        for path in (self.last_checkpoint, self.last_checkpoint.with_name(PREVIOUS)):
+            with suppress(FileNotFoundError):
+                stamps.append((path.stat().st_mtime_ns, path.stat().st_size))
+        return _resume_point(self.checkpoints, tuple(stamps))
+
+    def epochs_done(self) -> int:
+        """Return how many whole epochs lie behind the last checkpoint.
+
+        Raises:
+            UserError: as :meth:`resume_point`.
+
+        """
+        return self.resume_point().position.epochs
+
+    def _prepare_to_resume(self) -> None:
+        """Put aside what is torn, and the values of before; say what is gone on from."""
+        point = self.resume_point()
+        path, torn = point.path, point.torn
+        if torn is not None:
+            if torn == self.last_checkpoint:  # else it would be kept as the previous one
+                torn.replace(torn.with_name("torn.ckpt"))
+            say(f"{torn} is torn (kept as torn.ckpt); the run goes on from {path}")
+        say(f"resuming {point.position} (step {point.position.steps})")
+        keep_history(self.history, point.position)
 
     def _check_resumable(self, config: Stage1Config | Stage2Config) -> None:
-        path = self.last_checkpoint
-        if not path.exists():
-            raise UserError(
-                f"there is no checkpoint {path} to resume from; start without --resume."
-            )
-        theirs = yaml.safe_load(read_checkpoint(path)[CONFIG_KEY])
+        point = self.resume_point()
+        theirs = yaml.safe_load(point.config)
         mine = yaml.safe_load(dump(config))
         changed = sorted(_differences(theirs, mine))
         # The length of a run, its devices and its pictures may change; what is learned may not.
@@ -142,9 +167,27 @@ class RunFolder:
                 fixed += [key for key in changed if key in tokens]
         if fixed:
             raise UserError(
-                f"{path} is a checkpoint of another configuration: {', '.join(fixed)} "
+                f"{point.path} is a checkpoint of another configuration: {', '.join(fixed)} "
                 "differ; use that configuration, or another output_dir."
             )
+
+
+class ResumePoint(NamedTuple):
+    """What a run goes on from."""
+
+    path: Path
+    position: Position
+    config: str
+    """YAML."""
+    torn: Path | None
+    """A newer checkpoint that cannot be read."""
+
+
+@lru_cache(maxsize=4)  # it is asked for more than once, and reading takes as long as the file does
+def _resume_point(folder: Path, stamps: tuple[tuple[int, int], ...]) -> ResumePoint:
+    found = read_last(folder)
+    config, position = _of_ours(found.path, found.content)
+    return ResumePoint(found.path, position, config, found.torn)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -155,9 +198,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     """
     content = read_plain(path, "delete it and resume from an older one renamed to last.ckpt")
-    if not isinstance(content, dict) or CONFIG_KEY not in content:
-        raise UserError(f"{path} is not a checkpoint of prod9's; remove it from the run's folder.")
-    return content
+    _of_ours(path, content)
+    return cast("dict[str, Any]", content)
+
+
+def _of_ours(path: Path, content: object) -> tuple[str, Position]:
+    """Return configuration and position."""
+    try:
+        checkpoint = cast("dict[str, Any]", content)
+        return str(checkpoint[CONFIG_KEY]), Position.of(checkpoint)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of prod9's; remove it from the run's folder."
+        ) from error
 
 
 def _differences(a: Any, b: Any, prefix: str = "") -> set[str]:

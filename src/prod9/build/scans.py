@@ -16,6 +16,7 @@ from prod9.data.scans import ScanSet, common_grid
 from prod9.data.splits import open_split
 from prod9.errors import UserError
 from prod9.losses.weights import cache_dir
+from prod9.ranks import main_first
 from prod9.tokenizer import Tokenizer
 
 _LISTED = 5
@@ -69,13 +70,14 @@ def open_scans(data: BraTSSourceConfig, preprocessing: PreprocessingConfig) -> d
         raise UserError(f"{data.data_dir} has no case that can be used; see the causes above.")
     # Broken cases are dealt out too: mended, they have their place.
     subjects = {*cohort.subjects, *(subject_of(case.name) for case in bad)}
-    split = open_split(
-        data.split_file,
-        sorted(subjects),
-        seed=data.split_seed,
-        val_share=data.val_share,
-        test_share=data.test_share,
-    )
+    with main_first():  # it is written where there is none
+        split = open_split(
+            data.split_file,
+            sorted(subjects),
+            seed=data.split_seed,
+            val_share=data.val_share,
+            test_share=data.test_share,
+        )
     everything = common_grid(prepared.scans)
     sets: dict[Split, ScanSet] = {
         name: everything.select(lambda scan, name=name: split.split_of(scan.subject) == name)

@@ -1,15 +1,20 @@
 """Sets of volumes to be measured, from a configuration or a trained generator."""
 
+import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
+from prod9.build.kept import Kept
+from prod9.build.pace import pace
 from prod9.config import MedMNISTSourceConfig, SamplerConfig, SlidingWindowConfig
 from prod9.data import medmnist
 from prod9.data.brain_regions import SPACING_MM
 from prod9.data.collection import Collection, of_tensor, of_volume_set
 from prod9.data.medmnist import Split
 from prod9.generator import Generator
+from prod9.ranks import world_size
+
+_NOWHERE = Kept()
 
 
 def spacing_of(data: MedMNISTSourceConfig) -> tuple[float, float, float] | None:
@@ -40,22 +45,44 @@ def drawn(
     seed: int,
     batch_size: int,
     windows: SlidingWindowConfig | None = None,
+    kept: Kept = _NOWHERE,
 ) -> Collection:
-    """Draw a volume for each label, in memory."""
-    parts: list[Tensor] = []
+    """Draw a volume for each label, in memory; the tokens are ``kept`` and shared."""
+    windows = windows or SlidingWindowConfig()
+    spec, grid = generator.tokenizer.spec, generator.tokenizer.grid()
     batches = -(-len(labels) // batch_size)
-    with Progress(transient=True) as bar:
-        task = bar.add_task("generating", total=batches)
-        for _, volumes in generator.generate(
-            labels,
-            sampler,
-            seed,
-            batch_size=batch_size,
-            windows=windows,
-            on_window=lambda share: bar.advance(task, share),
-        ):
-            parts.append(volumes)
-    spacing = generator.tokenizer.spec.spacing_mm
+    decided_by = [generator.digest, labels.tolist(), sampler, seed, batch_size, windows.overlap]
+    done = 0.0
+    with pace("generating", "batches") as tell:
+
+        def on_window(share: float) -> None:
+            nonlocal done
+            done += share
+            tell(done, batches / world_size())
+
+        def make(number: int) -> np.ndarray:
+            return (
+                generator.draw_batch(
+                    labels,
+                    number,
+                    sampler,
+                    seed,
+                    batch_size=batch_size,
+                    overlap=windows.overlap,
+                    grid=grid,
+                    on_window=on_window,
+                )
+                .cpu()
+                .numpy()
+            )
+
+        names = [f"batch {number} of {decided_by}" for number in range(batches)]
+        parts = [
+            generator.decode(
+                torch.from_numpy(tokens).to(generator.device), spec.volume_shape, windows
+            )
+            for tokens in kept.all_of(names, make)
+        ]
     return of_tensor(
-        torch.cat(parts), labels, generator.class_names, f"drawn, seed {seed}", spacing
+        torch.cat(parts), labels, generator.class_names, f"drawn, seed {seed}", spec.spacing_mm
     )

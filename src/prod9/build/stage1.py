@@ -11,13 +11,15 @@ from torch import nn
 
 from prod9.build.announce import say
 from prod9.build.hot_paths import prepare_training
+from prod9.build.processes import join
+from prod9.build.resume import start_where_it_ended
 from prod9.build.run_folder import RunFolder
+from prod9.build.strategies import require_strategy
 from prod9.build.trainer import build_trainer, require_runnable, resolve_device
 from prod9.build.volumes import TrainingVolumes, training_volumes
 from prod9.config import Stage1Config
 from prod9.config.load import dump
 from prod9.config.loss import FocalFrequencyLossConfig, PerceptualLossConfig
-from prod9.data.batches import set_epoch
 from prod9.data.download import fetch
 from prod9.errors import UserError
 from prod9.files import require_writable
@@ -34,6 +36,7 @@ from prod9.losses.weights import (
 )
 from prod9.models.discriminator import MultiScaleDiscriminator
 from prod9.montage import montage
+from prod9.ranks import barrier, is_main, main_first, world_size
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training.previews import Previews
 from prod9.training.progress import TrainingProgress
@@ -83,7 +86,8 @@ def build_feature_loss(config: Stage1Config) -> nn.Module:
     """Return the loss of ``loss.loss_type``; says which weights a perceptual loss uses."""
     if config.loss.loss_type == "ffl":
         return build_focal_frequency(config.loss.focal_frequency)
-    path = fetch_medicalnet(config.loss.perceptual)
+    with main_first():  # the others find the file there
+        path = fetch_medicalnet(config.loss.perceptual)
     say(f"perceptual loss: {config.loss.perceptual.network_type}, weights {path}")
     return MedicalNetPerceptualLoss(load_weights(path))
 
@@ -149,10 +153,14 @@ def _preview(
 def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False) -> Tokenizer:
     """Train, export to ``autoencoder_export_path`` and return the tokenizer.
 
+    All processes of a distributed run come here; the main one writes.
+
     Raises:
         UserError: any mistake in configuration, data, weights or output folder.
 
     """
+    join(config.trainer)
+    require_strategy(config)
     folder = RunFolder(config.output_dir)
     export = config.autoencoder_export_path
     if export.exists() and not (resume or overwrite):
@@ -161,32 +169,35 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
             "autoencoder_export_path."
         )
     # All that can be wrong without the data comes first: reading scans may take hours.
-    folder.check(config, resume=resume, overwrite=overwrite)
+    if is_main():
+        folder.check(config, resume=resume, overwrite=overwrite)
+        require_writable(export.parent)
     require_runnable(config.trainer)
-    require_writable(export.parent)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config)
     volumes = training_volumes(config)
-    folder.claim(config, resume=resume, overwrite=overwrite)
+    if is_main():
+        folder.claim(config, resume=resume, overwrite=overwrite)
+    barrier()
     parameters = sum(p.numel() for p in module.autoencoder.parameters())
     say(
         f"Stage 1: {config.data.dataset_name}, {volumes.summary}; {parameters / 1e6:.1f} M "
         f"parameters, {module.autoencoder.fsq.codebook_size} codes"
     )
     say(f"run folder: {folder.root}; tokenizer will be written to {export}")
-    callbacks: list[Callback] = [TrainingProgress("Stage 1", config.data.batch_size)]
+    at_once = config.data.batch_size * world_size()
+    callbacks: list[Callback] = [TrainingProgress("Stage 1", at_once)] if is_main() else []
     preview = config.callbacks.preview
     if preview.every_n_steps:
         draw = _preview(module, volumes, preview.num_volumes)
         callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
     trainer = build_trainer(config, folder, monitor="val/psnr", mode="max", callbacks=callbacks)
-    if resume:  # workers fetch before Lightning tells them the epoch
-        set_epoch(volumes.train, folder.epochs_done())
+    point = start_where_it_ended(folder, config, volumes.train) if resume else None
     trainer.fit(
         module,
         volumes.train,
         volumes.val,
-        ckpt_path=str(folder.last_checkpoint) if resume else None,
+        ckpt_path=None if point is None else str(point.path),
         weights_only=True,
     )
     tokenizer = tokenizer_of(module.cpu(), volumes)

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from prod9.build.announce import say
 from prod9.build.hot_paths import prepare_training
+from prod9.build.processes import join
+from prod9.build.resume import start_where_it_ended
 from prod9.build.run_folder import RunFolder
+from prod9.build.strategies import require_strategy
 from prod9.build.tokens import (
     TrainingTokens,
     load_tokenizer,
@@ -24,7 +27,6 @@ from prod9.build.trainer import (
 )
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.load import dump
-from prod9.data.batches import set_epoch
 from prod9.errors import UserError
 from prod9.generator import (
     Generator,
@@ -34,12 +36,15 @@ from prod9.generator import (
     save_transformer,
 )
 from prod9.models.condition import Condition
+from prod9.models.transformer import MaskedTransformer
 from prod9.montage import montage
 from prod9.outpainting import draw_tokens
+from prod9.ranks import barrier, is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
 from prod9.training.previews import Previews
 from prod9.training.progress import TrainingProgress
+from prod9.training.sharding import whole_state
 from prod9.training.stage2 import Stage2Module
 
 
@@ -110,16 +115,23 @@ def _preview(
 def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False) -> Generator:
     """Train, write ``output_dir/transformer.pt`` and return the generator.
 
+    All processes of a distributed run come here; the main one writes.
+
     Raises:
         UserError: any mistake in configuration, tokenizer, data or output folder.
 
     """
+    join(config.trainer)
+    require_strategy(config)
     folder = RunFolder(config.output_dir)
-    folder.check(config, resume=resume, overwrite=overwrite)
+    if is_main():
+        folder.check(config, resume=resume, overwrite=overwrite)
     require_runnable(config.trainer)
     tokenizer = load_tokenizer(config)
     tokens = training_tokens(config, tokenizer)
-    folder.claim(config, resume=resume, overwrite=overwrite)
+    if is_main():
+        folder.claim(config, resume=resume, overwrite=overwrite)
+    barrier()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config, tokenizer, tokens)
     parameters = sum(p.numel() for p in module.transformer.parameters())
@@ -128,19 +140,22 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         f"{parameters / 1e6:.1f} M parameters"
     )
     say(f"run folder: {folder.root}; transformer will be written to {folder.transformer}")
-    callbacks: list[Callback] = [TrainingProgress("Stage 2", config.data.batch_size)]
+    at_once = config.data.batch_size * world_size()
+    callbacks: list[Callback] = [TrainingProgress("Stage 2", at_once)] if is_main() else []
     preview = config.callbacks.preview
-    if preview.every_n_steps:
+    split = config.trainer.strategy == "fsdp" and world_size() > 1
+    if preview.every_n_steps and split:
+        say("no previews: with trainer.strategy=fsdp no process has the whole transformer")
+    elif preview.every_n_steps:
         draw = _preview(module, tokenizer, tokens, preview.num_volumes)
         callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
     trainer = build_trainer(config, folder, monitor="val/loss", mode="min", callbacks=callbacks)
-    if resume:  # workers fetch before Lightning tells them the epoch
-        set_epoch(tokens.train, folder.epochs_done())
+    point = start_where_it_ended(folder, config, tokens.train) if resume else None
     trainer.fit(
         module,
         tokens.train,
         tokens.val,
-        ckpt_path=str(folder.last_checkpoint) if resume else None,
+        ckpt_path=None if point is None else str(point.path),
         weights_only=True,
     )
     spec = TransformerSpec(
@@ -154,11 +169,27 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         tokenizer_digest=tokenizer.digest,
         config_yaml=dump(config),
     )
+    transformer = module.ema.network
+    if split:
+        transformer = _rebuilt(spec, whole_state(transformer))
     if trainer.is_global_zero:
-        save_transformer(folder.transformer, spec, module.ema.network)
+        save_transformer(folder.transformer, spec, transformer)
         say(f"transformer written to {folder.transformer}")
     device = resolve_device(config.trainer.accelerator)
-    return Generator(tokenizer.to(device), module.ema.network.to(device).eval(), spec)
+    return Generator(tokenizer.to(device), transformer.to(device).eval(), spec)
+
+
+def _rebuilt(spec: TransformerSpec, state: dict[str, Tensor]) -> MaskedTransformer:
+    """Return an ordinary network with the weights of one that was split over processes."""
+    transformer = build_transformer(
+        spec.transformer,
+        levels=spec.levels,
+        num_classes=len(spec.class_names),
+        num_sources=spec.num_sources,
+        grid=spec.grid,
+    )
+    transformer.load_state_dict(state)
+    return transformer
 
 
 def load(config: Stage2Config) -> Generator:

@@ -1,16 +1,16 @@
 """What Stage 2 trains on: a tokenizer, and the training data as its tokens."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from prod9.build.announce import say
+from prod9.build.pace import pace
 from prod9.build.run_folder import RunFolder
 from prod9.build.scans import open_scans, preprocessing_of, require_unseen
 from prod9.build.trainer import resolve_device
@@ -20,21 +20,23 @@ from prod9.config import (
     Stage2Config,
 )
 from prod9.data import medmnist
-from prod9.data.batches import BatchKey, BatchSource, make_loader
+from prod9.data.batches import BatchKey, BatchSource
 from prod9.data.brats import MODALITIES
 from prod9.data.medmnist import Split
-from prod9.data.scans import ScanSet, whole_volumes
+from prod9.data.scans import ScanSet
+from prod9.data.token_build import open_or_build
 from prod9.data.token_crops import token_crop_loader
+from prod9.data.token_shards import Encode
 from prod9.data.token_store import (
     TokenBatch,
     TokenStore,
     TokenStoreKey,
     fingerprint,
-    open_or_build,
     token_loader,
 )
 from prod9.data.volumes import VolumeDataset
 from prod9.errors import UserError
+from prod9.ranks import main_first
 from prod9.sliding_window import encode
 from prod9.tokenizer import Tokenizer
 
@@ -143,6 +145,31 @@ def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingToken
     )
 
 
+def _store(
+    config: Stage2Config,
+    tokenizer: Tokenizer,
+    key: TokenStoreKey,
+    *,
+    names: Sequence[str],
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    encoded: Encode,
+) -> TokenStore:
+    with pace(f"encoding {key.split}") as tell:
+        return open_or_build(
+            RunFolder(config.output_dir).tokens,
+            key,
+            names=names,
+            labels=labels,
+            class_names=class_names,
+            grid=tokenizer.grid(),
+            codebook_size=tokenizer.codebook_size,
+            encode=encoded,
+            progress=tell,
+            say=say,
+        )
+
+
 def _by(sides: tuple[int, ...]) -> str:
     return "x".join(map(str, sides))
 
@@ -160,28 +187,24 @@ def _window(config: Stage2Config, tokenizer: Tokenizer) -> tuple[int, int, int]:
 def _medmnist(
     config: Stage2Config, data: MedMNISTSourceConfig, tokenizer: Tokenizer, split: Split
 ) -> tuple[TokenStore, DataLoader[TokenBatch]]:
-    volumes = medmnist.load(data, split)
+    with main_first():  # it may have to be downloaded
+        volumes = medmnist.load(data, split)
     device = next(tokenizer.parameters()).device
-    batches = make_loader(
-        VolumeDataset(volumes),
-        data.batch_size,
-        train=False,
-        seed=config.seed,
-        num_workers=data.num_workers,
-    )
+    source = VolumeDataset(volumes)
 
-    def encoded() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in track(batches, f"encoding {split}", transient=True):
-            yield tokenizer.encode(batch.volumes.to(device)), batch.labels
+    def encoded(start: int, stop: int) -> Iterator[Tensor]:
+        for first in range(start, stop, data.batch_size):
+            part = range(first, min(first + data.batch_size, stop))
+            yield tokenizer.encode(source[BatchKey(0, [*part])].volumes.to(device))
 
-    store = open_or_build(
-        RunFolder(config.output_dir).tokens,
+    store = _store(
+        config,
+        tokenizer,
         TokenStoreKey(tokenizer.digest, fingerprint(volumes), split),
         names=volumes.names,
+        labels=volumes.labels,
         class_names=volumes.class_names,
-        grid=tokenizer.grid(),
-        codebook_size=tokenizer.codebook_size,
-        batches=encoded,
+        encoded=encoded,
     )
     loader = token_loader(
         store,
@@ -209,22 +232,21 @@ def _brats(
     names = [f"{scan.name}/{modality}" for scan in scans.scans for modality in MODALITIES]
     windows = config.sliding_window
 
-    def encoded() -> Iterator[tuple[Tensor, Tensor]]:
-        volumes = track(whole_volumes(scans), f"encoding {split}", total=len(names), transient=True)
-        for _, modality, array in volumes:
-            volume = torch.from_numpy(array)[None, None]
-            yield encode(tokenizer, volume, windows), torch.tensor([modality])
+    def encoded(start: int, stop: int) -> Iterator[Tensor]:
+        for row in range(start, stop):
+            array = scans.whole(*divmod(row, len(MODALITIES)))
+            yield encode(tokenizer, torch.from_numpy(array)[None, None], windows)
 
     settings = windows.model_dump_json(exclude={"sw_batch_size"})
     content = hashlib.sha256(f"{scans.digest} {settings}".encode()).hexdigest()
-    store = open_or_build(
-        RunFolder(config.output_dir).tokens,
+    store = _store(
+        config,
+        tokenizer,
         TokenStoreKey(tokenizer.digest, content, split),
         names=names,
+        labels=np.tile(np.arange(len(MODALITIES)), len(scans)),
         class_names=MODALITIES,
-        grid=tokenizer.grid(),
-        codebook_size=tokenizer.codebook_size,
-        batches=encoded,
+        encoded=encoded,
     )
     loader = token_crop_loader(
         store,

@@ -13,12 +13,17 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from prod9.build import processes
 from prod9.build.loggers import ServiceRun, build_loggers, require_logger
 from prod9.build.run_folder import CONFIG_KEY, RunFolder
+from prod9.build.strategies import build_strategy, environment
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.config.load import dump
 from prod9.errors import UserError
 from prod9.plain import write_plain
+from prod9.training.checkpoints import LAST, write_last
+from prod9.training.keeper import LastCheckpoint
+from prod9.training.position import Continuation
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -48,31 +53,14 @@ def lightning_accelerator(accelerator: str) -> str:
     return "gpu" if resolve_device(accelerator).type == "cuda" else "cpu"
 
 
-def require_one_device(config: TrainerConfig) -> None:
-    """Refuse several devices.
-
-    Raises:
-        UserError: more than one is asked for. (Training on several would run, and be wrong: counts
-            are not yet summed over processes, and each process would claim the run folder.)
-
-    """
-    several = config.devices == "auto" and torch.cuda.device_count() > 1
-    if several or (isinstance(config.devices, int) and config.devices > 1):
-        raise UserError(
-            f"trainer.devices={config.devices}: this version trains on one device; set "
-            "trainer.devices=1."
-        )
-
-
 def require_runnable(config: TrainerConfig) -> None:
     """Refuse devices, precisions, compilers and loggers that are not there, before a long start.
 
     Raises:
-        UserError: several devices, no GPU, a precision that the device lacks, no compiler where one
-            is asked for, or a logger that cannot start.
+        UserError: no GPU, a precision that the device lacks, no compiler where one is asked for, or
+            a logger that cannot start.
 
     """
-    require_one_device(config)
     resolve_device(config.accelerator)
     resolve_precision(config)
     compile_mode(config)
@@ -135,13 +123,17 @@ def quieten_lightning() -> None:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Write checkpoints whole or not at all: a full disk must not cost the previous one."""
+    """Write checkpoints whole or not at all, and keep the one before the last."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         """Write beside ``path``, then rename."""
-        write_plain(Path(path), checkpoint)
+        target = Path(path)
+        if target.name == LAST:
+            write_last(target, checkpoint)
+        else:
+            write_plain(target, checkpoint)
 
 
 class StampConfig(Callback):
@@ -168,19 +160,10 @@ def build_trainer(
     """Return a Trainer that logs where it should, and keeps the last and the best."""
     quieten_lightning()
     settings = config.trainer
-    require_one_device(settings)
     checkpoint = config.callbacks.checkpoint
     validates = settings.limit_val_batches != 0
-    # Two callbacks: with one, Lightning writes `last` only in epochs that are among the best.
-    keepers = [
-        ModelCheckpoint(
-            dirpath=folder.checkpoints,
-            filename="last",
-            every_n_epochs=checkpoint.every_n_epochs,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-    ]
+    continuation = Continuation(config.seed, config.data.batch_size)
+    keepers: list[Callback] = []
     if checkpoint.keep_best and validates:
         keepers.append(
             ModelCheckpoint(
@@ -192,10 +175,13 @@ def build_trainer(
                 enable_version_counter=False,
             )
         )
+    # After the best: the last knows which they are.
+    keepers.append(LastCheckpoint(folder.checkpoints, checkpoint, continuation))
     return pl.Trainer(
         accelerator=lightning_accelerator(settings.accelerator),
-        devices=settings.devices,
-        strategy=settings.strategy,
+        devices=processes.on_this_machine(),
+        num_nodes=processes.machines(),
+        strategy=build_strategy(config),
         precision=cast(Any, resolve_precision(settings)),
         max_epochs=settings.max_epochs,
         limit_train_batches=settings.limit_train_batches,
@@ -203,8 +189,8 @@ def build_trainer(
         check_val_every_n_epoch=settings.check_val_every_n_epoch,
         log_every_n_steps=settings.log_every_n_steps,
         logger=build_loggers(settings, folder),
-        callbacks=[*keepers, StampConfig(config), ServiceRun(config), *callbacks],
-        plugins=[WholeCheckpoints()],
+        callbacks=[continuation, *keepers, StampConfig(config), ServiceRun(config), *callbacks],
+        plugins=[WholeCheckpoints(), environment()],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -9,6 +9,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from prod9.build.kept import Kept
 from prod9.build.scans import preprocessing_of
 from prod9.build.synthesis import (
     Settings,
@@ -29,6 +30,8 @@ from prod9.errors import UserError
 from prod9.evaluate.translation import TranslationMetrics, evaluate_translation
 from prod9.generator import Generator
 from prod9.montage import compare, save_figure
+from prod9.ranks import is_main
+from prod9.shapes import Tokens
 from prod9.sliding_window import decode, encode
 
 TARGET = "FLAIR"
@@ -71,6 +74,19 @@ def drawn_volumes(
         float32 (K, 1, D, H, W) in [0, 1]: ``settings.samples`` draws.
 
     """
+    drawn = drawn_tokens(generator, volumes, target, settings, on_window)
+    d, h, w = next(iter(volumes.values())).shape[2:]
+    return generator.decode(drawn, (d, h, w), settings.windows)
+
+
+def drawn_tokens(
+    generator: Generator,
+    volumes: Mapping[int, Tensor],
+    target: int,
+    settings: Settings,
+    on_window: Callable[[int, int], None] = lambda done, total: None,
+) -> Tokens:
+    """Draw the tokens (K, *grid) of :func:`drawn_volumes`, whose arguments these are."""
     tokens = {m: encode(generator.tokenizer, v, settings.windows) for m, v in volumes.items()}
     first = next(iter(tokens.values()))
     grid, count, mask_id = first.shape[1:], settings.samples, generator.transformer.mask_id
@@ -80,7 +96,7 @@ def drawn_volumes(
     # Where no source has anything, neither has the target.
     known = background_cells(generator, list(volumes.values()))
     initial = torch.where(known, first, mask_id).expand(count, *grid)
-    drawn = generator.draw(
+    return generator.draw(
         torch.full((count,), target),
         initial,
         settings.sampler,
@@ -89,8 +105,6 @@ def drawn_volumes(
         overlap=settings.windows.overlap,
         on_window=on_window,
     )
-    d, h, w = next(iter(volumes.values())).shape[2:]
-    return generator.decode(drawn, (d, h, w), settings.windows)
 
 
 def read_sources(generator: Generator, sources: Mapping[str, Path]) -> dict[int, PreparedVolume]:
@@ -240,22 +254,40 @@ def measure_translation(
     settings: Settings,
     target: str = TARGET,
     source_sets: Sequence[Sequence[str]] = SOURCES,
+    kept: Kept | None = None,
 ) -> TranslationMetrics:
     """Draw ``target`` of every scan of ``test`` from each set of sources, and measure.
 
-    One draw is measured, not a mean: the mean of many is smoother than any scan.
+    One draw is measured, not a mean: the mean of many is smoother than any scan. The drawn tokens
+    are ``kept``; the processes of a distributed run share the drawing.
     """
     names = generator.class_names
     one = replace(settings, samples=1)
+    wanted = [(index, sources) for index in range(len(test)) for sources in source_sets]
+
+    def make(number: int) -> np.ndarray:
+        index, sources = wanted[number]
+        given = {m: test.whole(index, m) for m in map(names.index, sources)}
+        volumes = {m: torch.from_numpy(array)[None, None] for m, array in given.items()}
+        return drawn_tokens(generator, volumes, names.index(target), one).cpu().numpy()
+
+    def name(index: int, sources: Sequence[str]) -> str:
+        scan = f"{test.scans[index].digest} on {test.shape}"
+        return f"{target} from {'+'.join(sources)} of {scan} by {generator.digest}, {one}"
+
+    # In the order in which they are asked for below.
+    drawn = (kept or Kept()).all_of([name(*each) for each in wanted], make)
 
     def draw(volumes: dict[int, Tensor], modality: int) -> Tensor:
-        return drawn_volumes(generator, volumes, modality, one)
+        d, h, w = next(iter(volumes.values())).shape[2:]
+        tokens = torch.from_numpy(next(drawn)).to(generator.device)
+        return generator.decode(tokens, (d, h, w), one.windows)
 
     def reconstruct(volume: Tensor) -> Tensor:
         tokens = encode(generator.tokenizer, volume, settings.windows)
         return decode(generator.tokenizer, tokens, volume.shape[2:], settings.windows)
 
-    with Progress(transient=True) as bar:
+    with Progress(transient=True, disable=not is_main()) as bar:
         task = bar.add_task(f"translating to {target}", total=len(test))
         return evaluate_translation(
             train,

@@ -19,6 +19,7 @@ from prod9.data.brats import MODALITIES
 from prod9.data.scan_crops import crop_loader
 from prod9.data.volumes import Batch, loader
 from prod9.errors import UserError
+from prod9.ranks import main_first
 
 SMALLEST_SIDE = 11
 
@@ -62,7 +63,8 @@ def training_volumes(config: Stage1Config) -> TrainingVolumes:
 
 
 def _medmnist(config: Stage1Config, data: MedMNISTDataConfig) -> TrainingVolumes:
-    train, val = medmnist.load(data, "train"), medmnist.load(data, "val")
+    with main_first():  # it may have to be downloaded
+        train, val = medmnist.load(data, "train"), medmnist.load(data, "val")
     side = data.size
     unknown = (1.0, 1.0, 1.0)
     return TrainingVolumes(

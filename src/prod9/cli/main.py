@@ -1,4 +1,4 @@
-"""``prod9``: demo, data, weights, doctor."""
+"""``prod9``: demo, data, weights, plan, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from prod9.build.stage1 import fetch_medicalnet
 from prod9.cli.doctor import findings
 from prod9.cli.evaluate import evaluate
+from prod9.cli.plan import plan
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import OverwriteOption
 from prod9.cli.view import view
@@ -71,6 +72,7 @@ def demo(
 
 
 app.command()(evaluate)
+app.command()(plan)
 app.command()(view)
 
 

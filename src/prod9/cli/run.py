@@ -3,76 +3,86 @@
 import errno
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from types import FrameType
 
-import torch
 import typer
 from rich.console import Console
 
+from prod9.build.failures import GONE, LOST, is_loss, speaks, speaks_of_loss
 from prod9.build.memory import keep_freed_memory
+from prod9.build.out_of_memory import sentence, where
 from prod9.errors import UserError
+from prod9.ranks import is_main
+from prod9.training.interrupts import STOPPING, Stopped, requeue, stop_now
 
-_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-
-
-_NO_MEMORY = (
-    "this machine has too little memory; give fewer or smaller volumes, or lower data.batch_size."
-)
-
-
-class _Interrupted(BaseException):
-    """Ctrl-C. Not KeyboardInterrupt: Typer and Lightning turn that into exit codes of their own."""
+_MENDABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE),
+}
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise _Interrupted
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """Say nothing of a disk that is full: TensorBoard's thread hands it on to the run."""
+    if getattr(args.exc_value, "errno", None) not in _MENDABLE:
+        threading.__excepthook__(args)
+
+
+def _farewell(stopped: Stopped) -> tuple[str, int]:
+    """Return what to say, and the exit code."""
+    if "train" not in sys.argv[1:2]:
+        return stopped.saved or "interrupted; what was written is whole.", stopped.exit_code
+    what = stopped.saved or "interrupted"
+    # SLURM's warning that the time is up: somewhere else, later, there is more.
+    if stopped.signum == getattr(signal, "SIGUSR1", 0) and requeue():
+        return f"{what}; this job is back in the queue.", 0
+    return f"{what}; training continues from its last checkpoint with --resume.", stopped.exit_code
 
 
 def guarded(app: typer.Typer) -> Callable[[], None]:
     """Return the entry point of ``app``.
 
-    Exit codes: 0 done; 2 something the user can mend, one sentence on stderr, no traceback;
-    130 Ctrl-C. Anything else is a bug of ours and keeps its traceback.
+    Exit codes: 0 done, or back in SLURM's queue; 2 something the user can mend, one sentence on
+    stderr, no traceback; 130 Ctrl-C; 143 SIGTERM or SIGUSR1. Anything else is a bug of ours and
+    keeps its traceback.
     """
 
     def run() -> None:
         keep_freed_memory()
         console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-        previous = signal.signal(signal.SIGINT, _interrupt)
+        previous = {number: signal.signal(number, stop_now) for number in STOPPING}
+        threading.excepthook = _thread_failed
         try:
             app()
         except UserError as error:
             message = str(error)
-        except torch.OutOfMemoryError:
-            message = (
-                "the GPU has too little memory; lower data.batch_size, or sliding_window.roi_size "
-                "for infer."
-            )
-        except MemoryError:
-            message = _NO_MEMORY
-        except OSError as error:
-            if error.errno not in _MENDABLE:
+        except (MemoryError, RuntimeError, OSError) as error:
+            if (place := where(error)) is not None:
+                message = f"{sentence(place)}."
+            elif isinstance(error, OSError) and error.errno in _MENDABLE:
+                message = (
+                    f"cannot write {error.filename or 'a file'}: {error.strerror}; free some space "
+                    "or choose another folder."
+                )
+            elif is_loss(error):
+                if speaks_of_loss():
+                    console.print(f"error: {GONE}", style="red")
+                sys.exit(LOST)
+            else:
                 raise
-            message = (
-                f"cannot write {error.filename or 'a file'}: {error.strerror}; free some space or "
-                "choose another folder."
-            )
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # PyTorch has no class of its own for it
-                raise
-            message = _NO_MEMORY
-        except _Interrupted:
-            text = "interrupted; what was written is whole."
-            if "train" in sys.argv[1:2]:
-                text = "interrupted; training continues from its last checkpoint with --resume."
-            console.print(text, style="yellow")
-            sys.exit(130)
+        except Stopped as stopped:
+            text, code = _farewell(stopped)
+            if is_main():
+                console.print(text, style="yellow")
+            sys.exit(code)
         else:
             return
         finally:
-            signal.signal(signal.SIGINT, previous)
-        console.print(f"error: {message}", style="red")
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            threading.excepthook = threading.__excepthook__
+        if speaks():
+            console.print(f"error: {message}", style="red")
         sys.exit(2)
 
     return run

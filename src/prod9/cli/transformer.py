@@ -10,6 +10,7 @@ from prod9.build import stage2
 from prod9.build.figures import measure_stage2
 from prod9.build.generate import generate_files
 from prod9.build.inpainting import inpaint as fill_mask
+from prod9.build.launch import gather
 from prod9.build.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
 from prod9.build.sweep import sweep as run_sweep
 from prod9.build.synthesis import Settings
@@ -27,6 +28,7 @@ from prod9.cli.verbs import (
 from prod9.config import Stage2Config
 from prod9.data.volume_io import MAX_VOXELS
 from prod9.errors import UserError
+from prod9.ranks import is_main
 
 app = new_app("Stage 2: learn the tokens (MaskGIT transformer) and generate volumes.")
 
@@ -141,9 +143,17 @@ def generate(
     guidance: GuidanceOption = None,
     temperature: TemperatureOption = None,
     seed: SeedOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted set; draw what is missing.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Draw new volumes: NIfTI files, a montage and a manifest."""
+    """Draw new volumes: NIfTI files, a montage and a manifest.
+
+    The processes of a distributed run share the work.
+    """
+    if resume and overwrite:
+        raise UserError("--resume goes on and --overwrite begins anew; give one of them.")
     if config is None and not modalities:
         raise typer.BadParameter("give --config FILE (or --modality for the shipped BraTS model)")
     if shape is not None and not (min(shape) >= 1 and math.prod(shape) <= MAX_VOXELS):
@@ -152,6 +162,7 @@ def generate(
             f"{MAX_VOXELS} voxels"
         )
     resolved = _resolved(config or _BRATS, overrides, steps, guidance, temperature, seed, "sampler")
+    gather(resolved.trainer)
     generator = stage2.load(resolved)
     names = [*(classes or ()), *(modalities or ())] or ["all"]
     labels = stage2.labels_of(generator, names, num_samples)
@@ -166,8 +177,10 @@ def generate(
         windows=resolved.sliding_window,
         shape=shape,
         overwrite=overwrite,
+        resume=resume,
     )
-    typer.echo(f"{len(labels)} volumes, montage.png and manifest.json written to {folder}")
+    if is_main():
+        typer.echo(f"{len(labels)} volumes, montage.png and manifest.json written to {folder}")
 
 
 @app.command()

@@ -9,8 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from prod9.build.launch import gather
+from prod9.build.out_of_memory import memory_advice
+from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump, load
+from prod9.errors import UserError
+from prod9.ranks import is_main
 
 ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)
 Split = Literal["val", "test"]
@@ -49,7 +54,12 @@ class Stage(Generic[ConfigT]):
 
 
 def show(title: str, figures: Mapping[str, object]) -> None:
-    """Print figures as a table on stdout; nested mappings are left to the JSON file."""
+    """Print figures as a table on stdout; nested mappings are left to the JSON file.
+
+    Of several processes, only the main one does.
+    """
+    if not is_main():
+        return
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in figures.items():
         if isinstance(value, float):
@@ -69,6 +79,13 @@ def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
         resume: Annotated[
             bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")
         ] = False,
+        resume_or_start: Annotated[
+            bool,
+            typer.Option(
+                "--resume-or-start",
+                help="Continue where there is a checkpoint, else start: for requeued jobs.",
+            ),
+        ] = False,
         overwrite: OverwriteOption = False,
         print_config: PrintOption = False,
     ) -> None:
@@ -77,18 +94,27 @@ def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
         if print_config:
             typer.echo(dump(resolved), nl=False)
             return
-        stage.train(resolved, resume, overwrite)
+        if resume_or_start and overwrite:
+            raise UserError("--resume-or-start goes on and --overwrite begins anew; give one.")
+        resume = resume or (resume_or_start and RunFolder(resolved.output_dir).can_resume())
+        gather(resolved.trainer)
+        with memory_advice(resolved):
+            stage.train(resolved, resume, overwrite)
 
     @app.command()
     def validate(config: ConfigOption, overrides: OverridesArgument = None) -> None:
         """Measure what was trained on the validation split."""
-        show("validation split", stage.measure(stage.load(config, overrides), "val"))
+        resolved = stage.load(config, overrides)
+        gather(resolved.trainer)
+        show("validation split", stage.measure(resolved, "val"))
 
     @app.command()
     def test(config: ConfigOption, overrides: OverridesArgument = None) -> None:
         """Measure what was trained on the test split; write OUTPUT_DIR/metrics.json."""
         resolved = stage.load(config, overrides)
+        gather(resolved.trainer)
         show("test split", stage.measure(resolved, "test"))
-        typer.echo(f"written to {resolved.output_dir / 'metrics.json'}")
+        if is_main():
+            typer.echo(f"written to {resolved.output_dir / 'metrics.json'}")
 
     _ = train, validate, test

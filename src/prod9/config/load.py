@@ -21,6 +21,9 @@ Config = TypeVar("Config", bound=BaseModel)
 
 _OVERRIDE = re.compile(r"([A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*){0,20})=(.+)", re.ASCII | re.DOTALL)
 
+_MOST_BYTES = 1 << 20
+_MOST_FILES = 20
+
 
 def load_stage1(path: Path, overrides: Sequence[str] = ()) -> Stage1Config:
     """Read a Stage 1 configuration; see :func:`load`."""
@@ -64,6 +67,8 @@ def dump(config: BaseModel) -> str:
 
 def _read(path: Path, model: Model, chain: tuple[Path, ...]) -> Tree:
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise UserError(f"{path} is larger than any configuration; choose another file.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8.") from error
@@ -80,6 +85,8 @@ def _read(path: Path, model: Model, chain: tuple[Path, ...]) -> Tree:
     place, name = places.pop(("extends",)), tree.values.pop("extends")
     base = _base(path, name, place)
     chain = (*chain, path.resolve())
+    if len(chain) > _MOST_FILES:
+        raise UserError(f"{place}: more than {_MOST_FILES} files extend one another; join some.")
     if base.resolve() in chain:
         names = " -> ".join(p.name for p in (*chain, base))
         raise UserError(f"{place}: extends goes round in a circle: {names}.")

@@ -1,10 +1,14 @@
 """``model``: the sizes of the networks."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from prod9.config.base import Section
+
+MOST_CODES = 1 << 24
+"""Of a codebook: a hundred times more than anybody trains, and few enough to check each."""
 
 
 class AutoencoderConfig(Section):
@@ -39,6 +43,11 @@ class AutoencoderConfig(Section):
     def _consistent(self) -> Self:
         if min(self.levels) < 3:
             raise ValueError(f"levels must each be at least 3, not {list(self.levels)}")
+        if math.prod(self.levels) > MOST_CODES:
+            raise ValueError(
+                f"levels {list(self.levels)} have more than {MOST_CODES} codes; use fewer or "
+                "smaller ones"
+            )
         if self.attention_levels is not None and len(self.attention_levels) != len(
             self.num_channels
         ):

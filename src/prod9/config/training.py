@@ -75,6 +75,11 @@ class CheckpointConfig(Section):
     """Checkpoints in `output_dir/checkpoints`; `last.ckpt` is what `--resume` reads."""
 
     every_n_epochs: int = Field(default=1, ge=1, description="Epochs between checkpoints.")
+    every_n_steps: int = Field(
+        default=1000,
+        ge=0,
+        description="Batches between checkpoints within an epoch; 0: only at epochs' ends.",
+    )
     keep_best: int = Field(default=1, ge=0, description="Best checkpoints kept beside the last.")
 
 
@@ -113,9 +118,18 @@ class TrainerConfig(Section):
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="Device kind.")
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default=1, description="Number of devices; this version trains on one."
+        default=1,
+        description="Devices on each machine, a process on each; `auto`: all GPUs, or what "
+        "torchrun or srun has started. Each sees `data.batch_size` samples at a time.",
     )
-    strategy: str = Field(default="auto", description="Lightning strategy, such as `ddp`.")
+    num_nodes: int = Field(
+        default=1, ge=1, description="Machines; torchrun or srun starts the processes on them."
+    )
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        default="auto",
+        description="With several devices. `ddp` (`auto`): each holds the whole networks; `fsdp` "
+        "(Stage 2): weights, averaged weights and optimizer are split over them.",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
         description="`auto`: bf16 on a GPU that has it, else fp32; FSQ is always fp32.",
@@ -124,6 +138,12 @@ class TrainerConfig(Section):
         default="auto",
         description="`torch.compile` of the networks, by its mode; the first steps wait for the "
         "compiler. `auto`: `default` on a GPU with Triton, `off` on a CPU.",
+    )
+    on_nan: Literal["stop", "skip", "rollback"] = Field(
+        default="stop",
+        description="Where a loss term or the gradient is NaN or infinite: end the run; leave the "
+        "step out; or leave it out and return to the last checkpoint's weights. The batch is saved "
+        "in `output_dir/nonfinite`; ten in a row end the run.",
     )
     activation_checkpointing: bool = Field(
         default=False,

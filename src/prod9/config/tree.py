@@ -143,6 +143,9 @@ class _Builder:
             # What is inside a list is found by the line of the list.
             return [_Builder(self.source, self.lines).build(item, ()) for item in node.value]
         text = _expand(str(node.value), _line(node))
+        # Escapes can write what no file's name and no terminal takes.
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise _Refused("a text has a character that is none (NUL or a surrogate).", _line(node))
         plain = isinstance(node, yaml.ScalarNode) and node.style is None
         return scalar(text) if plain else text
 

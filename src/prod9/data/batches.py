@@ -2,12 +2,15 @@
 
 import signal
 from collections.abc import Iterator
+from types import FrameType
 from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from prod9.errors import UserError
+from prod9.ranks import rank, world_size
 
 T = TypeVar("T")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
@@ -40,51 +43,72 @@ class BatchSource(Protocol[BatchT_co]):
 class EpochBatches(Sampler[BatchKey]):
     """Yields the batches of an epoch, on each process of a distributed run its own share.
 
-    Training shuffles by (seed, epoch) and drops the last short batch if there are more items than
-    a batch holds; otherwise items come in order, all of them.
+    Training shuffles by (seed, epoch). Batch j of a step is the same whatever the number of
+    processes: ``order[j * size : (j + 1) * size]`` with size = ``batch_size`` times the number of
+    processes, of which process r of W takes every W-th, beginning with the r-th. The last short
+    batch is left out if there is a full one; else the one batch loses what cannot be shared evenly.
+
+    Otherwise process r takes every W-th item, in order. Nothing is left out or taken twice, so that
+    one process may have a batch more than another.
     """
 
     def __init__(self, count: int, batch_size: int, *, train: bool, seed: int) -> None:
         self.count, self.batch_size, self.train, self.seed = count, batch_size, train, seed
         self.epoch = 0
+        self._begin = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration; Lightning calls this too."""
         self.epoch = epoch
 
+    def begin_at(self, epoch: int, batch: int) -> None:
+        """Choose the epoch of the next iteration, and leave out its first ``batch`` batches.
+
+        The length stays that of a whole epoch.
+        """
+        self.epoch, self._begin = epoch, (epoch, batch)
+
     def __iter__(self) -> Iterator[BatchKey]:
-        epoch = self.epoch
-        order = np.arange(self.count)
-        if self.train:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        rank, world = _rank_and_world()
-        # Every process must see equally many batches: begin again at the front where they run out.
-        share = np.resize(order, world * self._share(world))[rank::world].tolist()
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield BatchKey(epoch, share[start : start + self.batch_size])
+        epoch, size, world = self.epoch, self.batch_size, world_size()
+        if not self.train:
+            own = self._own()
+            for start in range(0, len(own), size):
+                yield BatchKey(epoch, own[start : start + size])
+            return
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        whole = size * world
+        first = self._begin[1] if self._begin[0] == epoch else 0
+        for start in range(first * whole, len(self) * whole, whole):
+            batch = order[start : start + whole]
+            even = len(batch) // world * world
+            yield BatchKey(epoch, batch[rank() : even : world].tolist())
 
     def __len__(self) -> int:
-        share = self._share(_rank_and_world()[1])
-        if self.train and share > self.batch_size:
-            return share // self.batch_size
-        return -(-share // self.batch_size)
+        if self.train:
+            return max(min(self.count, 1), self.count // (self.batch_size * world_size()))
+        return -(-len(self._own()) // self.batch_size)
 
-    def _share(self, world: int) -> int:
-        return -(-self.count // world)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+    def _own(self) -> list[int]:
+        return list(range(self.count))[rank() :: world_size()]
 
 
 def _as_it_is(batch: T) -> T:
     return batch
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Let what reaches all processes of a job end the parent alone; it ends the workers.
+
+    It does so by a second SIGTERM, where one does not come home by itself.
+    """
+
+    def first(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, first)
+    for name in ("SIGINT", "SIGUSR1"):  # Windows has no SIGUSR1
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def make_loader(
@@ -94,7 +118,16 @@ def make_loader(
 
     It shares items among the processes of a distributed run itself: Lightning's
     ``use_distributed_sampler`` must be off.
+
+    Raises:
+        UserError: there are fewer items than processes.
+
     """
+    if len(source) < world_size():
+        raise UserError(
+            f"a split of {len(source)} items cannot be shared by {world_size()} processes; start "
+            "fewer of them (trainer.devices), or use more data."
+        )
     return DataLoader(
         cast("Dataset[T]", source),
         batch_size=None,  # the sampler yields whole batches, the data set makes them
@@ -102,15 +135,15 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         collate_fn=_as_it_is,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def set_epoch(loader: DataLoader[T], epoch: int) -> None:
-    """Choose the epoch (order and augmentation) of a loader's next iteration.
+def set_epoch(loader: DataLoader[T], epoch: int, batch: int = 0) -> None:
+    """Choose the epoch (order and augmentation) and the first batch of a loader's next iteration.
 
-    Lightning does this itself, except before the first batches of a resumed run are fetched: call
-    this where such a loader is made.
+    Lightning chooses the epoch itself, except before the first batches of a resumed run are
+    fetched: call this where such a loader is made.
     """
-    cast(EpochBatches, loader.sampler).set_epoch(epoch)
+    cast(EpochBatches, loader.sampler).begin_at(epoch, batch)

@@ -6,19 +6,22 @@ given on from here. A folder of scans is only ever read.
 
 import itertools
 import json
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.nifti1 import Nifti1Header, Nifti1Image
-from nibabel.spatialimages import HeaderDataError
+from nibabel.nifti1 import Nifti1Header
 
 from prod9.data.brats_layouts import MODALITIES, BadCase, Case, Cohort, Release, find_cases
-from prod9.data.volume_io import MAX_VOXELS, RawVolume, read_volume, require_whole_gzip
+from prod9.data.nifti_header import BROKEN, open_nifti, unreadable
+from prod9.data.volume_io import (
+    MAX_VOXELS,
+    RawVolume,
+    read_volume,
+    require_room,
+    require_whole_gzip,
+)
 from prod9.data.volumes import require_finite
 from prod9.errors import UserError
 
@@ -48,8 +51,8 @@ _CHANNEL_NAMES = {
 }
 _CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
 
-_MAX_RATIO = 1032  # deflate cannot shrink anything further
-_BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
+# A dataset.json names some thousand files; what is larger is something else.
+_MOST_JSON = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,7 @@ def _read_4d(case: Case) -> RawCase:
     path = case.files["T1"]
     order = _channels(path)
     try:
-        image = nib.load(path)  # type: ignore[attr-defined]
-        if not isinstance(image, Nifti1Image):  # Nifti2Image is one too
-            raise UserError(f"{path} is no NIfTI file; convert it first.")
+        image = open_nifti(path)
         header, voxels = image.header, cast(Any, image.dataobj)
         dtype, shape = header.get_data_dtype(), tuple(int(side) for side in image.shape)
         if dtype.kind not in "biuf":
@@ -156,22 +157,13 @@ def _read_4d(case: Case) -> RawCase:
                 f"{path} has the shape {by(shape)}; a Decathlon file has four axes, the last of "
                 f"length 4 for {', '.join(order)}."
             )
-        stored = path.stat().st_size
-        compressed = path.name.lower().endswith(".gz")
-        room = stored * _MAX_RATIO if compressed else stored - int(voxels.offset)
-        count = int(np.prod(shape, dtype=object))
-        if count > 4 * MAX_VOXELS or count * dtype.itemsize > room:
-            raise UserError(
-                f"{path} declares {by(shape)} voxels of {dtype}, more than its {stored} bytes can "
-                "hold or prod9 reads; it is cut short or damaged, copy it again."
-            )
-        channels = np.asanyarray(voxels).reshape(shape[:4])
+        require_room(path, image, 4 * MAX_VOXELS)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+            channels = np.asanyarray(voxels).reshape(shape[:4])
         affine = np.asarray(image.affine, dtype=np.float64)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path.") from None
-    except _BROKEN as error:
-        raise UserError(f"{path} is not a readable NIfTI file ({error}); copy it again.") from error
-    require_whole_gzip(path)
+    except BROKEN as error:
+        raise unreadable(path, error) from error
+    require_whole_gzip(path, int(voxels.offset) + voxels.dtype.itemsize * channels.size)
     if not np.isfinite(affine).all():
         raise UserError(f"{path} has NaN or infinite numbers in its affine; repair its header.")
     arrays = np.empty((4, *shape[:3]), np.float32)
@@ -203,6 +195,8 @@ def _channels(image: Path) -> tuple[str, ...]:
     """Return the modality of each channel: as ``dataset.json`` says, else the published order."""
     path = image.absolute().parent.parent / "dataset.json"
     try:
+        if path.stat().st_size > _MOST_JSON:
+            raise ValueError("it is too large")
         names = json.loads(path.read_text(encoding="utf-8")).get("modality", {})
         if isinstance(names, dict):  # {"0": "FLAIR", "1": "T1w", ...}
             numbered = {int(key): name for key, name in cast("dict[str, str]", names).items()}

@@ -99,7 +99,7 @@ def open_collection(
         on_file(index + 1, len(headers))
     class_names = tuple(sorted({volume.class_name for volume in volumes}))
     return Collection(
-        name=str(what),
+        name=str(what).encode("utf-8", "replace").decode("utf-8"),
         names=tuple(volume.name for volume in volumes),
         labels=np.array([class_names.index(volume.class_name) for volume in volumes], np.int64),
         class_names=class_names,

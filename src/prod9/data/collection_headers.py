@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import nibabel as nib
 import numpy as np
-from nibabel.nifti1 import Nifti1Image
 
 from prod9.data.geometry import Placement
+from prod9.data.nifti_header import open_nifti
 from prod9.data.npz import read_npy_header
 from prod9.data.volume_io import MAX_VOXELS, read_volume, volume_suffix
 from prod9.errors import UserError
@@ -64,12 +63,10 @@ def _declared_npy(path: Path) -> _Declared | None:
 
 def _declared_nifti(path: Path) -> _Declared | None:
     try:
-        image = nib.load(path)  # type: ignore[attr-defined]
-        if not isinstance(image, Nifti1Image):
-            return None
+        image = open_nifti(path)
         proxy = cast(Any, image.dataobj)
         scaled = (proxy.slope, proxy.inter) != (1, 0)
-        dtype = np.dtype(np.float32) if scaled else image.header.get_data_dtype()
+        dtype = np.dtype(np.float32) if scaled else cast(Any, image.header).get_data_dtype()
         affine = np.asarray(image.affine, dtype=np.float64)
         return _sound(image.shape, affine, dtype)
     except Exception:  # nibabel has many ways to fail; read_volume words them

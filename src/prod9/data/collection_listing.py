@@ -21,6 +21,8 @@ _FOREIGN = (
     *(".mgz", ".mgh", ".nrrd", ".nhdr", ".dcm", ".ima", ".mha", ".mhd", ".mnc", ".gipl"),
     *(".hdr", ".img", ".img.gz", ".nii.bz2", ".nii.zst", ".npz", ".tif", ".tiff", ".h5", ".hdf5"),
 )
+# A million volumes; read whole, JSON takes some ten times as much memory.
+_MOST_MANIFEST = 128 << 20
 # The folder, its class sub-folders, and one more: to say that nothing is read from there.
 _DEPTH = 3
 
@@ -167,6 +169,7 @@ _Row: TypeAlias = tuple[str, str, str]
 
 def _csv_rows(manifest: Path) -> list[_Row]:
     with _readable(manifest), manifest.open(encoding="utf-8-sig", newline="") as file:
+        _require_small(manifest)
         reader = csv.DictReader(file, strict=True)
         columns = [(column or "").strip() for column in reader.fieldnames or ()]
         if columns.count("file") != 1 or columns.count("class") != 1:
@@ -191,6 +194,7 @@ def _csv_rows(manifest: Path) -> list[_Row]:
 def _json_rows(manifest: Path) -> list[_Row]:
     """Read a manifest as ``prod9 generate`` writes it."""
     with _readable(manifest):
+        _require_small(manifest)
         content: Any = json.loads(manifest.read_text(encoding="utf-8-sig"))
     samples = cast(dict[str, Any], content).get("samples") if isinstance(content, dict) else None
     if not isinstance(samples, list):
@@ -210,6 +214,11 @@ def _row(where: str, file: object, class_name: object) -> _Row:
     if not (isinstance(file, str) and isinstance(class_name, str) and file and class_name):
         raise UserError(f"{where} lacks a file or a class (both text); fill in both.")
     return where, file, class_name
+
+
+def _require_small(manifest: Path) -> None:
+    if manifest.stat().st_size > _MOST_MANIFEST:
+        raise ValueError("it is larger than any manifest")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """One file from the internet: announced, resumed, checked, and whole or not there."""
 
+import re
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from prod9.files import hexdigest
 
 TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
 PIECE_BYTES = 1 << 18
+MOST_BYTES = 16 << 30
+"""No file of prod9's is as large: what goes on beyond it would fill the disk."""
 
 
 class _Interrupted(Exception):
@@ -112,8 +115,10 @@ def _download(url: str, part: Path, target: Path, digest: str, what: str) -> Non
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             raise _Interrupted("the server sent another range than asked for")
         have = have if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length and length.isdigit() else None
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if re.fullmatch("[0-9]{1,15}", length) else None
+        if total is not None and total > MOST_BYTES:
+            raise _Interrupted(f"the server announced {total} bytes")
         console = Console(stderr=True)
         size = f"{total / 1e6:.1f} MB" if total else "unknown size"
         since = f", {have / 1e6:.1f} MB of it here already" if have else ""
@@ -151,3 +156,7 @@ def _copy(
         for piece in response.iter_content(PIECE_BYTES):
             file.write(piece)
             progress.advance(task, len(piece))
+            have += len(piece)
+            if have > MOST_BYTES:
+                file.truncate(0)
+                raise _Interrupted("the server does not stop sending")

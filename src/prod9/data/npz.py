@@ -7,17 +7,18 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from prod9.data.limits import DEFLATE_RATIO, require_memory
 from prod9.errors import UserError
 
 MAX_BYTES = 64 << 30
-# Deflate cannot shrink anything further than this.
-_MAX_RATIO = 1032
+# numpy's own limit, which it checks only after it has read the header.
+_MAX_HEADER = 10_000
 
 _BROKEN = (
     zipfile.BadZipFile,
@@ -25,6 +26,7 @@ _BROKEN = (
     EOFError,
     OSError,
     ValueError,
+    OverflowError,
     struct.error,
     NotImplementedError,  # an unknown compression
     RuntimeError,  # an encrypted member
@@ -56,16 +58,30 @@ def read_npy_header(file: IO[bytes] | BufferedIOBase) -> ArrayHeader:
         ValueError: it is no such header.
 
     """
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    else:  # 3.0 only adds Unicode names of structured types
+    magic = file.read(8)
+    if len(magic) < 8 or magic[:6] != b"\x93NUMPY":
+        raise ValueError("it does not begin with numpy's mark")
+    version = (magic[6], magic[7])
+    if version not in ((1, 0), (2, 0)):  # 3.0 only adds Unicode names of structured types
         raise ValueError(f"npy format {version} is not supported")
+    width = 2 * version[0]
+    length = file.read(width)
+    if int.from_bytes(length, "little") > _MAX_HEADER:
+        raise ValueError("its header is longer than any header")
+    rest = BytesIO(length + file.read(int.from_bytes(length, "little")))
+    try:
+        read = np.lib.format.read_array_header_1_0
+        if version == (2, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(rest)
+    # numpy parses it as Python, which fails with many types, some for nesting alone.
+    except Exception as error:
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from error
     if any(side < 0 for side in shape):
         raise ValueError(f"the shape {shape} has a negative side")
-    return ArrayHeader(tuple(shape), dtype, file.tell())
+    if dtype.itemsize == 0:  # numpy makes elements of some bytes of it
+        raise ValueError(f"elements of type {dtype!r} have no size")
+    return ArrayHeader(tuple(shape), dtype, len(magic) + rest.tell())
 
 
 def npz_headers(path: Path) -> dict[str, ArrayHeader]:
@@ -78,8 +94,14 @@ def npz_headers(path: Path) -> dict[str, ArrayHeader]:
     """
     headers: dict[str, ArrayHeader] = {}
     try:
+        size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
+            # Members that share their bytes are how a small file becomes a large bomb.
+            if sum(member.compress_size for member in archive.infolist()) > size:
+                raise zipfile.BadZipFile("its members overlap")
             for member in archive.infolist():
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise NotImplementedError("its compression is none that numpy writes")
                 if not member.filename.endswith(".npy"):
                     continue
                 key = member.filename.removesuffix(".npy")
@@ -90,8 +112,8 @@ def npz_headers(path: Path) -> dict[str, ArrayHeader]:
                 stored = member.compress_size
                 honest = (
                     declared == member.file_size
-                    and stored <= path.stat().st_size
-                    and declared <= max(stored * _MAX_RATIO, stored + 1024)
+                    and stored <= size
+                    and declared <= max(stored * DEFLATE_RATIO, stored + 1024)
                     and declared <= MAX_BYTES
                 )
                 if not honest:
@@ -117,6 +139,7 @@ def read_npz_array(path: Path, key: str) -> np.ndarray:
     """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+            require_memory(archive.getinfo(f"{key}.npy").file_size, f"array '{key}' in {path}")
             array = np.lib.format.read_array(file, allow_pickle=False)
             file.read()  # to the end, where zipfile compares the checksum
             return array
@@ -142,6 +165,7 @@ def read_npy(path: Path) -> np.ndarray:
                     f"{path} is cut short: its header declares {header.shape} x {header.dtype}, "
                     f"its size is {path.stat().st_size} bytes; copy it again."
                 )
+            require_memory(header.nbytes, str(path))
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:

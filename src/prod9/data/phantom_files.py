@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from prod9.data.phantom import CORE, ENHANCING, OEDEMA, PhantomCase, draw_case
 from prod9.errors import UserError
-from prod9.files import atomic_write, write_text
+from prod9.files import atomic_write, remove_leftovers, temporary_for, write_text
 
 Release: TypeAlias = Literal["2021", "2023", "msd"]
 
@@ -135,7 +134,8 @@ def _is_phantom(path: Path) -> bool:
 
 
 def _write_case(folder: Path, release: Release, name: str, case: PhantomCase) -> None:
-    partial = folder / f".{os.getpid()}.tmp.{name}"
+    partial = temporary_for(folder / name)
+    remove_leftovers(folder)
     lookup = np.zeros(256, np.uint8)
     for label, stored in _LABELS[release].items():
         lookup[label] = stored

@@ -27,6 +27,7 @@ from prod9.data.scans import Scan
 from prod9.data.volume_io import RawVolume
 from prod9.errors import UserError
 from prod9.files import atomic_write, hexdigest, write_text
+from prod9.ranks import barrier, share_of, world_size
 
 _VERSION = 1
 """Of the preprocessing's arithmetic: raise it with any change, and old cache entries are unused."""
@@ -48,27 +49,35 @@ def prepare(
 ) -> Prepared:
     """Preprocess every case that is not in the cache yet.
 
+    The processes of a distributed run share the cases, and get the same result.
+
     Args:
         cases: as :func:`prod9.data.brats.find_cases` found them.
         preprocessing: spacing and percentiles.
         cache: folder for the results.
-        on_case: told of every case when it is done.
+        on_case: told of every case when it is done, by whichever process.
 
     Raises:
         UserError: the cache cannot be written.
 
     """
+    told: set[int] = set()
 
     def one(case: Case) -> Scan | BadCase:
         try:
             result = _prepare_case(case, preprocessing, cache)
         except BadCaseError as error:
             result = BadCase(case.name, error.cause)
-        on_case(case)
+        if id(case) not in told:
+            told.add(id(case))
+            on_case(case)
         return result
 
     # Unpacking gzip leaves the interpreter free; four cases at once are some 2 GiB at most.
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1) // world_size())) as pool:
+        if world_size() > 1:
+            list(pool.map(one, share_of(cases)))
+            barrier()  # from here on everything is found in the cache, but for bad cases
         results = list(pool.map(one, cases))
     scans = tuple(result for result in results if isinstance(result, Scan))
     return Prepared(scans, tuple(result for result in results if isinstance(result, BadCase)))
@@ -92,6 +101,7 @@ def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -
         boxed, meta = _preprocess(case, preprocessing)
         with atomic_write(cache / f"{digest}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, boxed, allow_pickle=False)
+            meta["bytes"] = file.tell()
         write_text(cache / f"{digest}.json", json.dumps(meta))  # last: with one, an entry is whole
     write_text(record, digest)
     scan = _cached(case, cache, digest)
@@ -104,7 +114,8 @@ def _cached(case: Case, cache: Path, digest: str) -> Scan | None:
     path = cache / f"{digest}.npy"
     try:
         meta: dict[str, Any] = json.loads((cache / f"{digest}.json").read_text(encoding="utf-8"))
-        if not path.is_file():
+        size = path.stat().st_size
+        if size != meta.get("bytes", size):  # cut short when the machine went down
             return None
         return Scan(
             name=case.name,
@@ -117,7 +128,7 @@ def _cached(case: Case, cache: Path, digest: str) -> Scan | None:
             stored_shape=tuple(meta["stored_shape"]),
             stored_spacing_mm=tuple(meta["stored_spacing_mm"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -141,7 +152,7 @@ def _sha256(*texts: str) -> str:
 
 def _preprocess(
     case: Case, preprocessing: PreprocessingConfig
-) -> tuple[np.ndarray, dict[str, list[float] | list[int]]]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     raw = read_case(case)
     try:
         placement = Placement.of(

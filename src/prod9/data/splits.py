@@ -132,9 +132,17 @@ def _read(path: Path) -> SubjectSplit:
             raise TypeError("subjects must be strings")
         if type(seed) is not int or not all(type(share) in (int, float) for share in shares):
             raise TypeError("seed and shares must be numbers")
+        val_share, test_share = map(float, shares)  # an OverflowError for whole numbers like 1e400
     except KeyError as error:
         raise UserError(f"{path} is no split: it lacks {error}; {_REMEDY}.") from error
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise UserError(f"{path} is no split ({error}); {_REMEDY}.") from error
     name, count = next(iter(Counter(every).most_common(1)), ("", 0))
     if count > 1:
@@ -142,5 +150,4 @@ def _read(path: Path) -> SubjectSplit:
         raise UserError(
             f"{path} names the subject {name} {count} times, in {where}; delete all but one."
         )
-    val_share, test_share = map(float, shares)
     return SubjectSplit(**lists, seed=seed, val_share=val_share, test_share=test_share)

@@ -72,7 +72,7 @@ class TokenCrops(Dataset[TokenBatch]):
             start = crop_start(random, self.grid, self.window, self.boxes[scan], self.foreground)
             first = scan * self.modalities
             cells = tuple(slice(s, s + w) for s, w in zip(start, self.window, strict=True))
-            tokens[position] = self.store.tokens[(slice(first, first + self.modalities), *cells)]
+            tokens[position] = self.store.take((slice(first, first + self.modalities), *cells))
             starts[position], targets[position] = start, target
             names.append(self.store.names[row])
         rows = np.arange(len(targets))

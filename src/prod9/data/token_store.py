@@ -1,14 +1,17 @@
 """The training set as tokens: encoded once, memory-mapped afterwards, never stale.
 
 A store is a folder: ``tokens.npy`` (N, gd, gh, gw) in the smallest unsigned type, ``labels.npy``
-(N,), and ``meta.json``, which says what they were made of.
+(N,), and ``meta.json``, which says what they were made of. ``checked.json`` notes which sizes and
+times the files had when their digests were last compared, so that a large store is not read from
+end to end each time it is opened.
 """
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+import mmap
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +21,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from prod9 import __version__
 from prod9.data.batches import BatchKey, make_loader
 from prod9.data.volumes import VolumeSet
 from prod9.errors import UserError
-from prod9.files import hexdigest
+from prod9.files import hexdigest, write_text
+
+_FILES = ("tokens.npy", "labels.npy")
+_CHECKED = "checked.json"
+_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What reading damaged or forged files ends in."""
+_RESTED = 2_000_000_000
+"""Nanoseconds: a file changed within the clock's grain of an earlier change shows the same time."""
+_KEPT = 1 << 26
+"""Bytes of a store that may stay mapped once they were read."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,21 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, where: Any) -> np.ndarray:
+        """Return a copy of part of the tokens, int64; ``where`` as for an array's ``[]``.
+
+        What is read of a large store counts as this process's memory only for so long.
+        """
+        part = self.tokens[where].astype(np.int64)
+        mapped = getattr(self.tokens, "_mmap", None)
+        if self.tokens.nbytes > _KEPT and mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+        return part
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to a worker as a path: NumPy would send every token."""
+        return reopen, (self.path,)
+
 
 class TokenBatch(NamedTuple):
     """Tokens, ready for a transformer."""
@@ -83,70 +109,6 @@ def fingerprint(volumes: VolumeSet) -> str:
     return digest.hexdigest()
 
 
-def open_or_build(
-    root: Path,
-    key: TokenStoreKey,
-    *,
-    names: Sequence[str],
-    class_names: tuple[str, ...],
-    grid: tuple[int, int, int],
-    codebook_size: int,
-    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
-    progress: Callable[[int], None] | None = None,
-) -> TokenStore:
-    """Open the store of ``key`` under ``root``; build it if it is missing, damaged or different.
-
-    Args:
-        root: Folder of stores.
-        key: What decides the tokens.
-        names: One per volume, in the order of ``batches``.
-        class_names: In label order.
-        grid: Tokens per axis (gd, gh, gw).
-        codebook_size: Tokens lie in 0..codebook_size - 1.
-        batches: Called to build: tokens (B, gd, gh, gw) and labels (B,), in order.
-        progress: Told how many volumes are stored so far.
-
-    Raises:
-        UserError: the folder cannot be written.
-        ValueError: ``batches`` gives other numbers, grids or codes than announced; nothing is
-            left behind.
-
-    """
-    path = root / key.folder_name
-    wanted: dict[str, Any] = {
-        "key": asdict(key),
-        "codebook_size": codebook_size,
-        "dtype": np.min_scalar_type(codebook_size - 1).name,
-        "shape": [len(names), *grid],
-        "names": list(names),
-        "class_names": list(class_names),
-    }
-    meta = _sound_meta(path)
-    if meta is not None and all(meta[name] == value for name, value in wanted.items()):
-        return _open(path, meta)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        # A folder of its own, renamed when complete: a killed run leaves nothing that is read.
-        temporary = root / f".{path.name}-{os.getpid()}"
-        for stale in root.glob(f".{path.name}-*"):  # of a run that was killed
-            shutil.rmtree(stale, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            _fill(temporary, wanted, batches(), progress)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.rename(path)
-            _sync(root)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the token store {path}: {error.strerror or error}; free some space or "
-            "choose another folder."
-        ) from error
-    return open_store(path)
-
-
 def open_store(path: Path, tokenizer_digest: str | None = None) -> TokenStore:
     """Open a store by its folder.
 
@@ -155,7 +117,7 @@ def open_store(path: Path, tokenizer_digest: str | None = None) -> TokenStore:
             ``tokenizer_digest``.
 
     """
-    meta = _sound_meta(path)
+    meta = sound_meta(path)
     if meta is None:
         raise UserError(f"{path} is no complete token store; delete the folder to build it again.")
     made_by = meta["key"]["tokenizer_digest"]
@@ -164,7 +126,7 @@ def open_store(path: Path, tokenizer_digest: str | None = None) -> TokenStore:
             f"the token store {path} was made by tokenizer {made_by}, not {tokenizer_digest}; "
             "delete the folder or point autoencoder_path to the tokenizer that made it."
         )
-    return _open(path, meta)
+    return reopen(path)
 
 
 def token_loader(
@@ -189,27 +151,47 @@ class TokenDataset(Dataset[TokenBatch]):
         """Return the batch of the volumes ``key.indices``."""
         store, indices = self.store, key.indices
         return TokenBatch(
-            tokens=torch.from_numpy(store.tokens[indices].astype(np.int64)),
+            tokens=torch.from_numpy(store.take(indices)),
             labels=torch.from_numpy(store.labels[indices]),
             names=[store.names[i] for i in indices],
         )
 
 
-def _sound_meta(path: Path) -> dict[str, Any] | None:
+def sound_meta(path: Path) -> dict[str, Any] | None:
     """Return ``meta.json`` if it and the files it speaks of are whole."""
     try:
         meta: dict[str, Any] = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         TokenStoreKey(**meta["key"])
-        needed = {"codebook_size", "dtype", "shape", "names", "class_names"}
-        whole = all(
-            hexdigest(path / file, "sha256") == digest for file, digest in meta["sha256"].items()
+        store = reopen(path)  # before the digests, which take long: it fails where files are cut
+        whole = (
+            [*store.tokens.shape] == meta["shape"]
+            and len(store.names) == len(store.labels) == len(store.tokens)
+            and store.tokens.dtype == meta["dtype"]
+            and _as_written(path, {file: meta["sha256"][file] for file in _FILES})
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except _BROKEN:
         return None
-    return meta if whole and needed <= meta.keys() else None
+    return meta if whole else None
 
 
-def _open(path: Path, meta: dict[str, Any]) -> TokenStore:
+def _as_written(path: Path, digests: dict[str, str]) -> bool:
+    """Whether the files have these digests, or did when they had their present sizes and times."""
+    stats = {file: (path / file).stat() for file in digests}
+    now = {file: [s.st_size, s.st_mtime_ns, digests[file]] for file, s in stats.items()}
+    with suppress(*_BROKEN):
+        if json.loads((path / _CHECKED).read_text(encoding="utf-8")) == now:
+            return True
+    if any(hexdigest(path / file, "sha256") != digest for file, digest in digests.items()):
+        return False
+    if all(time.time_ns() - s.st_mtime_ns > _RESTED for s in stats.values()):
+        with suppress(UserError):  # a folder that is only read: compared again next time
+            write_text(path / _CHECKED, json.dumps(now))
+    return True
+
+
+def reopen(path: Path) -> TokenStore:
+    """Open a store that is known to be whole."""
+    meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
     return TokenStore(
         tokens=np.load(path / "tokens.npy", mmap_mode="r", allow_pickle=False),
         labels=np.load(path / "labels.npy", allow_pickle=False),
@@ -219,58 +201,3 @@ def _open(path: Path, meta: dict[str, Any]) -> TokenStore:
         codebook_size=meta["codebook_size"],
         path=path,
     )
-
-
-def _fill(
-    folder: Path,
-    wanted: dict[str, Any],
-    batches: Iterable[tuple[Tensor, Tensor]],
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Write a whole store into ``folder`` and wait until it is on the disk."""
-    count, *grid = wanted["shape"]
-    tokens = np.lib.format.open_memmap(
-        folder / "tokens.npy", mode="w+", dtype=np.dtype(wanted["dtype"]), shape=(count, *grid)
-    )
-    labels = np.empty(count, np.int64)
-    done = 0
-    for part, part_labels in batches:
-        codes = part.cpu().numpy()
-        stop = done + len(codes)
-        if stop > count or list(codes.shape[1:]) != grid or len(part_labels) != len(codes):
-            raise ValueError(
-                f"tokens {codes.shape} with {len(part_labels)} labels do not fit into volumes "
-                f"{done}.. of a store of {count} x {grid}"
-            )
-        if codes.size and (codes.min() < 0 or codes.max() >= wanted["codebook_size"]):
-            raise ValueError(
-                f"tokens {codes.min()}..{codes.max()} exceed the codebook of "
-                f"{wanted['codebook_size']}"
-            )
-        tokens[done:stop] = codes
-        labels[done:stop] = part_labels.cpu().numpy()
-        done = stop
-        if progress is not None:
-            progress(done)
-    if done != count:
-        raise ValueError(f"{done} volumes were encoded, {count} were announced")
-    tokens.flush()
-    np.save(folder / "labels.npy", labels, allow_pickle=False)
-    files = ("tokens.npy", "labels.npy")
-    meta = {
-        **wanted,
-        "sha256": {file: hexdigest(folder / file, "sha256") for file in files},
-        "prod9_version": __version__,
-    }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-    for path in (*(folder / file for file in files), folder / "meta.json", folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

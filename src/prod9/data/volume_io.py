@@ -1,6 +1,7 @@
 """Volumes of the user's, from and to ``.nii``, ``.nii.gz`` and ``.npy``."""
 
 import gzip
+import math
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
-from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
+from prod9.data.limits import DEFLATE_RATIO, require_memory
+from prod9.data.nifti_header import BROKEN, NiftiImage, is_gzip, open_nifti, unreadable
 from prod9.data.npz import read_npy
 from prod9.data.volumes import require_finite
 from prod9.errors import UserError
@@ -23,11 +23,11 @@ from prod9.files import atomic_write
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
 MAX_VOXELS = 1 << 31
-_MAX_RATIO = 1032  # deflate cannot shrink anything further
+# Behind the last voxel of a packed file nothing follows, and zeros without end pack well.
+_MOST_BEHIND_VOXELS = 1 << 20
 # Where float64 is needed, it is for this many voxels at a time (32 MiB), not for a whole volume.
 _SLAB = 1 << 22
 
-_BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 _Header: TypeAlias = Nifti1Header | Nifti2Header
 
 
@@ -97,35 +97,45 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, np.dtype, _Header]:
         slope, intercept = proxy.slope, proxy.inter
         stored = np.asanyarray(proxy.get_unscaled())
         affine = np.asarray(image.affine, dtype=np.float64)
-    require_whole_gzip(path)
+    require_whole_gzip(path, int(proxy.offset) + stored.nbytes)
     if not np.isfinite(affine).all():
         raise UserError(f"{path} has NaN or infinite numbers in its affine; repair its header.")
     header = cast(_Header, image.header)
     if (slope, intercept) == (1, 0):
         return stored, affine, stored.dtype, header
     array = np.empty(stored.shape, np.float32)
-    with np.errstate(over="ignore"):  # as above: refused afterwards
+    with np.errstate(over="ignore", invalid="ignore"):  # as above: refused afterwards
         for slab in slabs(stored.shape):
             array[slab] = apply_read_scaling(stored[slab], np.float64(slope), np.float64(intercept))
     return array, affine, array.dtype, header
 
 
-def require_whole_gzip(path: Path) -> None:
+def require_whole_gzip(path: Path, expected: int | None = None) -> None:
     """Read a ``.gz`` file to its end, which makes gzip compare the checksum; else do nothing.
 
     nibabel stops at the last voxel, where a flipped bit has passed as another intensity.
 
+    Args:
+        path: Of the file.
+        expected: Bytes up to the last voxel, unpacked; None where the file is one of prod9's.
+
     Raises:
-        UserError: the file is cut short or damaged.
+        UserError: the file is cut short or damaged, or goes on long behind the last voxel.
 
     """
-    if path.name.lower().endswith(".gz"):
-        try:
-            with gzip.open(path) as file:
-                while file.read(1 << 20):
-                    pass
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path} is a damaged gzip file ({error}); copy it again.") from error
+    if not is_gzip(path):
+        return
+    read, most = 0, math.inf if expected is None else expected + _MOST_BEHIND_VOXELS
+    try:
+        with gzip.open(path) as file:
+            while read <= most and (piece := file.read(1 << 20)):
+                read += len(piece)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is a damaged gzip file ({error}); copy it again.") from error
+    if read > most:
+        raise UserError(
+            f"{path} goes on behind the {expected} bytes that its header declares; copy it again."
+        )
 
 
 @contextmanager
@@ -133,30 +143,47 @@ def _nifti_errors(path: Path) -> Generator[None]:
     """Tell the user about a file that nibabel cannot read."""
     try:
         yield
-    except _BROKEN as error:
-        raise UserError(f"{path} is not a readable NIfTI file ({error}); copy it again.") from error
+    except BROKEN as error:
+        raise unreadable(path, error) from error
 
 
-def _open_nifti(path: Path) -> Nifti1Image | Nifti2Image:
+def _open_nifti(path: Path) -> NiftiImage:
     """Read the header, and refuse what is no volume before memory is allocated for it."""
-    image = nib.load(path)  # type: ignore[attr-defined]
-    if not isinstance(image, Nifti1Image):  # Nifti2Image is one too
-        raise UserError(f"{path} is no NIfTI file; convert it first.")
+    image = open_nifti(path)
+    shape = tuple(int(side) for side in image.shape)
+    _require_real(cast(_Header, image.header).get_data_dtype(), path)
+    _spatial(shape, path)
+    require_room(path, image, MAX_VOXELS)
+    return image
+
+
+def require_room(path: Path, image: NiftiImage, most: int) -> None:
+    """Refuse a header that declares more voxels than the file or the machine can hold.
+
+    Args:
+        path: Of the file.
+        image: Its header; the shape has no side below 0.
+        most: Voxels.
+
+    Raises:
+        UserError: it declares more than ``most`` voxels, than the bytes of the file can hold, or
+            than fit into this machine's memory.
+
+    """
     dtype = cast(_Header, image.header).get_data_dtype()
     shape = tuple(int(side) for side in image.shape)
-    _require_real(dtype, path)
-    _spatial(shape, path)
     stored = path.stat().st_size
     count = int(np.prod(shape, dtype=object))
     needed = int(cast(Any, image.dataobj).offset) + count * dtype.itemsize
-    room = stored * _MAX_RATIO if volume_suffix(path) == ".nii.gz" else stored
-    if count > MAX_VOXELS or needed > room:
+    room = stored * DEFLATE_RATIO if is_gzip(path) else stored
+    if count > most or needed > room:
         raise UserError(
             f"{path} declares {' x '.join(map(str, shape))} voxels of {dtype}, more than its "
-            f"{stored} bytes can hold or prod9 reads ({MAX_VOXELS} voxels); it is cut short or "
+            f"{stored} bytes can hold or prod9 reads ({most} voxels); it is cut short or "
             "damaged, copy it again."
         )
-    return image
+    # As they are stored (unpacked), and as float32.
+    require_memory(count * (dtype.itemsize * is_gzip(path) + 4), str(path))
 
 
 def _require_file(path: Path) -> None:
@@ -316,7 +343,7 @@ def write_inside(
     with _nifti_errors(raw_path):
         proxy = cast(Any, _open_nifti(raw_path).dataobj)
         size = int(proxy.offset) + int(np.prod(proxy.shape)) * proxy.dtype.itemsize
-        with gzip.open(raw_path) if own == ".nii.gz" else raw_path.open("rb") as file:
+        with gzip.open(raw_path) if is_gzip(raw_path) else raw_path.open("rb") as file:
             content = bytearray(file.read(size))
         if len(content) < size:
             raise EOFError("it is cut short")

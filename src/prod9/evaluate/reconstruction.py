@@ -1,6 +1,6 @@
 """How near reconstructed volumes are to their originals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,8 @@ from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
 
 _SSIM_WINDOW, _MS_SSIM_WINDOW = 11, 5
-_FIGURES = ("psnr", "ssim", "ms_ssim", "mae", "lpips")
+_FIGURES: tuple[str, ...] = ("psnr", "ssim", "ms_ssim", "mae", "lpips")
+_INSIDE: tuple[str, ...] = ("psnr", "ssim", "mae")
 
 FeatureDistance = Callable[[Volume, Volume], Tensor]
 """(prediction, target), both (1, 1, D, H, W) in [0, 1] -> a number."""
@@ -38,9 +39,13 @@ class Row:
     """None where nothing is foreground."""
 
 
+Measured = tuple[dict[str, float], dict[str, float] | None, bool]
+"""Figures of a volume and of its foreground, and whether it has background."""
+
+
 def measure_pair(
     original: np.ndarray, reconstructed: np.ndarray, lpips: FeatureDistance | None
-) -> tuple[dict[str, float], dict[str, float] | None, bool]:
+) -> Measured:
     """Measure one volume (D, H, W) in [0, 1].
 
     Returns:
@@ -69,6 +74,21 @@ def measure_pair(
     return whole, foreground, not bool(inside.all())
 
 
+def packed(measured: Measured) -> np.ndarray:
+    """Return what :func:`measure_pair` found as numbers, to be kept on disk."""
+    whole, foreground, background = measured
+    inside = [float("nan")] * len(_INSIDE) if foreground is None else [*foreground.values()]
+    return np.array([*whole.values(), *inside, foreground is not None, background], np.float64)
+
+
+def unpacked(numbers: np.ndarray) -> Measured:
+    """Undo :func:`packed`."""
+    *figures, occupied, background = numbers.tolist()
+    whole = dict(zip(_FIGURES, figures, strict=False))
+    foreground = dict(zip(_INSIDE, figures[len(_FIGURES) :], strict=True)) if occupied else None
+    return whole, foreground, bool(background)
+
+
 @torch.no_grad()
 def evaluate_reconstruction(
     originals: Collection,
@@ -79,6 +99,7 @@ def evaluate_reconstruction(
     lpips_network: str | None = None,
     codebook: Callable[[], CodebookStats] | None = None,
     on_volume: Callable[[int], None] = lambda count: None,
+    through: Callable[[Callable[[int], Measured]], Iterable[Measured]] | None = None,
 ) -> tuple[Reconstruction, list[Row]]:
     """Compare volume by volume; the collections are paired by their order.
 
@@ -90,12 +111,19 @@ def evaluate_reconstruction(
         lpips_network: its name.
         codebook: asked, at the end, for the codes that occurred; left out where nobody knows.
         on_volume: told how many are done.
+        through: given what measures the volume of an index, gives the figures of all in order; may
+            remember them.
 
     """
     rows: list[Row] = []
     background = False
-    for index, name in enumerate(originals.names):
-        whole, foreground, some = measure_pair(originals[index], reconstructed[index], lpips)
+
+    def measure(index: int) -> Measured:
+        return measure_pair(originals[index], reconstructed[index], lpips)
+
+    everything = map(measure, range(len(originals))) if through is None else through(measure)
+    for index, (name, measured) in enumerate(zip(originals.names, everything, strict=True)):
+        whole, foreground, some = measured
         background = background or some
         rows.append(Row(name, int(originals.labels[index]), whole, foreground))
         on_volume(index + 1)

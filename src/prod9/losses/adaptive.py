@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prod9.ranks import average
+
 
 def adaptive_weight(
     reconstruction: Float[Tensor, "*volume"],
@@ -17,7 +19,8 @@ def adaptive_weight(
     """Weight that makes both terms pull equally hard at the decoder's last layer.
 
     ||grad of all reconstruction terms|| / (||grad of the adversarial term|| + eps), clamped to
-    [0, max_weight], detached, fp32. The graph is kept for the backward pass that follows.
+    [0, max_weight], detached, fp32. The graph is kept for the backward pass that follows. In a
+    distributed run the gradients are those of the batch of all processes, and so is the weight.
 
     Both losses come as their gradients at the reconstruction: from there it is one layer to where
     the weight is measured, and neither loss has to be differentiated again for the step itself.
@@ -34,12 +37,15 @@ def adaptive_weight(
 
     """
 
-    def norm(gradient: Tensor) -> Tensor:
-        (at_layer,) = torch.autograd.grad(
+    def at_layer(gradient: Tensor) -> Tensor:
+        (result,) = torch.autograd.grad(
             reconstruction, last_layer, grad_outputs=scale * gradient, retain_graph=True
         )
-        return at_layer.float().norm() / scale
+        return result.float()
 
-    weight = norm(of_reconstruction_loss) / (norm(of_adversarial_loss) + eps)
+    pulls = [at_layer(of_reconstruction_loss), at_layer(of_adversarial_loss)]
+    average(pulls)  # before their norms: the norm of a mean is not the mean of norms
+    reconstruction_pull, adversarial_pull = (pull.norm() / scale for pull in pulls)
+    weight = reconstruction_pull / (adversarial_pull + eps)
     finite = torch.nan_to_num(weight, nan=0.0, posinf=0.0)
     return finite.clamp(0.0, max_weight)  # detached, since the gradients are

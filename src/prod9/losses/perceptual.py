@@ -12,19 +12,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prod9.losses.medicalnet import MedicalNetResNet10
+from prod9.ranks import total, total_with_gradient, world_size
 from prod9.shapes import Volume
 
 STD_FLOOR = 1e-3
 """Smallest standard deviation to divide by: a thousandth of the range of a volume in [0, 1]."""
 
 
-def normalize_intensity(volume: Volume) -> Volume:
+def normalize_intensity(volume: Volume, *, over_all: bool = False) -> Volume:
     """(x - mean) / std over the whole batch, as MedicalNet was trained (and as MONAI does).
 
     The floor under the standard deviation keeps a constant volume's loss and gradient finite;
-    above it nothing changes.
+    above it nothing changes. ``over_all``: over the batch of all processes, which must all come
+    here.
     """
-    return (volume - volume.mean()) / volume.std().clamp_min(STD_FLOOR)
+    if not over_all or world_size() == 1:
+        return (volume - volume.mean()) / volume.std().clamp_min(STD_FLOOR)
+    count = total(torch.tensor(float(volume.numel()), device=volume.device))
+    centred = volume - total_with_gradient(volume.sum()) / count
+    variance = total_with_gradient(centred.square().sum()) / (count - 1)
+    return centred / variance.sqrt().clamp_min(STD_FLOOR)
 
 
 def _unit_length(features: Tensor) -> Tensor:
@@ -68,7 +75,9 @@ class MedicalNetPerceptualLoss(nn.Module):
     def features(self, volume: Volume) -> Float[Tensor, "b features fd fh fw"]:
         """Unit-length features, C * 512 a position; each channel passes through by itself."""
         b, c = volume.shape[:2]
-        x = normalize_intensity(volume.float()).flatten(0, 1)[:, None]  # (B C, 1, D, H, W)
+        # Processes validate unequal numbers of batches, and then cannot wait for each other.
+        x = normalize_intensity(volume.float(), over_all=self.training)
+        x = x.flatten(0, 1)[:, None]  # (B C, 1, D, H, W)
         return _unit_length(self.network(x).unflatten(0, (b, c)).flatten(1, 2))
 
     def forward(self, prediction: Volume, target: Volume) -> Float[Tensor, ""]:

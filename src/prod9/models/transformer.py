@@ -5,10 +5,10 @@ three axes, and p x p x p tokens packed into one position (``patch_size``). Mask
 every token is embedded, masked and predicted on its own, packing only shortens the sequence.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ class MaskedTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.head: Head = (FullHead if head == "full" else FactorizedHead)(token_dim, levels)
-        self.codebook_size = self.mask_id = int(torch.tensor(levels).prod())
+        self.codebook_size = self.mask_id = math.prod(levels)
         self.num_classes = self.null_label = num_classes
         self.patch_size, self.head_dim = patch_size, hidden_dim // num_heads
         self.grid = tuple(grid)

@@ -4,6 +4,7 @@ import csv
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -57,7 +58,9 @@ def read_history(folder: Path) -> History:
         part = _read_part(path)
         begin = min((pairs[0][0] for pairs in part.values()), default=math.inf)
         for name, pairs in series.items():
-            series[name] = [pair for pair in pairs if pair[0] < begin]
+            # (A step and the validation after it bear the same number.)
+            own = part[name][0][0] if name in part else math.inf
+            series[name] = [pair for pair in pairs if pair[0] <= begin and pair[0] < own]
         for name, pairs in part.items():
             series.setdefault(name, []).extend(pairs)
     return series
@@ -65,12 +68,16 @@ def read_history(folder: Path) -> History:
 
 def _read_part(path: Path) -> History:
     series: History = {}
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    opened = path.open(encoding="utf-8", errors="replace", newline="")
+    # csv.Error: the file is damaged; what comes before stays.
+    with opened as file, suppress(csv.Error):
         for row in csv.DictReader(file):
             step = _number(row.get("step"))
+            if step is None or not math.isfinite(step):
+                continue
             for name, text in row.items():
                 value = _number(text)
-                if step is not None and value is not None and name not in ("step", "epoch"):
+                if value is not None and name not in ("step", "epoch"):
                     series.setdefault(name, []).append((step, value))
     return series
 

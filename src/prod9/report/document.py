@@ -22,7 +22,8 @@ class Section:
 
 def escape(value: object) -> str:
     """Return a value as text that HTML shows as it is, in an attribute too."""
-    return html.escape(str(value), quote=True)
+    # A file's name may hold bytes that are no UTF-8 (lone surrogates in Python).
+    return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
 def script_hashes(scripts: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import errno
 import re
 import shutil
 import socketserver
-import zlib
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import nibabel as nib
-from nibabel.filebasedimages import ImageFileError
-from nibabel.nifti1 import Nifti1Image
-from nibabel.spatialimages import HeaderDataError
-
+from prod9.data.nifti_header import open_nifti
 from prod9.errors import UserError
 from prod9.report import viewer
 from prod9.report.document import script_hashes
@@ -30,7 +26,6 @@ from prod9.report.document import script_hashes
 HOST = "127.0.0.1"
 SUFFIXES = (".nii", ".nii.gz")
 
-_BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 _CONVERT = (
     "is an array without geometry; convert it to NIfTI first "
     "(nibabel.save(nibabel.Nifti1Image(array, affine), 'volume.nii.gz'))"
@@ -70,7 +65,7 @@ def find_volumes(paths: Sequence[Path]) -> list[ViewedFile]:
                 raise UserError(f"{path} {what}.")
             found.append(ViewedFile("files", _stem(path), path))
     for file in found:
-        _require_nifti(file.path)
+        open_nifti(file.path)  # a broken file is told of here and not by a browser
     return found
 
 
@@ -100,16 +95,6 @@ def _is_named_nifti(path: Path) -> bool:
 
 def _stem(path: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-
-
-def _require_nifti(path: Path) -> None:
-    """Read the header, so that a broken file is told of here and not by a browser."""
-    try:
-        image = nib.load(path)  # type: ignore[attr-defined]
-    except _BROKEN as error:
-        raise UserError(f"{path} is no readable NIfTI file ({error}); copy it again.") from error
-    if not isinstance(image, Nifti1Image):  # Nifti2Image is one too
-        raise UserError(f"{path} is no NIfTI file; convert it first.")
 
 
 class VolumeServer(ThreadingHTTPServer):
@@ -146,6 +131,11 @@ class VolumeServer(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = HOST, self.server_address[1]
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        # A connection that broke while it was read is no error of ours.
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 class _Handler(BaseHTTPRequestHandler):
     """One request."""
@@ -169,7 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host", "").lower() not in self.server.hosts:
             self._fail(HTTPStatus.FORBIDDEN)
             return
-        path = urlsplit(self.path).path
+        try:
+            path = urlsplit(self.path).path
+        except ValueError:  # such as "http://["
+            self._fail(HTTPStatus.BAD_REQUEST)
+            return
         number = re.fullmatch(r"/volume/([0-9]{1,9})", path)
         if path == "/":
             self._send(self.server.page, "text/html; charset=utf-8")

@@ -65,7 +65,7 @@ def draw_sweep(sweep: Sweep, best: SweepRow) -> matplotlib.figure.Figure:
     for axis in panels:
         axis.tick_params(labelsize=7)
     floor = "" if sweep.floor is None else f"; other real volumes: {sweep.floor.frechet:.3g}"
-    figure.suptitle(f"{sweep.space}, against {sweep.real}{floor}", fontsize=8)
+    figure.suptitle(f"{sweep.space}, against {sweep.real}{floor}", fontsize=8, parse_math=False)
     return figure
 
 

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -49,4 +50,6 @@ class EMA(nn.Module, Generic[NetworkT]):
 def _floats(network: nn.Module) -> list[Tensor]:
     # Not the state dict: a tensor that has two names there would follow twice as fast.
     tensors: Iterable[Tensor] = (*network.parameters(), *network.buffers())
-    return [tensor for tensor in tensors if tensor.is_floating_point()]
+    # Where weights are split over processes, so is their copy: each process follows with its part.
+    own = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    return [tensor for tensor in own if tensor.is_floating_point()]

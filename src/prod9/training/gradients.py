@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from prod9.training.watch import Watch
 
 
 def loss_scaler(module: pl.LightningModule) -> torch.amp.GradScaler | None:
@@ -22,20 +25,51 @@ def clip(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     The norm (L2 over all parameters) stays on the device: nobody waits for it.
     """
     if limit > 0:
-        return nn.utils.clip_grad_norm_(parameters, limit)
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    # Of gradients that are split over processes, each has its part of the sum of squares.
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def clip_and_log(
     module: pl.LightningModule, optimizer: torch.optim.Optimizer, limit: float, suffix: str = ""
-) -> None:
+) -> Tensor:
     """Clip what ``optimizer`` is about to use; log ``train/grad_norm`` and its learning rate.
 
     To be called from ``on_before_optimizer_step``, where Lightning has taken fp16's loss scale out
-    of the gradients. Where they overflowed, the norm is infinite and the step is skipped.
+    of the gradients. Where they overflowed, the norm is infinite and the scaler skips the step.
+
+    Returns:
+        The norm before clipping.
+
     """
     groups = optimizer.param_groups
     norm = clip([p for group in groups for p in group["params"]], limit)
     module.log(f"train/grad_norm{suffix}", norm)
     # A tensor on the CPU: Lightning would copy a plain number to the device, and wait for it.
     module.log(f"train/learning_rate{suffix}", torch.tensor(float(groups[0]["lr"])))
+    return norm
+
+
+def step_if_finite(
+    module: pl.LightningModule,
+    optimizer: torch.optim.Optimizer,
+    watch: Watch,
+    limit: float,
+    suffix: str = "",
+) -> bool:
+    """Clip and log; leave the optimizer nothing to learn from where a number is none.
+
+    Returns:
+        Whether it may step.
+
+    Raises:
+        UserError: a number is none, and ``watch`` does not go on.
+
+    """
+    norm = clip_and_log(module, optimizer, limit, suffix)
+    fine = watch.admits(None if loss_scaler(module) else norm)
+    if not fine:  # without gradients AdamW changes neither weights nor moments
+        optimizer.zero_grad(set_to_none=True)
+    return fine

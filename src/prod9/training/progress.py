@@ -40,6 +40,8 @@ class TrainingProgress(Callback):
         self.validations, self.validation_seconds = 0, 0.0
         batches = int(trainer.num_training_batches)
         self.first = self.done = trainer.current_epoch * batches
+        if trainer.fit_loop.restarting:  # in the middle of an epoch
+            self.first = self.done = self.done + trainer.fit_loop.epoch_loop.batch_idx + 1
         self.whole = max(1, (trainer.max_epochs or 1) * batches)
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())

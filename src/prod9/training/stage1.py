@@ -15,13 +15,15 @@ from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 from prod9.models.autoencoder import Autoencoder, Reconstruction
+from prod9.ranks import average, mean, total
 from prod9.shapes import Volume
 from prod9.training.ema import EMA
-from prod9.training.gradients import clip_and_log, loss_scaler
+from prod9.training.gradients import loss_scaler, step_if_finite
+from prod9.training.means import Means
 from prod9.training.optimizer import adamw
 from prod9.training.schedule import scheduler
 from prod9.training.streams import step_stream
-from prod9.training.watch import require_finite
+from prod9.training.watch import Watch
 
 
 class Stage1Module(pl.LightningModule):
@@ -51,8 +53,12 @@ class Stage1Module(pl.LightningModule):
         self.discriminator = discriminator
         self.ema = EMA(autoencoder, config.training.stability.ema_decay)
         self.usage = CodebookUsage(autoencoder.fsq.levels)
+        self._means = Means()
         self.codebook: CodebookStats | None = None
         """Of the last validation."""
+        self.watch = Watch(config.trainer.on_nan, config.output_dir / "nonfinite")
+        self._fine = True
+        self._adaptive: Tensor | None = None
         # Lightning's global_step advances once per optimizer, so batches are counted here.
         self.batches_seen = 0
 
@@ -72,7 +78,7 @@ class Stage1Module(pl.LightningModule):
     def _feature_term(self, name: str, predicted: Tensor, target: Tensor) -> Tensor:
         if name == "perceptual":
             return self.feature_loss(predicted, target)
-        stream = step_stream(self.config.seed, self.batches_seen, self.global_rank)
+        stream = step_stream(self.config.seed, self.batches_seen, 0)  # processes draw the same
         return self.feature_loss(predicted, target, generator=stream)  # draws its slices
 
     def adversarial_active(self) -> bool:
@@ -104,19 +110,24 @@ class Stage1Module(pl.LightningModule):
             verdicts = self._verdicts(real, seen)
             terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient, scale)
             gradient = gradient + pull
-        require_finite(terms, self.batches_seen, batch.names)
+        terms = _of_all(terms)
+        self.watch.expect(terms, self.batches_seen, batch)
         # Has no value of interest, but the gradient of the sum of the terms.
-        self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
+        fine = self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
         self.ema.update(self.autoencoder)
 
-        if verdicts:
+        if verdicts and fine:
             assert self.discriminator is not None
             discriminator_term = self._discriminator_term(verdicts)
-            require_finite({"discriminator": discriminator_term}, self.batches_seen, batch.names)
+            of_all = mean(discriminator_term.detach())
+            self.watch.expect({"discriminator": of_all}, self.batches_seen, batch)
             own = list(self.discriminator.parameters())
             self._step(optimizers[1], schedulers[1], discriminator_term, inputs=own)
-            self.log("train/discriminator", discriminator_term.detach())
+            self.log("train/discriminator", of_all)
         self.batches_seen += 1
+        # Logged last: in an epoch's first step Lightning forgets what came before the optimizers'.
+        if self._adaptive is not None:
+            self.log("train/adaptive_weight", self._adaptive)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
         self.log("train/loss", sum_of(terms).detach(), prog_bar=True)
 
@@ -160,7 +171,7 @@ class Stage1Module(pl.LightningModule):
                 max_weight=config.adaptive.max_weight,
                 scale=scale,
             )
-            self.log("train/adaptive_weight", adaptive)
+            self._adaptive = adaptive
             weight = weight * adaptive
         return weight * fooling.detach(), weight * pull
 
@@ -176,17 +187,23 @@ class Stage1Module(pl.LightningModule):
             self.config.loss.adversarial.criterion,
         )
 
-    def _step(self, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> None:
+    def _step(self, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> bool:
+        """Learn from ``loss``; return whether all its numbers were numbers (else: nothing)."""
         optimizer.zero_grad()
         self.manual_backward(loss, **where)
+        # Each network's gradients once, where they are whole (prod9.build.strategies).
+        own = [p for group in optimizer.param_groups for p in group["params"]]
+        average([p.grad for p in own if p.grad is not None])
         optimizer.step()
         schedule.step()
+        return self._fine
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip by hand: Lightning calls this after unscaling, and refuses to clip itself here."""
         own = optimizer.param_groups[0]["params"][0] is next(self.autoencoder.parameters())
         limit = self.config.training.stability.gradient_clip
-        clip_and_log(self, optimizer, limit, "" if own else "_discriminator")
+        suffix = "" if own else "_discriminator"
+        self._fine = step_if_finite(self, optimizer, self.watch, limit, suffix)
 
     def configure_optimizers(self) -> Any:
         """AdamW for each network, each with its schedule."""
@@ -211,8 +228,9 @@ class Stage1Module(pl.LightningModule):
     # --- validation, with the averaged weights ----------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Count codes afresh each epoch."""
+        """Count afresh each epoch."""
         self.usage.reset()
+        self._means.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """PSNR, SSIM and the weighted loss terms of the averaged weights on one batch."""
@@ -220,16 +238,18 @@ class Stage1Module(pl.LightningModule):
         volume = output.volume.float().clamp(0, 1)
         self.usage.update(self.autoencoder.fsq.codes_to_indices(output.codes))
         terms = self.reconstruction_terms(output.volume, batch.volumes)
-        values = {
+        values: dict[str, Tensor] = {
             **{f"val/loss_{name}": term for name, term in terms.items()},
             "val/l1": F.l1_loss(volume, batch.volumes),
             "val/psnr": psnr(volume, batch.volumes).mean(),
             "val/ssim": ssim(volume, batch.volumes).mean(),
         }
-        self.log_dict(values, batch_size=len(volume), prog_bar=True, sync_dist=True)
+        self._means.add(values, len(volume))
 
     def on_validation_epoch_end(self) -> None:
-        """Codebook figures of the epoch."""
+        """Means over all volumes, and codebook figures of the epoch."""
+        self.log_dict(self._means.compute(), prog_bar=True)
+        self.usage.counts = total(self.usage.counts)
         self.codebook = self.usage.compute()
         self.log("val/codebook_usage", self.codebook.usage)
         self.log("val/codebook_perplexity", self.codebook.perplexity)
@@ -243,6 +263,12 @@ class Stage1Module(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the batch count."""
         self.batches_seen = int(checkpoint["batches_seen"])
+
+
+def _of_all(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the terms of the batch of all processes."""
+    values = mean(torch.stack([term.detach() for term in terms.values()]))
+    return dict(zip(terms, values.unbind(), strict=True))
 
 
 def sum_of(terms: dict[str, Tensor]) -> Tensor:

@@ -8,8 +8,9 @@ from prod9.config import BraTSSourceConfig
 from prod9.data.batches import BatchKey, set_epoch
 from prod9.data.brats import MODALITIES
 from prod9.data.scans import Scan, ScanSet
+from prod9.data.token_build import open_or_build
 from prod9.data.token_crops import TokenCrops, token_crop_loader
-from prod9.data.token_store import TokenBatch, TokenStore, TokenStoreKey, open_or_build
+from prod9.data.token_store import TokenBatch, TokenStore, TokenStoreKey
 
 STRIDE = 4
 SHAPE = (30, 24, 21)
@@ -28,10 +29,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
         tmp_path_factory.mktemp("stores"),
         TokenStoreKey("tokenizer", "data", "train"),
         names=[f"scan{scan}/{modality}" for scan in range(3) for modality in MODALITIES],
+        labels=np.tile(np.arange(4), 3),
         class_names=MODALITIES,
         grid=GRID,
         codebook_size=V,
-        batches=lambda: [(rows, torch.arange(4).repeat(3))],
+        encode=lambda start, stop: [rows[start:stop]],
     )
 
 

@@ -1,4 +1,7 @@
 import json
+import os
+import pickle
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from prod9.data import token_store as module
 from prod9.data.batches import set_epoch
+from prod9.data.token_build import open_or_build
 from prod9.data.token_store import (
     TokenStore,
     TokenStoreKey,
     fingerprint,
-    open_or_build,
     open_store,
     token_loader,
 )
@@ -31,28 +35,29 @@ NAMES = [f"toy/{i}" for i in range(7)]
 class Encoder:
     """Gives the tokens in batches of 3, and counts how often it was asked."""
 
-    def __init__(self, tokens: Tensor = TOKENS, labels: Tensor = LABELS) -> None:
-        self.tokens, self.labels, self.runs = tokens, labels, 0
+    def __init__(self, tokens: Tensor = TOKENS) -> None:
+        self.tokens, self.runs = tokens, 0
 
-    def __call__(self) -> Iterable[tuple[Tensor, Tensor]]:
+    def __call__(self, start: int, stop: int) -> Iterable[Tensor]:
         self.runs += 1
-        return zip(self.tokens.split(3), self.labels.split(3), strict=True)
+        return self.tokens[start:stop].split(3)
 
 
 def build(root: Path, encoder: Encoder, key: TokenStoreKey = KEY, **change: Any) -> TokenStore:
     settings: dict[str, Any] = {
         "names": NAMES,
+        "labels": LABELS.numpy(),
         "class_names": ("a", "b"),
         "grid": GRID,
         "codebook_size": 512,
-        "batches": encoder,
+        "encode": encoder,
     }
     return open_or_build(root, key, **(settings | change))
 
 
 def test_a_store_gives_back_what_was_put_in(tmp_path: Path) -> None:
-    done: list[int] = []
-    store = build(tmp_path / "new", Encoder(), progress=done.append)
+    done: list[tuple[int, int]] = []
+    store = build(tmp_path / "new", Encoder(), progress=lambda *told: done.append(told))
     assert np.array_equal(store.tokens, TOKENS)
     assert isinstance(store.tokens, np.memmap)
     assert store.tokens.dtype == np.uint16
@@ -60,7 +65,7 @@ def test_a_store_gives_back_what_was_put_in(tmp_path: Path) -> None:
     assert store.labels.tolist() == LABELS.tolist()
     assert (store.names, store.class_names) == (NAMES, ("a", "b"))
     assert (store.key, store.codebook_size, len(store)) == (KEY, 512, 7)
-    assert done == [3, 6, 7]
+    assert done == [(0, 7), (3, 7), (6, 7), (7, 7)]
     assert [path.name for path in (tmp_path / "new").iterdir()] == [KEY.folder_name]
 
 
@@ -101,8 +106,8 @@ def test_the_folder_name_does_not_change_between_versions() -> None:
 
 def test_a_store_of_other_sizes_is_built_again(tmp_path: Path) -> None:
     build(tmp_path, Encoder())
-    fewer = Encoder(TOKENS[:5], LABELS[:5])
-    assert len(build(tmp_path, fewer, names=NAMES[:5])) == 5
+    fewer = Encoder(TOKENS[:5])
+    assert len(build(tmp_path, fewer, names=NAMES[:5], labels=LABELS.numpy()[:5])) == 5
     wider = Encoder()
     assert build(tmp_path, wider, codebook_size=1000).codebook_size == 1000
     assert (fewer.runs, wider.runs) == (1, 1)
@@ -150,36 +155,48 @@ def test_a_damaged_or_stale_store_is_built_again(tmp_path: Path, harm: Any) -> N
     assert np.array_equal(open_store(path, "aaa").tokens, TOKENS)
 
 
-def test_an_interrupted_build_leaves_nothing_and_keeps_what_was(tmp_path: Path) -> None:
-    def broken() -> Iterable[tuple[Tensor, Tensor]]:
-        yield TOKENS[:3], LABELS[:3]
-        raise KeyboardInterrupt
+def test_a_store_is_read_from_end_to_end_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build(tmp_path, Encoder()).path
+    hour_ago = time.time_ns() - 3600 * 10**9
+    for file in ("tokens.npy", "labels.npy"):
+        os.utime(path / file, ns=(hour_ago, hour_ago))
+    read: list[str] = []
 
-    with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, Encoder(), batches=broken)
-    assert list(tmp_path.iterdir()) == []
-    build(tmp_path, Encoder())
-    with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, Encoder(), batches=broken, codebook_size=600)
-    untouched = Encoder()
-    assert np.array_equal(build(tmp_path, untouched).tokens, TOKENS)
-    assert untouched.runs == 0
+    def counted(file: Path, algorithm: str) -> str:
+        read.append(file.name)
+        return hexdigest(file, algorithm)
+
+    hexdigest = module.hexdigest
+    monkeypatch.setattr(module, "hexdigest", counted)
+    for _ in range(3):
+        open_store(path)
+    assert read == ["tokens.npy", "labels.npy"]
+    damage_tokens(path)  # another time, the same size
+    with pytest.raises(UserError, match="no complete token store"):
+        open_store(path)
+    assert build(tmp_path, Encoder()).tokens[6, 1, 2, 3] == TOKENS[6, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("encoder", "words"),
-    [
-        (Encoder(TOKENS[:6], LABELS[:6]), "6 volumes were encoded, 7 were announced"),
-        (Encoder(TOKENS.repeat(2, 1, 1, 1), LABELS.repeat(2)), "do not fit"),
-        (Encoder(TOKENS[..., :2]), "do not fit"),
-        (Encoder(TOKENS + 20), "exceed the codebook of 512"),
-        (Encoder(TOKENS - 1), "exceed the codebook of 512"),
-    ],
-)
-def test_batches_that_do_not_fit(tmp_path: Path, encoder: Encoder, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        build(tmp_path, encoder)
-    assert list(tmp_path.iterdir()) == []
+def test_a_file_that_was_just_written_is_compared_each_time(tmp_path: Path) -> None:
+    path = build(tmp_path, Encoder()).path
+    before = (path / "tokens.npy").stat()
+    open_store(path)
+    damage_tokens(path)  # within the clock's grain: size and time are as before
+    os.utime(path / "tokens.npy", ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match="no complete token store"):
+        open_store(path)
+
+
+def test_a_store_travels_to_workers_as_a_path(tmp_path: Path) -> None:
+    store = build(tmp_path, Encoder())
+    sent = pickle.dumps(store)
+    assert len(sent) < 1000
+    there = pickle.loads(sent)
+    assert isinstance(there.tokens, np.memmap)
+    assert np.array_equal(there.tokens, TOKENS)
+    assert (there.key, there.path, there.names) == (KEY, store.path, NAMES)
 
 
 def test_another_tokenizer_is_named(tmp_path: Path) -> None:

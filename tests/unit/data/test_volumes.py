@@ -7,8 +7,7 @@ import torch
 
 from prod9.config import MedMNISTDataConfig
 from prod9.config.data import AugmentationConfig
-from prod9.data import batches
-from prod9.data.batches import BatchKey, EpochBatches, set_epoch
+from prod9.data.batches import BatchKey, set_epoch
 from prod9.data.volumes import Batch, VolumeDataset, VolumeSet, augment, loader
 from prod9.errors import UserError
 
@@ -214,18 +213,3 @@ def test_a_broken_float_volume_is_named(bad: float) -> None:
     assert torch.equal(dataset[BatchKey(0, [0])].volumes[0, 0], torch.from_numpy(images[0]))
     with pytest.raises(UserError, match="toy/1 has 2 of 60 voxels that are NaN or infinite"):
         dataset[BatchKey(0, [0, 1])]
-
-
-@pytest.mark.parametrize("train", [True, False])
-def test_processes_share_an_epoch_evenly(train: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares: list[list[int]] = []
-    for rank in range(3):
-        monkeypatch.setattr(batches, "_rank_and_world", lambda rank=rank: (rank, 3))
-        sampler = EpochBatches(11, 2, train=train, seed=0)
-        sampler.set_epoch(5)
-        parts = [key.indices for key in sampler]
-        assert [len(part) for part in parts] == [2, 2]
-        assert len(sampler) == 2
-        shares.append([index for part in parts for index in part])
-    everything = [index for share in shares for index in share]
-    assert set(everything) == set(range(11))  # 12 places for 11 items

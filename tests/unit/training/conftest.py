@@ -30,8 +30,9 @@ def volumes() -> VolumeSet:
 
 
 @pytest.fixture
-def make_trainer(tmp_path: Path) -> Any:
-    """Return a maker of quiet trainers on the CPU."""
+def make_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a maker of quiet trainers on the CPU, which write into a folder of their own."""
+    monkeypatch.chdir(tmp_path)
     quieten_lightning()
 
     def make(**settings: Any) -> pl.Trainer:

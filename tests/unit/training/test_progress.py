@@ -1,6 +1,7 @@
 """What is said of a run, by a clock that the test winds."""
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ def planned(**settings: Any) -> Any:
         "current_epoch": 0,
         "check_val_every_n_epoch": 1,
         "callback_metrics": {},
+        "fit_loop": SimpleNamespace(restarting=False),
         "__init__": lambda self: None,
     }
     return type("Planned", (pl.Trainer,), own | settings)()
@@ -115,6 +117,14 @@ def test_a_resumed_run_counts_on_and_measures_afresh(clock: Clock) -> None:
     assert text.getvalue() == said
     callback.on_train_end(trainer, MODULE)
     assert text.getvalue() == said + "Stage 1: 1 batches in 20 s\n"
+
+
+def test_a_run_resumed_in_mid_epoch_counts_on(clock: Clock) -> None:
+    callback, _ = quiet()
+    inner = SimpleNamespace(batch_idx=3)  # of the fourth batch, the last that was done
+    loop = SimpleNamespace(restarting=True, epoch_loop=inner)
+    callback.on_train_start(planned(current_epoch=2, fit_loop=loop), MODULE)
+    assert (callback.first, callback.done, callback.whole) == (24, 24, 30)
 
 
 def test_figures_are_shown_once_they_are_there(clock: Clock) -> None:

@@ -109,16 +109,17 @@ def test_no_gradient_leaks_between_the_networks(
     real = Stage1Module._step
     steps: list[int] = []
 
-    def spy(self: Stage1Module, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> None:
+    def spy(self: Stage1Module, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> bool:
         turn = len(steps) % 2  # generator, discriminator, generator...
         other = networks[1 - turn]
         grads, weights, own = gradients(other), snapshot(other), snapshot(networks[turn])
-        real(self, optimizer, schedule, loss, **where)
+        fine = real(self, optimizer, schedule, loss, **where)
         assert same(grads, gradients(other))
         assert same(weights, snapshot(other))
         assert not same(own, snapshot(networks[turn]))
         assert all(p.requires_grad for network in networks for p in network.parameters())
         steps.append(turn)
+        return fine
 
     monkeypatch.setattr(Stage1Module, "_step", spy)
     make_trainer(limit_val_batches=0).fit(module, loader(volumes, DATA, train=True, seed=0))

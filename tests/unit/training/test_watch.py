@@ -1,29 +1,158 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from prod9.data.token_store import TokenBatch
+from prod9.data.volumes import Batch
 from prod9.errors import UserError
-from prod9.training.watch import require_finite
+from prod9.training import watch as module
+from prod9.training.watch import IN_A_ROW, Policy, Watch, save_batch
 
 FINE = {"l1": torch.tensor(0.5), "adversarial": torch.tensor(-2.0)}
+NORM = torch.tensor(3.0)
+NAN = torch.tensor(float("nan"))
+BATCH = Batch(torch.rand(2, 1, 3, 3, 3), torch.tensor([0, 1]), ["toy/3", "toy/1"])
 
 
-def test_finite_terms_pass() -> None:
-    require_finite(FINE, 3, ["a"])
+def look(
+    watch: Watch, step: int, terms: dict[str, Tensor] = FINE, norm: Tensor | None = NORM
+) -> bool:
+    watch.expect(terms, step, BATCH)
+    return watch.admits(norm)
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
+def test_numbers_pass(tmp_path: Path, policy: Policy) -> None:
+    watch = Watch(policy, tmp_path / "nonfinite")
+    assert all(look(watch, step) for step in range(3))
+    assert not watch.rollback_due
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_the_sentence(value: float) -> None:
+def test_the_sentence(value: float, tmp_path: Path) -> None:
     terms = {**FINE, "perceptual": torch.tensor(value, requires_grad=True)}
     with pytest.raises(UserError) as caught:
-        require_finite(terms, 17, ["toy/3", "toy/1"])
+        look(Watch("stop", tmp_path), 17, terms)
     assert str(caught.value) == (
-        f"the loss term 'perceptual' became {value} at step 17 on the batch toy/3, toy/1; lower "
+        f"the loss term 'perceptual' became {value} at step 17 on the batch toy/3, toy/1; the "
+        f"batch is saved in {tmp_path / 'step-00000017.npz'}; lower "
         "training.optimizer.learning_rate, or look at these volumes; --resume continues "
         "from the last checkpoint, if there is one."
     )
 
 
-def test_the_first_bad_term_is_named() -> None:
-    terms = {"l1": torch.tensor(float("inf")), "b": torch.tensor(float("nan"))}
+def test_the_first_bad_term_is_named(tmp_path: Path) -> None:
+    terms = {"l1": torch.tensor(float("inf")), "b": NAN}
     with pytest.raises(UserError, match="'l1' became inf"):
-        require_finite(terms, 0, ["x"])
+        look(Watch("stop", tmp_path), 0, terms, NAN)
+
+
+def test_a_gradient_that_is_none_is_found(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the gradient's norm became nan at step 4 on"):
+        look(Watch("stop", tmp_path), 4, norm=NAN)
+
+
+def test_under_a_loss_scale_only_terms_count(tmp_path: Path) -> None:
+    assert look(Watch("stop", tmp_path), 4, norm=None)
+    with pytest.raises(UserError, match="'l1'"):
+        look(Watch("stop", tmp_path), 4, {"l1": NAN}, norm=None)
+
+
+def test_the_batch_is_saved_as_plain_arrays(tmp_path: Path) -> None:
+    assert not look(Watch("skip", tmp_path), 3, {"l1": NAN})
+    with np.load(tmp_path / "step-00000003.npz", allow_pickle=False) as saved:
+        assert sorted(saved) == ["labels", "names", "volumes"]
+        assert saved["volumes"].tolist() == BATCH.volumes.tolist()
+        assert saved["labels"].tolist() == [0, 1]
+        assert saved["names"].tolist() == ["toy/3", "toy/1"]
+
+
+def test_tokens_are_saved_with_their_sources(tmp_path: Path) -> None:
+    tokens = torch.randint(9, (2, 2, 2, 2))
+    own = TokenBatch(tokens, torch.tensor([1, 0]), ["ü/1", "b"], origin=torch.rand(2, 3))
+    save_batch(tmp_path / "x.npz", own)
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as saved:
+        assert sorted(saved) == ["labels", "names", "origin", "tokens"]
+        assert saved["tokens"].tolist() == tokens.tolist()
+        assert saved["names"].tolist() == ["ü/1", "b"]
+
+
+def test_a_full_disk_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, batch: object) -> None:
+        raise UserError("cannot write x: No space left on device")
+
+    monkeypatch.setattr(module, "save_batch", full)
+    with pytest.raises(UserError, match=r"'l1' became nan .*could not be saved \(cannot write x"):
+        look(Watch("stop", tmp_path), 0, {"l1": NAN})
+
+
+def test_skipping_says_so_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watch("skip", tmp_path)
+    assert [look(watch, step, norm=NAN if step % 2 else NORM) for step in range(60)] == [
+        step % 2 == 0 for step in range(60)
+    ]
+    assert not watch.rollback_due
+    # A disk is finite: only the first are saved and told of.
+    assert len(list(tmp_path.iterdir())) == 20
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 20
+    assert lines[0].startswith("the gradient's norm became nan at step 1 on the batch toy/3, toy/1")
+    assert lines[0].endswith("left out (trainer.on_nan=skip)")
+
+
+def test_too_many_in_a_row_end_the_run(tmp_path: Path) -> None:
+    watch = Watch("skip", tmp_path)
+    for step in range(IN_A_ROW - 1):
+        assert not look(watch, step, norm=NAN)
+    assert look(watch, IN_A_ROW)
+    for step in range(20, 20 + IN_A_ROW - 1):
+        assert not look(watch, step, norm=NAN)
+    with pytest.raises(UserError, match=r"at step 29 .*\(10 times in a row\)"):
+        look(watch, 29, norm=NAN)
+
+
+def test_two_networks_of_a_step_count_once(tmp_path: Path) -> None:
+    watch = Watch("skip", tmp_path)
+    for step in range(IN_A_ROW - 1):
+        assert look(watch, step)  # the generator's numbers are fine in every step
+        assert not look(watch, step, {"discriminator": NAN})
+    with pytest.raises(UserError, match="'discriminator'"):
+        look(watch, IN_A_ROW - 1, {"discriminator": NAN})
+
+
+def test_a_rollback_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watch("rollback", tmp_path)
+    assert not look(watch, 3, norm=NAN)
+    assert watch.rollback_due
+    assert "going back to the last checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_returning_to_the_same_checkpoint_has_an_end(tmp_path: Path, saves: bool) -> None:
+    watch = Watch("rollback", tmp_path)
+    for step in range(0, 200, 10):
+        last = step // 10 == IN_A_ROW - 1
+        if last and not saves:
+            with pytest.raises(UserError, match="10 times in a row"):
+                look(watch, step, norm=NAN)
+            break
+        assert not look(watch, step, norm=NAN)
+        assert look(watch, step + 1)  # good steps between do not make it new
+        if saves and step % 50 == 0:
+            watch.saved()
+
+
+def test_all_processes_decide_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "total", lambda flags: flags + torch.tensor([0.0, 1.0, 0.0]))
+    monkeypatch.setattr(module, "world_size", lambda: 2)
+    monkeypatch.setattr(module, "rank", lambda: 1)
+    with pytest.raises(UserError) as caught:
+        look(Watch("stop", tmp_path), 5)
+    assert str(caught.value).startswith(
+        "the loss term 'adversarial' became NaN or infinite on another process at step 5"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005-rank1.npz"]

@@ -1,0 +1,80 @@
+"""Parts of a long piece of work, kept on disk until the whole is written.
+
+Whoever is killed goes on where it was, and the processes of a distributed run share the parts. A
+part is named by everything that decides it, so that it is never stale.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prod9.data.npz import read_npy
+from prod9.errors import UserError
+from prod9.files import atomic_write
+from prod9.ranks import barrier, is_main, share_of, world_size
+
+
+def _nothing(done: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Arrays in a folder. A folder that cannot be written costs time, not the work."""
+
+    folder: Path | None = None
+    """None: nothing is kept, and every process makes everything."""
+
+    def all_of(
+        self,
+        names: Sequence[str],
+        make: Callable[[int], np.ndarray],
+        on_part: Callable[[int], None] = _nothing,
+    ) -> Iterator[np.ndarray]:
+        """Give the parts called ``names``, in order.
+
+        All processes of a distributed run come here, and each takes all parts; what one of them has
+        made, or an earlier run, is read.
+
+        Args:
+            names: of the parts: whatever decides their content.
+            make: makes the part of an index.
+            on_part: told how many this process has made of its share.
+
+        """
+        if world_size() > 1 and self.folder is not None:
+            missing = [n for n, name in enumerate(names) if not self._path(name).exists()]
+            barrier()  # all have looked before one of them writes
+            for done, index in enumerate(share_of(missing), 1):
+                self.one(names[index], lambda index=index: make(index))
+                on_part(done)
+            barrier()
+        for index, name in enumerate(names):
+            yield self.one(name, lambda index=index: make(index))
+
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.npy"
+
+    def one(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Give the part called ``name``; make it if it is not there."""
+        if self.folder is None:
+            return make()
+        path = self._path(name)
+        with suppress(UserError):  # not there, or damaged: made again
+            return read_npy(path)
+        part = make()
+        with suppress(UserError), atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.save(file, part, allow_pickle=False)
+        return part
+
+    def clear(self) -> None:
+        """Remove the folder: the whole is written. All processes come here."""
+        barrier()
+        if self.folder is not None and is_main():
+            shutil.rmtree(self.folder, ignore_errors=True)

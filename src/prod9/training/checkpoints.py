@@ -1,0 +1,96 @@
+"""The files that a run is resumed from: the last checkpoint, and the one before it."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prod9.errors import UserError
+from prod9.plain import read_plain, write_plain
+
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+_NEXT = "next.ckpt"
+
+
+class Found(NamedTuple):
+    """A whole checkpoint."""
+
+    path: Path
+    content: dict[str, Any]
+    torn: Path | None
+    """The newer one that cannot be read."""
+
+
+def write_last(path: Path, content: dict[str, Any]) -> None:
+    """Write ``path``; what was there before is its neighbour ``previous.ckpt`` afterwards.
+
+    There is no moment without a whole checkpoint, and a full disk costs none.
+
+    Raises:
+        UserError: it cannot be written; all is as it was.
+
+    """
+    new, previous = path.with_name(_NEXT), path.with_name(PREVIOUS)
+    write_plain(new, content)
+    try:
+        if path.exists():
+            _move_over(path, previous)
+        new.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; see whether its folder is writable."
+        ) from error
+
+
+def _move_over(path: Path, previous: Path) -> None:
+    """Call ``path`` also ``previous``; where a file cannot have two names, no longer ``path``."""
+    second = previous.with_name(f".{previous.name}")
+    try:
+        second.unlink(missing_ok=True)
+        os.link(path, second)
+    except OSError:
+        path.replace(previous)
+    else:
+        second.replace(previous)
+        second.unlink(missing_ok=True)  # two names of one file: the system leaves both
+
+
+def exists_in(folder: Path) -> bool:
+    """Whether there is a checkpoint to resume from, whole or torn."""
+    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
+
+
+def read_last(folder: Path) -> Found:
+    """Read the newest whole checkpoint of ``folder``.
+
+    Raises:
+        UserError: there is none.
+
+    """
+    torn: Path | None = None
+    first: UserError | None = None
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            content = _read(path)
+        except UserError as error:
+            torn, first = torn or path, first or error
+            continue
+        if isinstance(content, dict):
+            return Found(path, content, torn)
+        first = first or UserError(f"{path} is not a checkpoint; remove it from the run's folder.")
+    raise first or UserError(
+        f"there is no checkpoint {folder / LAST} to resume from; start without --resume."
+    )
+
+
+def _read(path: Path) -> object:
+    remedy = "resume from an older one renamed to last.ckpt"
+    content = read_plain(path, remedy)
+    # PyTorch does not look at the checksums that it writes: a lost block would be taken for zeros.
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise UserError(f"{path} cannot be read: it is torn (a checksum differs); {remedy}.")
+    return content

@@ -1,0 +1,313 @@
+"""Small files that ask for much: refused with a sentence, before any of it is given."""
+
+import gzip
+import io
+import json
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from fuzz_promise import little_memory
+from fuzz_targets import checkpoint_file, pickle_of, spec_of, tokenizer_file, with_pickle, with_spec
+
+from prod9.config.load import load_stage1
+from prod9.data import limits
+from prod9.data.npz import npz_headers, read_npy, read_npz_array
+from prod9.data.volume_io import read_volume
+from prod9.errors import UserError
+from prod9.plain import fitted, read_plain
+from prod9.tokenizer import Tokenizer
+
+MIB = 1 << 20
+
+
+def refused(read: Callable[[Path], object], path: Path, room: int = 256 * MIB) -> str:
+    with little_memory(room), pytest.raises(UserError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def nifti(shape: tuple[int, ...], *, kind: Any = nib.Nifti1Image, **fields: Any) -> bytes:
+    """Return a header that claims ``shape``, and 60 voxels."""
+    content = bytearray(kind(np.zeros((3, 4, 5), np.float32), np.eye(4)).to_bytes())
+    code, place = ("<8h", 40) if kind is nib.Nifti1Image else ("<8q", 16)
+    struct.pack_into(code, content, place, len(shape), *shape, *[1] * (7 - len(shape)))
+    if "begin" in fields:
+        struct.pack_into("<f", content, 108, fields["begin"])
+    if "extension" in fields:
+        content[348] = 1
+        struct.pack_into("<i", content, 352, fields["extension"])
+    return bytes(content)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    [(nib.Nifti1Image, 10_000), (nib.Nifti2Image, 10_000), (nib.Nifti2Image, 1 << 40)],
+)
+def test_a_header_of_a_million_million_voxels(
+    tmp_path: Path, suffix: str, kind: Any, side: int
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    content = nifti((side,) * 3, kind=kind)
+    path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+    assert f"declares {side} x {side} x {side} voxels" in refused(read_volume, path)
+
+
+def test_a_bomb_that_is_what_it_says_is_measured_against_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(nifti((300, 300, 300)) + bytes(4 * 300**3), 9))
+    assert path.stat().st_size < MIB
+    monkeypatch.setattr(limits, "physical_memory", lambda: 200 * MIB)
+    with pytest.raises(UserError, match=r"x\.nii\.gz needs 0\.2 GiB of memory, this machine has"):
+        read_volume(path)
+    monkeypatch.setattr(limits, "physical_memory", lambda: 300 * MIB)
+    assert read_volume(path).array.shape == (300, 300, 300)
+
+
+def test_zeros_without_end_behind_the_voxels(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(nifti((3, 4, 5)) + bytes(1000)))
+    assert read_volume(path).array.shape == (3, 4, 5)  # some padding does no harm
+    path.write_bytes(gzip.compress(nifti((3, 4, 5)) + bytes(8 * MIB), 1))
+    assert "goes on behind the 592 bytes" in refused(read_volume, path)
+
+
+@pytest.mark.parametrize("extension", [0, 4, -16, 1 << 30])
+def test_an_extension_without_end(tmp_path: Path, extension: int) -> None:
+    path = tmp_path / "x.nii.gz"
+    content = nifti((3, 4, 5), begin=1e6, extension=extension)
+    path.write_bytes(gzip.compress(content + bytes(100 * MIB), 1))
+    assert "an extension of" in refused(read_volume, path, 64 * MIB)
+
+
+@pytest.mark.parametrize("begin", [-16.0, 1e9, float("inf"), float("nan")])
+def test_voxels_that_begin_nowhere(tmp_path: Path, begin: float) -> None:
+    path = tmp_path / "x.nii"
+    path.write_bytes(nifti((3, 4, 5), begin=begin, extension=32))
+    assert "voxels are said to begin" in refused(read_volume, path)
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+NESTED = "{'descr': '<f4', 'fortran_order': False, 'shape': " + "(" * 3000 + ")" * 3000 + "}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy("{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000,)}\n"),
+        npy("{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000,)}\n"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000)}\n"),
+        npy("{'descr': ('<f4', (1000000000,)), 'fortran_order': False, 'shape': (1,)}\n"),
+        npy(NESTED),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2"),  # tokens end too soon
+        b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(100),
+        npy("{[]: 1}\n"),
+    ],
+)
+def test_forged_npy_headers(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(content)
+    refused(read_npy, path)
+    refused(read_volume, path)
+
+
+def zipped(path: Path, content: bytes, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("x.npy", content)
+    return path
+
+
+def test_an_npz_whose_header_is_a_bomb(tmp_path: Path) -> None:
+    length = 100 * MIB
+    content = b"\x93NUMPY\x02\x00" + struct.pack("<I", length) + bytes(length)
+    path = zipped(tmp_path / "x.npz", content)
+    assert path.stat().st_size < MIB
+    assert "longer than any header" in refused(npz_headers, path, 64 * MIB)
+
+
+def test_an_npz_whose_members_share_their_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(1 << 16))
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", buffer.getvalue())
+        archive.filelist *= 20
+    assert "overlap" in refused(npz_headers, path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_npz_packed_as_numpy_never_does(tmp_path: Path, method: int) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    path = zipped(tmp_path / "x.npz", buffer.getvalue(), method)
+    assert "compression" in refused(npz_headers, path)
+
+
+def test_an_npz_is_measured_against_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros(MIB))
+    monkeypatch.setattr(limits, "physical_memory", lambda: 8 * MIB)
+    with pytest.raises(UserError, match=r"array 'x' in .* needs"):
+        read_npz_array(tmp_path / "x.npz", "x")
+
+
+class Evil:
+    """A pickle that would make a file."""
+
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.call = call, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def pickled(entry: object) -> bytes:
+    return pickle.dumps({"kind": "prod9-tokenizer", "spec": entry}, protocol=2)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (Evil(bytearray, 10**11), "ValueError"),
+        (Evil(torch.FloatStorage, 10**10), "ValueError"),
+        (Evil(torch.Tensor, 10**10), "ValueError"),
+        (Evil(Path.touch, Path("trace")), "ValueError"),
+        (Evil(eval, "open('trace', 'w')"), "ValueError"),
+    ],
+)
+def test_a_pickle_may_not_ask_for_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: object, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pt"
+    path.write_bytes(with_pickle(tokenizer_file(), pickled(entry)))
+    assert words in refused(Tokenizer.load, path)
+    path.write_bytes(pickled(entry))  # PyTorch's format before 1.6 is no zip
+    refused(Tokenizer.load, path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
+
+
+def resized(data: bytes, count: int) -> bytes:
+    """Return a pickle whose first storage claims ``count`` elements."""
+    before = b"\x00\x00\x00cpuq"
+    place = data.index(before) + len(before) + 1
+    assert data[place : place + 2] == b"K\x06"  # 3 x 2 elements
+    return data[:place] + b"J" + struct.pack("<i", count) + data[place + 2 :]
+
+
+@pytest.mark.parametrize("count", [5, 7, 10**9, -1])
+def test_a_storage_is_as_large_as_its_bytes(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "last.ckpt"
+    data = pickle_of(checkpoint_file())
+    path.write_bytes(with_pickle(checkpoint_file(), data))
+    read_plain(path, "x")  # the way of putting it together is sound
+    path.write_bytes(with_pickle(checkpoint_file(), resized(data, count)))
+    assert "ValueError" in refused(lambda path: read_plain(path, "x"), path)
+
+
+def test_a_tensor_has_no_more_elements_than_its_storage(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"x": [torch.zeros(1).expand(10**12)]}, path)
+    assert "ValueError" in refused(lambda path: read_plain(path, "x"), path)
+    torch.save({"x": torch.arange(6).view(2, 3).T, "y": torch.zeros(0)}, path)
+    read_plain(path, "x")
+
+
+def test_packed_and_doubled_parts(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(io.BytesIO(tokenizer_file())) as old:
+        content = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, data in content.items():
+            new.writestr(name, data)
+    refused(Tokenizer.load, path)
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in content.items():
+            new.writestr(name, data)
+            if name.endswith("data.pkl"):
+                new.writestr(name.upper(), data)
+    refused(Tokenizer.load, path)
+
+
+def test_sizes_are_compared_before_memory_is_taken() -> None:
+    weights = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
+    with little_memory(), pytest.raises(ValueError, match="another network"):
+        fitted(lambda: torch.nn.Linear(10**6, 10**6), weights)
+    assert torch.equal(fitted(lambda: torch.nn.Linear(2, 2), weights).weight, torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"autoencoder": {"num_channels": [10**9, 10**9]}},
+        {"autoencoder": {"num_channels": [8, 8], "num_res_blocks": 10**9}},
+        {"autoencoder": {"num_channels": [8] * 10**5}},
+        {"autoencoder": {"levels": [4000, 4000, 4000]}},
+        {"autoencoder": {"levels": [10**30, 4, 3]}},
+        {"autoencoder": {"norm_num_groups": 10**18}},
+        {"volume_shape": [10**9, 8, 8]},
+        {"volume_shape": [0, 8, 8]},
+        {"spacing_mm": [-1.0, 1.0, 1.0]},
+        {"spacing_mm": [float("nan"), 1.0, 1.0]},
+        {"class_names": ["a\nb", "box"]},
+        {"class_names": ["a\0b", "box"]},
+        {"class_names": ["x" * 300, "box"]},
+        {"class_names": ["\ud800", "box"]},
+    ],
+)
+def test_an_export_of_absurd_sizes(tmp_path: Path, change: dict[str, Any]) -> None:
+    spec = json.loads(spec_of(tokenizer_file()))
+    for key, value in change.items():
+        spec[key] = spec[key] | value if isinstance(value, dict) else value
+    path = tmp_path / "x.pt"
+    path.write_bytes(with_spec(tokenizer_file(), json.dumps(spec).encode()))
+    message = refused(Tokenizer.load, path)
+    assert "export it again" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: !!python/object/apply:os.mkdir [trace]", "tag"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "anchors"),
+        ("a: " + "[" * 20_000, "nested too deeply"),
+        ("a: " + "{a: " * 20_000, "nested too deeply"),
+        ('output_dir: "a\\0b"', "character that is none"),
+        ('output_dir: "a\\ud800"', "character that is none"),
+        ("# " + "x" * MIB, "larger than any configuration"),
+        ("seed: " + "9" * 5000, "seed"),
+        ("extends: x.yaml", "circle"),
+    ],
+)
+def test_hostile_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    assert words in refused(load_stage1, path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_a_long_chain_of_extends(tmp_path: Path) -> None:
+    for number in range(400):
+        (tmp_path / f"{number}.yaml").write_text(f"extends: {number + 1}.yaml\n")
+    with pytest.raises(UserError, match="more than 20 files extend one another"):
+        load_stage1(tmp_path / "0.yaml")

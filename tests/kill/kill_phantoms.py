@@ -1,0 +1,38 @@
+"""Writers of phantoms and of what is made of scans, each called with a folder.
+
+Whoever imports this draws two coarse cases, once, for all processes forked from there.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from prod9.config import PreprocessingConfig
+from prod9.data import phantom_files
+from prod9.data.brats import find_cases
+from prod9.data.phantom_files import make_phantom
+from prod9.data.scan_cache import prepare
+
+_SEED, _VOXEL_MM = 3, 8.0
+phantom_files.draw_case = cache(phantom_files.draw_case)
+for index in range(2):
+    phantom_files.draw_case(_SEED, index, voxel_mm=_VOXEL_MM)
+
+
+def phantom(folder: Path, release: str) -> None:
+    """Write a cohort of two coarse cases."""
+    kind = "msd" if release == "msd" else "2021"
+    make_phantom(folder, cases=2, release=kind, seed=_SEED, overwrite=True, voxel_mm=_VOXEL_MM)
+
+
+def cohort(folder: Path) -> None:
+    """Write what is preprocessed."""
+    phantom(folder / "cohort", "2021")
+
+
+def scan_cache(folder: Path) -> None:
+    """Preprocess two scans."""
+    cases = find_cases(folder / "cohort").cases
+    settings = PreprocessingConfig.model_validate({"spacing_mm": (8.0, 8.0, 8.0)})
+    prepared = prepare(cases, settings, folder / "cache")
+    assert len(prepared.scans) == 2
+    assert not prepared.bad

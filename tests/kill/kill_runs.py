@@ -1,0 +1,24 @@
+"""What happens to the folder of a run before it begins, each function called with a folder."""
+
+from pathlib import Path
+
+from prod9.build.run_folder import RunFolder
+from prod9.config import Stage1Config
+from prod9.config.load import load
+
+_CONFIG = "maskgit/medmnist3d/stage1/ffl.yaml"
+
+
+def claim(folder: Path) -> None:
+    """Take the folder of an older run, which is replaced."""
+    root = folder / "run"
+    config = load(Path(_CONFIG), Stage1Config, [f"output_dir={root}"])
+    RunFolder(root).claim(config, resume=False, overwrite=True)
+
+
+def older_run(folder: Path) -> None:
+    """Fill a run's folder."""
+    run = RunFolder(folder / "run")
+    for path in (run.config, run.metrics, run.transformer, run.last_checkpoint, *run.figures):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("older")

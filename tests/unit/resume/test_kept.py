@@ -1,0 +1,268 @@
+"""An evaluation that was killed goes on; several processes share it; the figures are the same."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forked import finish, kill, start, wait_for
+
+from prod9.build import feature_cache as module
+from prod9.build.evaluation import Evaluator, Settings
+from prod9.build.feature_cache import cached_features
+from prod9.build.kept import Kept
+from prod9.build.sets import drawn
+from prod9.config import SamplerConfig, SlidingWindowConfig, TransformerConfig
+from prod9.data.collection import Collection, of_tensor
+from prod9.evaluate import reconstruction
+from prod9.evaluate.feature_spaces import FeatureSpace, features_of
+from prod9.evaluate.reconstruction import packed, unpacked
+from prod9.evaluate.round_trip import round_trip
+from prod9.generator import Generator, TransformerSpec
+
+NAMES = [f"part {index}" for index in range(9)]
+
+
+def squares(rank: int, folder: Path | None, log: Path, results: Path, stop: int = 99) -> None:
+    """Make the squares of 0..8; ``log`` tells who made which."""
+
+    def make(index: int) -> np.ndarray:
+        if index == stop:
+            raise KeyboardInterrupt
+        with log.open("a") as file:
+            file.write(f"{rank} {index}\n")
+        return np.array([index**2, math.nan])
+
+    parts = [*Kept(folder).all_of(NAMES, make)]
+    np.save(results / f"{rank}.npy", np.stack(parts))
+
+
+def made(log: Path) -> list[tuple[int, int]]:
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(int(rank), int(index)) for rank, index in map(str.split, lines)]
+
+
+def right(path: Path) -> bool:
+    wanted = np.array([[index**2, math.nan] for index in range(9)])
+    return np.array_equal(np.load(path), wanted, equal_nan=True)
+
+
+def test_parts_are_made_once(tmp_path: Path) -> None:
+    given = (tmp_path / "kept", tmp_path / "log", tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        squares(0, *given, stop=5)
+    squares(0, *given)
+    squares(0, *given)
+    assert made(tmp_path / "log") == [(0, index) for index in range(9)]
+    assert right(tmp_path / "0.npy")
+    Kept(tmp_path / "kept").clear()
+    assert not (tmp_path / "kept").exists()
+    squares(0, None, tmp_path / "other", tmp_path)
+    squares(0, None, tmp_path / "other", tmp_path)
+    assert len(made(tmp_path / "other")) == 18
+
+
+def test_a_torn_part_is_made_again(tmp_path: Path) -> None:
+    given = (tmp_path / "kept", tmp_path / "log", tmp_path)
+    squares(0, *given)
+    torn = sorted((tmp_path / "kept").iterdir())[3]
+    torn.write_bytes(torn.read_bytes()[:-3])
+    squares(0, *given)
+    assert len(made(tmp_path / "log")) == 10
+    assert right(tmp_path / "0.npy")
+
+
+def test_a_folder_that_cannot_be_written_costs_time_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    squares(0, tmp_path / "file", tmp_path / "log", tmp_path)
+    assert right(tmp_path / "0.npy")
+
+
+def test_processes_share_the_parts_and_all_get_them(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        squares(0, tmp_path / "kept", tmp_path / "log", tmp_path, stop=2)
+    (tmp_path / "log").unlink()
+    finish(start(2, tmp_path / "m", squares, tmp_path / "kept", tmp_path / "log", tmp_path))
+    assert sorted(index for _, index in made(tmp_path / "log")) == [*range(2, 9)]  # nothing twice
+    assert Counter(rank for rank, _ in made(tmp_path / "log")) == {0: 4, 1: 3}
+    assert right(tmp_path / "0.npy")
+    assert right(tmp_path / "1.npy")
+
+
+def test_machines_with_folders_of_their_own_still_get_all(tmp_path: Path) -> None:
+    finish(start(2, tmp_path / "m", squares_apart, tmp_path))
+    assert right(tmp_path / "0.npy")
+    assert right(tmp_path / "1.npy")
+
+
+def squares_apart(rank: int, folder: Path) -> None:
+    if rank == 0:  # one of them has finished some of its share before
+        Kept(folder / "0").one(NAMES[4], lambda: np.array([16, math.nan]))
+    squares(rank, folder / str(rank), folder / "log", folder)
+
+
+# --- features -------------------------------------------------------------------------------------
+
+
+def volumes(count: int, side: int = 6) -> Collection:
+    stream = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 1, side, side, side, generator=stream)
+    return of_tensor(images, torch.arange(count) % 2, ("a", "b"), "toy")
+
+
+def space(rank: int, log: Path, stop: int = 999) -> FeatureSpace:
+    def embed(batch: torch.Tensor) -> torch.Tensor:
+        if log.exists() and len(log.read_text().splitlines()) >= stop:
+            raise KeyboardInterrupt
+        with log.open("a") as file:
+            file.write(f"{rank} 0\n")
+        return torch.stack([batch.mean((1, 2, 3, 4)), batch.amax((1, 2, 3, 4))], 1)
+
+    return FeatureSpace("efficientnet", "toy", 2, "sha", embed)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(module, "_BLOCK", 8)
+    return tmp_path / "cache" / "features"
+
+
+def features_in_a_process(rank: int, log: Path, results: Path) -> None:
+    found = cached_features(space(rank, log), volumes(30), lambda done: None)
+    np.save(results / f"{rank}.npy", found.numpy())
+
+
+def test_interrupted_features_go_on(tmp_path: Path, cache: Path) -> None:
+    collection, log, told = volumes(30), tmp_path / "log", []
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(space(0, log, stop=20), collection, lambda done: None)
+    log.unlink()
+    found = cached_features(space(0, log), collection, told.append)
+    assert len(made(log)) == 14  # two blocks of eight were finished
+    assert told == [*range(1, 15)]
+    assert torch.equal(found, features_of(space(0, tmp_path / "other"), collection))
+    (whole,) = cache.iterdir()  # the blocks are gone
+    assert np.array_equal(np.load(whole), found)
+    assert torch.equal(cached_features(space(0, log), collection, told.append), found)
+    assert len(made(log)) == 14
+
+
+def test_processes_share_features(tmp_path: Path, cache: Path) -> None:
+    log = tmp_path / "log"
+    finish(start(2, tmp_path / "meeting", features_in_a_process, log, tmp_path))
+    wanted = features_of(space(0, tmp_path / "other"), volumes(30)).numpy()
+    assert np.array_equal(np.load(tmp_path / "0.npy"), wanted)
+    assert np.array_equal(np.load(tmp_path / "1.npy"), wanted)
+    assert Counter(rank for rank, _ in made(log)) == {0: 16, 1: 14}
+
+
+def test_killed_features_go_on(tmp_path: Path, cache: Path) -> None:
+    log = tmp_path / "log"
+    for attempt in range(3):
+        processes = start(1, tmp_path / f"m{attempt}", features_in_a_process, log, tmp_path)
+        wait_for(lambda least=9 * attempt + 5: len(made(log)) >= least, processes)
+        kill(processes)
+    features_in_a_process(0, log, tmp_path)
+    wanted = features_of(space(0, tmp_path / "other"), volumes(30)).numpy()
+    assert np.array_equal(np.load(tmp_path / "0.npy"), wanted)
+    assert [path.suffix for path in cache.iterdir()] == [".npy"]
+
+
+# --- drawn volumes and reconstructions ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def generator(
+    make_tokenizer: Any, make_transformer: Any, transformer_config: TransformerConfig
+) -> Generator:
+    tokenizer = make_tokenizer(volume_shape=(7, 8, 6))
+    spec = TransformerSpec(
+        transformer=transformer_config,
+        levels=tokenizer.fsq.levels,
+        class_names=("ball", "box"),
+        grid=(4, 4, 3),
+        window=(4, 4, 3),
+        tokenizer_digest=tokenizer.digest,
+        config_yaml="seed: 0\n",
+    )
+    return Generator(tokenizer, make_transformer(grid=(4, 4, 3)), spec)
+
+
+def test_drawn_volumes_are_kept(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, sampler = torch.tensor([0, 0, 1, 1, 1]), SamplerConfig(steps=2)
+    asked: list[int] = []
+    draw_batch = Generator.draw_batch
+
+    def counted(self: Generator, labels: torch.Tensor, number: int, *rest: Any, **more: Any) -> Any:
+        if len(asked) == 2:
+            asked.clear()
+            raise KeyboardInterrupt
+        asked.append(number)
+        return draw_batch(self, labels, number, *rest, **more)
+
+    def again(seed: int = 3, kept: Kept | None = None) -> torch.Tensor:
+        kept = kept or Kept(tmp_path / "kept")
+        return drawn(generator, labels, sampler, seed=seed, batch_size=2, kept=kept).tensor()
+
+    wanted = again(kept=Kept())
+    every = generator.generate(labels, sampler, 3, batch_size=2)
+    assert torch.equal(wanted, torch.cat([volumes for _, volumes in every]))
+    with monkeypatch.context() as patch:
+        patch.setattr(Generator, "draw_batch", counted)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+        assert torch.equal(again(), wanted)
+        assert asked == [2]  # the third batch alone
+    assert not torch.equal(again(seed=4), wanted)
+
+
+def test_figures_of_a_volume_survive_as_numbers() -> None:
+    whole = {"psnr": 31.5, "ssim": math.nan, "ms_ssim": 0.1 + 0.2, "mae": 0.0, "lpips": 1e-30}
+    inside = {"psnr": math.inf, "ssim": 0.5, "mae": 0.125}
+    for foreground in (inside, None):
+        for background in (True, False):
+            measured = unpacked(packed((whole, foreground, background)))
+            assert repr(measured) == repr((whole, foreground, background))
+            assert [*measured[0]] == [*whole]
+
+
+def test_reconstruction_figures_are_kept(
+    make_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, originals = make_tokenizer(volume_shape=(12, 12, 12)), volumes(7, side=12)
+    windows = SlidingWindowConfig(roi_size=(8, 8, 8))
+    settings = Settings(medicalnet=None)
+    monkeypatch.setattr(Evaluator, "_weights", lambda self: None)
+    measure, measured = reconstruction.measure_pair, []
+
+    def counted(*given: Any) -> Any:
+        if len(measured) == 4:
+            measured.clear()
+            raise KeyboardInterrupt
+        measured.append(1)
+        return measure(*given)
+
+    def evaluate(kept: Kept) -> Any:
+        def remember(index: int, make: Any) -> torch.Tensor:
+            return torch.from_numpy(kept.one(f"tokens {index}", lambda: make().numpy()))
+
+        trip = round_trip(tokenizer, originals, windows, remember)
+        evaluator = Evaluator(settings, kept=kept)
+        given = (originals, trip.reconstructed, trip.codebook)
+        figures = evaluator.measure_reconstruction(*given, made_by="me" if kept.folder else "")
+        return figures, evaluator._rows
+
+    wanted = evaluate(Kept())
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruction, "measure_pair", counted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(Kept(tmp_path / "kept"))
+        assert evaluate(Kept(tmp_path / "kept")) == wanted
+        assert len(measured) == 3
+    assert wanted[0].codebook_usage > 0

@@ -1,0 +1,82 @@
+"""Ask pip-audit whether a pinned package has a known weakness; say so in one line without network.
+
+python tools/audit.py            # exit code 1 where it has
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PINS = ROOT / "constraints.txt"
+SECONDS = 120
+
+
+def pins(text: str) -> dict[str, str]:
+    """Read ``name==version`` lines.
+
+    Raises:
+        ValueError: a line is no pin.
+
+    """
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        line = line.partition("#")[0].strip()
+        if not line:
+            continue
+        name, equals, version = line.partition("==")
+        if not equals or not version or any(sign in version for sign in "*<>=, "):
+            raise ValueError(f"{line!r} is no pin such as torch==2.13.0")
+        found[name] = version
+    return found
+
+
+def judge(output: str) -> tuple[int, str]:
+    """Return exit code and message for what pip-audit printed; no JSON means no answer."""
+    try:
+        packages = json.loads(output)["dependencies"]
+    except (ValueError, KeyError, TypeError):
+        return 0, "pip-audit: no vulnerability service could be reached; skipped"
+    weak = [
+        f"{package['name']} {package['version']}: {weakness['id']}"
+        + (
+            f" (mended in {', '.join(weakness['fix_versions'])})"
+            if weakness["fix_versions"]
+            else ""
+        )
+        for package in packages
+        for weakness in package.get("vulns", [])
+    ]
+    if weak:
+        return 1, "pip-audit: known weaknesses\n  " + "\n  ".join(weak)
+    unknown = [package["name"] for package in packages if "skip_reason" in package]
+    if len(unknown) == len(packages):
+        return 0, "pip-audit: this package index has no vulnerability service; skipped"
+    more = f"; not judged: {', '.join(unknown)}" if unknown else ""
+    return 0, f"pip-audit: no known weakness in {len(packages) - len(unknown)} packages{more}"
+
+
+def main(command: Sequence[str] = (sys.executable, "-m", "pip_audit")) -> int:
+    """Ask; print one line; return the exit code."""
+    pins(PINS.read_text(encoding="utf-8"))
+    options = ["-r", str(PINS), "--no-deps", "--disable-pip", "--format", "json"]
+    try:
+        done = subprocess.run(
+            [*command, *options, "--progress-spinner", "off"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        output = done.stdout
+    except (subprocess.TimeoutExpired, OSError):
+        output = ""
+    code, message = judge(output)
+    print(message)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
