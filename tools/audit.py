@@ -4,6 +4,7 @@ python tools/audit.py            # exit code 1 where it has
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PINS = ROOT / "constraints.txt"
 SECONDS = 120
+UNREACHED = re.compile(
+    r"ServiceError|ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Max retries exceeded"
+    r"|NameResolutionError|Temporary failure in name resolution|Name or service not known"
+    r"|nodename nor servname|getaddrinfo failed|no route to host|network is unreachable"
+    r"|connection (refused|reset|aborted|timed out)|could ?n.t connect|timed out"
+    r"|(service|PyPI) is not (available|redirecting)|50[0234] server error",
+    re.IGNORECASE,
+)
+"""What pip-audit, its HTTP library and the system say where no service answers."""
 
 
 def pins(text: str) -> dict[str, str]:
@@ -33,12 +43,15 @@ def pins(text: str) -> dict[str, str]:
     return found
 
 
-def judge(output: str) -> tuple[int, str]:
+def judge(output: str, errors: str) -> tuple[int, str]:
     """Return exit code and message for what pip-audit printed; no JSON means no answer."""
     try:
         packages = json.loads(output)["dependencies"]
     except (ValueError, KeyError, TypeError):
-        return 0, "pip-audit: no vulnerability service could be reached; skipped"
+        if UNREACHED.search(errors):
+            return 0, "pip-audit: no vulnerability service could be reached; skipped"
+        last = (errors.strip().splitlines() or ["it said nothing"])[-1].strip()
+        return 1, f"pip-audit: failed without a verdict: {last}"
     weak = [
         f"{package['name']} {package['version']}: {weakness['id']}"
         + (
@@ -70,10 +83,12 @@ def main(command: Sequence[str] = (sys.executable, "-m", "pip_audit")) -> int:
             timeout=SECONDS,
             check=False,
         )
-        output = done.stdout
-    except (subprocess.TimeoutExpired, OSError):
-        output = ""
-    code, message = judge(output)
+        output, errors = done.stdout, done.stderr
+    except subprocess.TimeoutExpired:
+        output, errors = "", f"timed out after {SECONDS} s"
+    except OSError as error:
+        output, errors = "", str(error)
+    code, message = judge(output, errors)
     print(message)
     return code
 

@@ -6,15 +6,36 @@ import platform
 import re
 import shutil
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prod9.errors import UserError
 
-_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-_TEMPORARY = re.compile(rf"\.{_MACHINE}-(\d+)-\d+\.tmp\..*", re.DOTALL)
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PROCESSES = Path("/proc/self/ns/pid")
+_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-(\d+)-\d+\.tmp\..*", re.DOTALL)
+_ABANDONED_SECONDS = 24 * 3600
+"""Nobody writes one file for so long without touching it."""
 _tidied: set[Path] = set()
+
+
+def _machine() -> str:
+    """Return eight digits for those processes that can tell whether each other lives.
+
+    Not the host's name alone: containers, and machines from one image, may have the same, and
+    count their processes each from 1.
+    """
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(_BOOT.read_text(encoding="ascii"))
+    with suppress(OSError):
+        parts.append(str(_PROCESSES.stat().st_ino))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
+
+
+_MACHINE = _machine()
 
 
 def temporary_for(path: Path) -> Path:
@@ -26,9 +47,11 @@ def temporary_for(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine that were killed had begun to write in ``folder``.
+    """Remove what processes that were killed had begun to write in ``folder``.
 
-    Once in a process: to list a large folder before each of its files would take long.
+    Of processes one cannot ask (other machines', other containers', of before a restart) only what
+    nobody has touched for a day. Once in a process: to list a large folder before each of its files
+    would take long.
     """
     if folder in _tidied or os.name != "posix":  # elsewhere one cannot ask whether a process lives
         return
@@ -36,12 +59,18 @@ def remove_leftovers(folder: Path) -> None:
     with suppress(OSError):  # litter is no reason to stop
         for path in list(folder.iterdir()):
             found = _TEMPORARY.fullmatch(path.name)
-            if found is None or _lives(int(found[1])):
+            if found is None or _may_be_written(path, found[1], int(found[2])):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _may_be_written(path: Path, machine: str, process: int) -> bool:
+    if machine == _MACHINE:
+        return _lives(process)
+    return time.time() - path.lstat().st_mtime < _ABANDONED_SECONDS
 
 
 def _lives(process: int) -> bool:

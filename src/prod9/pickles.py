@@ -5,12 +5,13 @@ unpacks what is packed, and makes ``bytearray(10**12)`` or a storage of any leng
 need little of that; all else is refused here, before PyTorch sees it.
 """
 
+import os
 import pickletools
 import re
+import struct
 import zipfile
 from collections.abc import Generator
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 _ITEM_BYTES = {
     **dict.fromkeys(("BoolStorage", "ByteStorage", "CharStorage", "UntypedStorage"), 1),
@@ -35,6 +36,8 @@ _PUSH = {
     "BINUNICODE",
     "LONG1",
 }
+_END, _LOCATOR, _END64 = 22, 20, 56
+"""Bytes of what an archive ends with, the last first; the longer one where offsets need 64 bits."""
 _PUT, _GET = {"BINPUT", "LONG_BINPUT"}, {"BINGET", "LONG_BINGET"}
 
 
@@ -52,35 +55,76 @@ class _Unknown:
     """What the machine has on its stack and nobody here knows."""
 
 
-def require_plain(path: Path) -> None:
+def require_plain(file: BinaryIO) -> None:
     """Look at a ``.pt`` file as ``torch.save`` writes it; nothing is unpickled.
+
+    Give PyTorch the same open file afterwards: under the path there may be another one by then.
+
+    Args:
+        file: Open for reading; left at its beginning.
 
     Raises:
         ValueError: it holds more than tensors and plain data, or claims other sizes than it has.
         OSError, zipfile.BadZipFile, and what :mod:`zipfile` raises for damage.
 
     """
-    size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
+    size = file.seek(0, os.SEEK_END)
+    _require_one_reading(file, size)
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        # PyTorch finds members in any case of letters.
-        if len({member.filename.lower() for member in members}) != len(members):
-            raise ValueError("two of its parts have one name")
-        if sum(member.compress_size for member in members) > size:
-            raise ValueError("its parts overlap")
+        root = members[0].filename.partition("/")[0] if members else ""
         for member in members:
+            # Python and PyTorch differ in what they make of other names. (The folder has the
+            # file's first name, in any language.)
+            folder, _, rest = member.filename.partition("/")
+            if member.orig_filename != member.filename or folder != root or not rest.isascii():
+                raise ValueError("a part of it has a name that torch.save does not give")
             if member.compress_type != zipfile.ZIP_STORED or (
                 member.file_size != member.compress_size
             ):
                 raise ValueError("a part of it is packed")
-        pickles = [m.filename for m in members if m.filename.endswith("/data.pkl")]
-        if len(pickles) != 1:
+        # PyTorch finds members in any case of letters.
+        sizes = {member.filename.lower(): member.file_size for member in members}
+        if len(sizes) != len(members):
+            raise ValueError("two of its parts have one name")
+        if sum(sizes.values()) > size:
+            raise ValueError("its parts overlap")
+        content = [m for m in members if m.filename.lower() == f"{root}/data.pkl".lower()]
+        if not content:
             raise ValueError("it has no content")
-        root = pickles[0].removesuffix("data.pkl")
-        sizes = {member.filename: member.file_size for member in members}
-        for kind, key, count in _storages(archive.read(pickles[0])):
-            if sizes.get(f"{root}data/{key}") != count * _ITEM_BYTES[kind]:
+        for kind, key, count in _storages(archive.read(content[0])):
+            if sizes.get(f"{root}/data/{key}".lower()) != count * _ITEM_BYTES[kind]:
                 raise ValueError(f"a tensor of it claims {count} elements that are not there")
+    file.seek(0)
+
+
+def _require_one_reading(file: BinaryIO, size: int) -> None:
+    """Refuse an archive in which PyTorch may see other parts than Python.
+
+    Python allows for bytes before and behind an archive; PyTorch takes the file for a bare pickle
+    where it does not begin with a part, and believes the offsets that are written at its end.
+
+    Raises:
+        ValueError: it is not from its first to its last byte what ``torch.save`` writes.
+
+    """
+    file.seek(0)
+    if file.read(4) != b"PK\3\4":
+        raise ValueError("it does not begin as an archive")
+    file.seek(max(0, size - _END64 - _LOCATOR - _END))
+    tail = file.read()
+    mark, length, start, comment = struct.unpack("<4s8xLLH", tail[-_END:])
+    if mark != b"PK\5\6" or comment:
+        raise ValueError("it does not end as an archive")
+    end = size - _END
+    locator = tail[-_END - _LOCATOR : -_END]
+    if locator[:4] == b"PK\6\7":
+        end -= _LOCATOR + _END64
+        mark, length, start = struct.unpack("<4s36xQQ", tail[:_END64])
+        if mark != b"PK\6\6" or struct.unpack("<8xQ4x", locator) != (end,):
+            raise ValueError("it has two ends")
+    if start + length != end:
+        raise ValueError("its list of parts is not where it is said to be")
 
 
 def _storages(code: bytes) -> Generator[tuple[str, str, int]]:

@@ -33,15 +33,21 @@ def read_plain(path: Path, remedy: str) -> object:
     """Read a ``.pt`` or ``.ckpt`` file of plain data and tensors.
 
     Raises:
-        UserError: torn, or holding more than plain data; ends in ``remedy``.
+        UserError: torn, or holding more than plain data (ends in ``remedy``); too large for the
+            memory.
 
     """
     try:
-        require_plain(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            require_plain(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
         _require_real(content)
     # torch.load fails with many types, depending on where a file is torn.
     except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise UserError(
+                f"{path} does not fit into memory; end other programs or use a larger machine."
+            ) from error
         raise UserError(
             f"{path} cannot be read: it is torn, or holds more than plain data "
             f"({type(error).__name__}); {remedy}."

@@ -35,9 +35,8 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    """Wait for all processes."""
-    if world_size() > 1:
-        dist.barrier()
+    """Wait for all processes, however long it takes: not on the device, whose patience is short."""
+    total(torch.zeros(1))
 
 
 @contextmanager
@@ -74,6 +73,14 @@ def most(number: int) -> int:
     numbers: list[int] = [0] * world_size()
     dist.all_gather_object(numbers, number)
     return max(numbers)
+
+
+def any_of(flags: Sequence[bool]) -> list[bool]:
+    """Return which flags any process has set; the same everywhere. All give equally many.
+
+    For what processes see on a shared disk, which may show it to one before the other.
+    """
+    return (total(torch.tensor(flags, dtype=torch.int32)) > 0).tolist()
 
 
 class _Total(torch.autograd.Function):
@@ -123,6 +130,14 @@ def from_main(tensors: Sequence[Tensor]) -> None:
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0)
+
+
+def of_main(value: T) -> T:
+    """Return the main process's ``value``; what the others give is not looked at."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, 0)
+    return values[0]
 
 
 def rand(

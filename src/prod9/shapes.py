@@ -9,6 +9,9 @@ from typing import TypeAlias
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+MAX_VOXELS = 1 << 31
+"""Of one volume; what claims more is refused unread."""
+
 Volume: TypeAlias = Float[Tensor, "b c d h w"]
 Latent: TypeAlias = Float[Tensor, "b l *grid"]
 Codes: TypeAlias = Float[Tensor, "b l *grid"]

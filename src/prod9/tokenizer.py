@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -17,16 +18,22 @@ from prod9.config.model import AutoencoderConfig
 from prod9.errors import UserError
 from prod9.models.autoencoder import Autoencoder
 from prod9.plain import fitted, read_export, write_plain
-from prod9.shapes import Tokens, Volume
+from prod9.shapes import MAX_VOXELS, Tokens, Volume
 
 CHANNELS = 1
 """Channels of a volume: one grey value. (Each modality of a scan is a volume of its own.)"""
 
 
 def _plain_name(name: str) -> str:
-    if not name.isprintable() or not name.strip() or len(name) > 100:
+    if not name.isprintable() or not name.strip() or max(len(name), len(name.encode()) - 50) > 100:
         raise ValueError("a class has a name that does not print, or is too long")
     return name
+
+
+def _readable_size(sides: tuple[int, int, int]) -> tuple[int, int, int]:
+    if math.prod(sides) > MAX_VOXELS:
+        raise ValueError(f"a volume has more than {MAX_VOXELS} voxels")
+    return sides
 
 
 # Exports are read from files: what they say must fit into names of files, and into memory.
@@ -48,7 +55,7 @@ class TokenizerSpec(Section):
     prod9_version: str = __version__
     autoencoder: AutoencoderConfig
     dataset_name: str
-    volume_shape: tuple[Side, Side, Side]
+    volume_shape: Annotated[tuple[Side, Side, Side], AfterValidator(_readable_size)]
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     class_names: tuple[ClassName, ...]
     preprocessing: PreprocessingConfig | None = None

@@ -9,10 +9,9 @@ from benchmarks.plan import MIB, Planned, foot_of, goals_of
 from prod9.build.fit import LIBRARIES
 
 SMALL = [
-    Planned("", 1, {"name": "ffl", "side": 28, "batch": 4}),
     Planned("", 1, {"name": "ffl", "side": 28, "batch": 12}),
     Planned("", 2, {"side": 8, "batch": 8, "patch_size": 2}),
-    Planned("", 2, {"side": 8, "batch": 64, "patch_size": 2}),
+    Planned("", 2, {"side": 8, "batch": 32, "patch_size": 2}),
 ]
 
 

@@ -70,14 +70,10 @@ WEAK = {"name": "c", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions":
 
 def test_what_pip_audit_says_is_judged() -> None:
     audit = tool("audit")
-    assert audit.judge("") == (
-        0,
-        "pip-audit: no vulnerability service could be reached; skipped",
-    )
-    code, text = audit.judge(json.dumps(ANSWER))
+    code, text = audit.judge(json.dumps(ANSWER), "")
     assert (code, text) == (0, "pip-audit: no known weakness in 1 packages; not judged: b")
     code, text = audit.judge(
-        json.dumps({**ANSWER, "dependencies": [*ANSWER["dependencies"], WEAK]})
+        json.dumps({**ANSWER, "dependencies": [*ANSWER["dependencies"], WEAK]}), ""
     )
     assert code == 1
     assert "c 2: PYSEC-1 (mended in 3)" in text
@@ -85,7 +81,7 @@ def test_what_pip_audit_says_is_judged() -> None:
 
 def test_an_index_without_a_service_is_no_verdict() -> None:
     unknown = {"dependencies": [{"name": "b", "skip_reason": "not found"}]}
-    code, text = tool("audit").judge(json.dumps(unknown))
+    code, text = tool("audit").judge(json.dumps(unknown), "")
     assert code == 0
     assert text.endswith("skipped")
 
@@ -94,7 +90,19 @@ def test_no_network_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     fails = [sys.executable, "-c", "import sys; sys.exit('no route to host')"]
     assert tool("audit").main(fails) == 0
     assert "skipped" in capsys.readouterr().out
-    assert tool("audit").main(["there-is-no-such-program"]) == 0
+    tip = "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed\nTip: x"
+    assert tool("audit").judge("", tip)[0] == 0
+
+
+def test_any_other_failure_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    fails = [sys.executable, "-c", "import sys; sys.exit('first\\nNo module named pip_audit')"]
+    assert tool("audit").main(fails) == 1
+    assert capsys.readouterr().out.endswith("without a verdict: No module named pip_audit\n")
+    assert tool("audit").main(["there-is-no-such-program"]) == 1
+    assert tool("audit").judge("", "") == (
+        1,
+        "pip-audit: failed without a verdict: it said nothing",
+    )
 
 
 @pytest.mark.slow

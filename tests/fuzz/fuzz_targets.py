@@ -22,13 +22,14 @@ import torch
 from fuzz_mutations import NIFTI1
 
 from prod9.build.feature_cache import _read as read_features
-from prod9.build.run_folder import CONFIG_KEY, read_checkpoint
+from prod9.build.run_folder import CONFIG_KEY, read_point
 from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config, TransformerConfig
 from prod9.config.load import load, load_stage1
 from prod9.data.brats import MODALITIES, Case, describes_channels, read_case
 from prod9.data.collection_headers import read_header
 from prod9.data.collection_listing import list_volumes
 from prod9.data.npz import npz_headers, read_npy, read_npz_array
+from prod9.data.scan_cache import _noted
 from prod9.data.splits import open_split
 from prod9.data.token_store import open_store
 from prod9.data.volume_io import read_volume, write_inside
@@ -276,6 +277,16 @@ def read_store(path: Path) -> object:
     return open_store(path.parent)
 
 
+def read_labels(path: Path) -> object:
+    np.save(path.with_name("tokens.npy"), TOKENS)
+    path.with_name("meta.json").write_bytes(store_seeds()[0])
+    return open_store(path.parent)
+
+
+def read_noted(path: Path) -> object:
+    return _noted(path)
+
+
 def read_cached_features(path: Path) -> object:
     return read_features(path, (4, 8))
 
@@ -335,7 +346,12 @@ TARGETS = (
         read_transformer,
         store=lambda data: with_spec(transformer_file(), data),
     ),
-    Target("checkpoint", "last.ckpt", lambda: [checkpoint_file()], read_checkpoint),
+    Target(
+        "checkpoint",
+        "last.ckpt",
+        lambda: [checkpoint_file()],
+        lambda path: read_point(path.parent),
+    ),
     Target(
         "checkpoint pickle",
         "x.pt",
@@ -347,6 +363,8 @@ TARGETS = (
     Target("manifest.csv", "manifest.csv", lambda: TABLE, volumes_beside),
     Target("split", "split.json", split_seeds, read_split),
     Target("token store", "meta.json", store_seeds, read_store),
+    Target("token labels", "labels.npy", lambda: [saved(np.save, LABELS)], read_labels),
+    Target("scan record", "x.txt", lambda: [b"0f" * 32], read_noted),
     Target("features", "x.npy", lambda: [saved(np.save, np.ones((4, 8)))], read_cached_features),
     Target("history", "metrics.csv", lambda: HISTORY, lambda path: read_history(path.parent)),
 )

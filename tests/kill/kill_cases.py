@@ -23,6 +23,7 @@ _COMMON = [
     "trainer.limit_val_batches=1",
     "trainer.accelerator=cpu",
     "callbacks.preview.every_n_steps=0",
+    "callbacks.checkpoint.every_n_steps=2",  # an epoch has three: also in the middle of one
     "training.scheduler.warmup_steps=1",
 ]
 _STAGE1 = [

@@ -55,7 +55,7 @@ def brain(folder: Path) -> None:
     """Build the embedded data set, of fewer volumes."""
     path = folder / "brain.npz"
     if not path.exists():
-        brain_regions.SPLIT_SIZES = {"train": 22, "val": 11, "test": 11}
+        brain_regions.SPLIT_SIZES = {"train": 11, "val": 11, "test": 11}
         brain_regions.build(path, 28)
 
 

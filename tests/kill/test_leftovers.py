@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,32 @@ def test_only_what_dead_processes_of_this_machine_left(tmp_path: Path, dead: int
     )
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@POSIX
+def test_what_nobody_can_ask_for_is_kept_for_a_day(tmp_path: Path) -> None:
+    alive = os.getpid()  # numbers of another container: they say nothing here
+    for name, hours in (("0badc0de", 25), ("0badc0df", 23), (files._MACHINE, 25)):
+        path = tmp_path / name_of(alive, name)
+        path.write_text("x")
+        os.utime(path, (then := time.time() - 3600 * hours, then))
+    remove_leftovers(tmp_path)
+    left = {name_of(alive, "0badc0df"), name_of(alive)}
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+@POSIX
+@pytest.mark.parametrize("what", ["_BOOT", "_PROCESSES"])
+def test_containers_of_one_host_name_are_not_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    (tmp_path / "other").write_text("another boot, another inode")
+    mine = files._machine()
+    assert mine == files._MACHINE
+    monkeypatch.setattr(files, what, tmp_path / "other")
+    another = files._machine()
+    monkeypatch.setattr(files, what, tmp_path / "missing")
+    assert another not in (mine, files._machine())
 
 
 @POSIX

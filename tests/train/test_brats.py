@@ -268,11 +268,11 @@ def test_the_focal_frequency_variant_trains_and_resumes(workplace: Path) -> None
     assert "perceptual" not in said
     export, folder = workplace / "outputs/autoencoder_final_ffl.pt", "outputs/brats_stage1_ffl"
     first = Tokenizer.load(export).digest
-    assert RunFolder(workplace / folder).epochs_done() == 2
+    assert RunFolder(workplace / folder).resume_point().position.epochs == 2
     longer = [*STAGE1, "trainer.max_epochs=3", "--resume"]
     run(workplace, AUTOENCODER, "train", "--config", FFL, *longer)
-    assert RunFolder(workplace / folder).epochs_done() == 3
-    assert (workplace / folder / "history" / "metrics-until-epoch-00002.csv").is_file()
+    assert RunFolder(workplace / folder).resume_point().position.epochs == 3
+    assert (workplace / folder / "history" / "metrics-until-part-00001.csv").is_file()
     assert Tokenizer.load(export).digest != first
 
 

@@ -127,9 +127,13 @@ def test_kill_9(
     check(folder, wholes[command])
 
 
-@pytest.mark.parametrize("command", STAGES)
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)]
+    ("command", "number", "code"),
+    [
+        (STAGES[0], signal.SIGTERM, 143),
+        (STAGES[1], signal.SIGINT, 130),
+        (STAGES[1], signal.SIGUSR1, 143),
+    ],
 )
 def test_signals_to_all_processes(
     wholes: dict[str, Path],
@@ -155,12 +159,16 @@ def test_signals_to_all_processes(
 def test_a_signal_while_it_starts(
     wholes: dict[str, Path], data: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """At any moment: it ends, and what was there is whole."""
+    """Early, or as soon as there is a run folder: it ends, and what was there is whole."""
     command = STAGES[0]
-    for delay in (4.0, 7.0):
-        folder = prepared(tmp_path / str(delay), data, command, tmp_path)
+    for early in (True, False):
+        folder = prepared(tmp_path / str(early), data, command, tmp_path)
         process = start(command, folder)
-        time.sleep(delay)
+        if early:
+            time.sleep(2)
+        else:
+            while not list(folder.rglob("config.yaml")):
+                time.sleep(0.01)
         os.killpg(process.pid, number)
         _, text = process.communicate(timeout=60)
         # -number: Python itself was still being imported.

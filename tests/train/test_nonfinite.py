@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from toy_runs import learned, same, stage1_config, stage2_config, use_toy_data
+from toy_runs import learned, logged, same, stage1_config, stage2_config, use_toy_data
 
 from prod9.build import stage1, stage2
 from prod9.errors import UserError
@@ -36,8 +36,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(module: pl.LightningModule) -> Any:
-    """Return copies of all that a step changes, but for the averaged weights."""
-    weights = {k: v.clone() for k, v in module.state_dict().items() if not k.startswith("ema.")}
+    """Return copies of all that a step changes: weights, their averages and count, moments."""
+    weights = {k: v.clone() for k, v in module.state_dict().items()}
     moments = [
         {k: v.clone() for k, v in own.items()}
         for optimizer in module.trainer.optimizers
@@ -53,12 +53,14 @@ class Spoiler:
         self.before: list[Any] = []
         self.after: list[Any] = []
         self.names: list[list[str]] = []
+        self.rates: list[list[float]] = []
         real = kind.training_step
 
         def step(this: Any, batch: Any, index: int) -> Any:
             number = this.trainer.fit_loop.total_batch_idx
             self.names.append(batch.names)
             self.before.append(state(this))
+            self.rates.append([o.param_groups[0]["lr"] for o in this.trainer.optimizers])
             if number in steps and kind is Stage1Module:
                 volumes = batch.volumes.clone()
                 volumes[1, 0, 3, 3, 3] = float("nan")
@@ -113,13 +115,18 @@ def test_stop(tmp_path: Path, tokenizer: Path, stage: int) -> None:
 
 
 def read_weights(folder: Path) -> Any:
-    weights = read_last(folder / "checkpoints").content["state_dict"]
-    return {name: value for name, value in weights.items() if not name.startswith("ema.")}
+    return read_last(folder / "checkpoints").content["state_dict"]
 
 
 @STAGES
-def test_skip(tmp_path: Path, tokenizer: Path, stage: int) -> None:
+def test_skip(
+    tmp_path: Path, tokenizer: Path, stage: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoiler = run(tmp_path, tokenizer, stage, {BAD}, trainer__on_nan="skip")
+    assert "1 step was left out of this run" in capsys.readouterr().err
+    counts = dict(logged(tmp_path)["train/left_out"])
+    assert counts == {float(number): float(number >= BAD) for number in range(STEPS)}
+    assert read_last(tmp_path / "checkpoints").content["left_out"] == 1
     assert len(spoiler.after) == STEPS
     for number, (before, after) in enumerate(zip(spoiler.before, spoiler.after, strict=True)):
         assert same(before, after) == (number == BAD)  # neither weights nor moments
@@ -140,8 +147,11 @@ def test_rollback(tmp_path: Path, tokenizer: Path, stage: int) -> None:
     # But it goes on with other data.
     names = [name for part in spoiler.names[3:6] for name in part]
     assert sorted(names) == [f"toy/{number}" for number in range(6)]
-    rate = learned(tmp_path)["lr_schedulers"][0]["last_epoch"]
-    assert rate == STEPS - 2  # two steps (3, and 4 itself) are not in it
+    # And at the rates of its own place in the run: the schedules do not go back.
+    assert learned(tmp_path)["lr_schedulers"][0]["last_epoch"] == STEPS
+    straight = run(tmp_path / "straight", tokenizer, stage, set(), trainer__on_nan="rollback")
+    assert spoiler.rates == straight.rates
+    assert straight.rates[BAD + 1] != straight.rates[4]
     assert learned(tmp_path)["prod9_position"]["steps"] == STEPS
 
 
@@ -178,8 +188,13 @@ def test_a_rollback_is_the_same_once_more(tmp_path: Path, tokenizer: Path) -> No
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(
     tmp_path: Path, tokenizer: Path
 ) -> None:
-    with pytest.raises(UserError, match="there is no checkpoint yet to go back to"):
-        run(tmp_path, tokenizer, 1, {1}, trainer__on_nan="rollback")
+    on: dict[str, Any] = {"trainer__on_nan": "rollback"}
+    every = "callbacks.checkpoint.every_n_steps"
+    none = "there is no checkpoint yet to go back to"
+    with pytest.raises(UserError, match=rf"{none}; .* or set {every}, which is 0\."):
+        run(tmp_path, tokenizer, 1, {1}, **on, callbacks__checkpoint__every_n_steps=0)
+    with pytest.raises(UserError, match=rf"{none}; .* or lower {every} from 9\."):
+        run(tmp_path, tokenizer, 1, {1}, **on, callbacks__checkpoint__every_n_steps=9)
 
 
 @pytest.mark.slow
@@ -191,7 +206,8 @@ def test_a_run_that_learns_nothing_any_more_ends(
     """Though it saves (the same again) after every second step."""
     settings: dict[str, Any] = {"trainer__on_nan": policy, "trainer__max_epochs": 6}
     settings["callbacks__checkpoint__every_n_steps"] = 2
-    with pytest.raises(UserError, match=r"at step 12 .*\(10 times in a row\)"):
+    often = "in a row" if policy == "skip" else "after the same checkpoint"
+    with pytest.raises(UserError, match=rf"at step 12 .*\(10 times {often}\)"):
         run(tmp_path, tokenizer, stage, set(range(3, 99)), **settings)
 
 

@@ -22,7 +22,7 @@ from toy_runs import (
 )
 
 from prod9.build import stage1, stage2
-from prod9.build.run_folder import RunFolder, read_checkpoint
+from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config
 from prod9.errors import UserError
 from prod9.report.curves import read_history
@@ -192,7 +192,7 @@ def test_another_batch_size_goes_on_with_the_first_unseen_item(
         f"{4 // size + 1}; {4 - begin} of its items are seen again"
     )
     assert text in capsys.readouterr().err
-    assert RunFolder(tmp_path).epochs_done() == 3
+    assert RunFolder(tmp_path).resume_point().position.epochs == 3
 
 
 @pytest.mark.slow
@@ -205,6 +205,10 @@ def test_the_pictures_are_numbered_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 # --- files ----------------------------------------------------------------------------------------
+
+
+def whole(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
 
 
 def copied(whole: Whole, folder: Path, **settings: Any) -> Stage1Config:
@@ -227,7 +231,7 @@ def test_a_torn_checkpoint_is_put_aside(
     assert same(learned(tmp_path), learned(whole1.folder))
     assert logged(tmp_path) == logged(whole1.folder)
     assert last.with_name("torn.ckpt").exists()
-    assert read_checkpoint(last.with_name("previous.ckpt"))["prod9_position"]["epochs"] == 2
+    assert whole(last.with_name("previous.ckpt"))["prod9_position"]["epochs"] == 2
 
 
 def test_two_torn_checkpoints(whole1: Whole, tmp_path: Path) -> None:
@@ -236,6 +240,14 @@ def test_two_torn_checkpoints(whole1: Whole, tmp_path: Path) -> None:
         (tmp_path / "checkpoints" / f"{name}.ckpt").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"last\.ckpt cannot be read: it is torn"):
         stage1.train(config, resume=True)
+
+
+def test_a_last_one_that_is_no_checkpoint_is_put_aside(whole1: Whole, tmp_path: Path) -> None:
+    config = copied(whole1, tmp_path)
+    torch.save([1], tmp_path / "checkpoints" / "last.ckpt")
+    stage1.train(config, resume=True)
+    assert same(learned(tmp_path), learned(whole1.folder))
+    assert torch.load(tmp_path / "checkpoints" / "torn.ckpt", weights_only=True) == [1]
 
 
 def test_a_foreign_checkpoint(whole1: Whole, tmp_path: Path) -> None:
@@ -266,13 +278,13 @@ def test_last_is_the_last_and_history_is_kept(
     )
     stage1.train(config)
     folder = RunFolder(config.output_dir)
-    assert folder.epochs_done() == 3
+    assert folder.resume_point().position.epochs == 3
     (best,) = folder.checkpoints.glob("best-*.ckpt")
-    assert read_checkpoint(best)["epoch"] == 0
+    assert whole(best)["epoch"] == 0
 
     before = read_history(folder.history)["train/loss"]
     stage1.train(stage1_config(tmp_path, trainer__max_epochs=4), resume=True)
-    assert folder.epochs_done() == 4
+    assert folder.resume_point().position.epochs == 4
     names = sorted(path.name for path in folder.checkpoints.iterdir())
     assert names == [best.name, "last.ckpt", "previous.ckpt"]
     after = read_history(folder.history)["train/loss"]
@@ -285,6 +297,6 @@ def test_the_end_is_kept_whatever_the_interval(tmp_path: Path) -> None:
     every: dict[str, Any] = {"callbacks__checkpoint": {"every_n_epochs": 2, "every_n_steps": 0}}
     stage1.train(stage1_config(tmp_path, **every))
     folder = RunFolder(tmp_path)
-    assert folder.epochs_done() == 3
-    previous = read_checkpoint(folder.checkpoints / "previous.ckpt")
+    assert folder.resume_point().position.epochs == 3
+    previous = whole(folder.checkpoints / "previous.ckpt")
     assert previous["prod9_position"]["epochs"] == 2

@@ -137,6 +137,33 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, whole: Path) -> None:
     check_resumed(tmp_path, whole)
 
 
+def on(patch: pytest.MonkeyPatch, owner: type, hook: str) -> None:
+    """Send SIGTERM to this process as a hook begins."""
+    real = getattr(owner, hook)
+
+    def begun(this: Any, *args: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return real(this, *args)
+
+    patch.setattr(owner, hook, begun)
+
+
+def test_between_the_start_and_the_first_step(tmp_path: Path) -> None:
+    """Lightning has a handler of its own there, if it is let."""
+    with pytest.MonkeyPatch.context() as patch:
+        on(patch, position.Continuation, "on_train_start")
+        code, err = train(tmp_path)
+    assert (code, "stopped by SIGTERM in epoch 1 after batch 1" in err) == (143, True)
+
+
+def test_after_the_last_step_what_was_learned_is_exported(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        on(patch, Stage1Module, "on_fit_end")
+        code, err = train(tmp_path)
+    assert code == 0, err
+    assert "tokenizer" in err.splitlines()[-1]
+
+
 def test_before_the_first_step_nothing_hangs(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage1, "build_module", lambda config: signal.raise_signal(signal.SIGTERM))

@@ -35,8 +35,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
-@pytest.mark.parametrize("left", [0, 100_000])
+@pytest.mark.parametrize(("logger", "left"), [("csv", 0), ("tensorboard", 100_000)])
 def test_the_disk_fills_up_in_the_second_epoch(
     tmp_path: Path, disk: Path, logger: str, left: int
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
-from two_processes import BATCH, adaptive, masked_loss, normalized_gradient, volumes, work
+from two_processes import BATCH, adaptive, focal, masked_loss, normalized_gradient, volumes, work
 
 from prod9 import ranks
 from prod9.losses.perceptual import normalize_intensity
@@ -37,6 +37,7 @@ def test_sums_and_means(found: Found) -> None:
     for f in found:
         assert f["total"].tolist() == [2, 10]
         assert f["mean"].tolist() == [1, 5]
+        assert f["any"] == [True, True, False, True]
         assert [t.tolist() for t in f["average"]] == [[0.5] * 2, [0.5] * 3]
         assert [t.dtype for t in f["average"]] == [torch.float32, torch.float64]
         assert f["from_main"].tolist() == [7, 7]
@@ -77,9 +78,34 @@ def test_the_masked_loss_is_a_mean_over_the_tokens_of_all(found: Found) -> None:
     assert float(found[0]["masked"][2] + found[1]["masked"][2]) / 2 == pytest.approx(3)
 
 
+@pytest.mark.parametrize("switch", ["ave_spectrum", "batch_matrix"])
+def test_the_focal_frequency_loss_looks_at_the_whole_batch(found: Found, switch: str) -> None:
+    loss, gradient = focal(volumes(), switch)
+    losses, gradients = zip(*(f["focal"][switch] for f in found), strict=True)
+    torch.testing.assert_close(torch.stack(losses).mean(), loss)
+    together = torch.stack(gradients, 1).flatten(0, 1) / 2
+    torch.testing.assert_close(together, gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_the_volumes_that_are_named_are_those_of_the_process_that_found_it(found: Found) -> None:
+    for f in found:
+        assert f["bad term"].startswith(
+            "the loss term 'perceptual' became nan at step 0 on the batch case 1; the batch is "
+            "saved in "
+        )
+        assert "step-00000000-rank1.npz; lower" in f["bad term"]
+        assert "rank0" not in f["bad term"]
+        norm = "the gradient's norm became nan at step 1 on the batch case 0, case 1; the batch"
+        assert f["bad norm"].startswith(norm)
+        assert "step-00000001-rank0.npz" in f["bad norm"]
+        assert "step-00000001-rank1.npz" in f["bad norm"]
+
+
 def test_one_process_is_alone() -> None:
     assert (ranks.rank(), ranks.world_size(), ranks.is_main()) == (0, 1, True)
     value = torch.tensor([3.0])
     assert ranks.total(value) is value
+    assert ranks.any_of([True, False]) == [True, False]
+    assert ranks.any_of([]) == []
     assert ranks.mean(value) is value
     assert ranks.total_with_gradient(value) is value

@@ -8,11 +8,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from prod9 import ranks
+from prod9.data.volumes import Batch
+from prod9.errors import UserError
 from prod9.losses.adaptive import adaptive_weight
+from prod9.losses.focal_frequency import FocalFrequencyLoss
 from prod9.losses.perceptual import normalize_intensity
 from prod9.masking import mask_tokens
 from prod9.training.means import Means
 from prod9.training.stage2 import _of_all
+from prod9.training.watch import Watch
 
 BATCH = 4
 
@@ -48,6 +52,30 @@ def masked_loss(count: int, offset: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     return of_all, accuracy, gradient, factor
 
 
+def focal(own: Tensor, switch: str) -> tuple[Tensor, Tensor]:
+    """Focal frequency loss of half the volumes, and its gradient there."""
+    x = own.clone().requires_grad_()
+    module = FocalFrequencyLoss(ratio=1.0, alpha=2.0, **{switch: True})
+    loss = module(x, x.detach().flip(2).square())
+    (gradient,) = torch.autograd.grad(loss, x)
+    return loss.detach(), gradient
+
+
+def told(rank: int, folder: str) -> tuple[str, str]:
+    """What a watch says: of a term that is NaN on process 1 alone, and of the common gradient."""
+    sentences: list[str] = []
+    nan, fine = torch.tensor(float("nan")), torch.tensor(1.0)
+    batch = Batch(torch.rand(1, 1, 2, 2, 2), torch.tensor([0]), [f"case {rank}"])
+    for step, (term, norm) in enumerate(((nan if rank else fine, nan), (fine, nan))):
+        watch = Watch("stop", Path(folder, "nonfinite"))
+        watch.expect({"l1": fine, "perceptual": term}, step, batch)
+        try:
+            watch.admits(norm)
+        except UserError as error:
+            sentences.append(str(error))
+    return sentences[0], sentences[1]
+
+
 def work(rank: int, world: int, folder: str) -> None:
     """Compute everything once and write it to ``folder``/rank.pt."""
     dist.init_process_group(
@@ -63,6 +91,7 @@ def work(rank: int, world: int, folder: str) -> None:
     ranks.from_main(copied)
     found["from_main"] = copied[0]
     found["total"] = ranks.total(torch.tensor([1, 10 * rank]))
+    found["any"] = ranks.any_of([rank == 0, rank == 1, False, True])
     found["mean"] = ranks.mean(torch.tensor([1.0, 10.0 * rank]))
     draws = ranks.rand(BATCH, 6, generator=stream)
     found["rand"] = draws
@@ -81,6 +110,8 @@ def work(rank: int, world: int, folder: str) -> None:
     own = volumes()[rank::world]
     found["normalized"], found["gradient"] = normalized_gradient(own)
     found["adaptive"] = adaptive(own)
+    found["bad term"], found["bad norm"] = told(rank, folder)
+    found["focal"] = {name: focal(own, name) for name in ("ave_spectrum", "batch_matrix")}
     found["masked"] = masked_loss(*((5, 0), (2, 5))[rank])
     torch.save(found, Path(folder, f"{rank}.pt"))
     dist.destroy_process_group()

@@ -2,19 +2,28 @@
 
 import os
 from contextlib import suppress
+from datetime import timedelta
 
 import torch.distributed as dist
 
 from prod9 import ranks
+from prod9.build.place import placed
 
 LAUNCHED = "PROD9_LAUNCHED"
 """Set in the environment of processes whose launcher is prod9's own, which says how they ended."""
 LOST = 75
 """Exit code (EX_TEMPFAIL) of a process that stopped because another one had ended."""
-GONE = (
-    "another process of this run has ended, which this one cannot do without; what was written is "
-    "whole: training continues from its last checkpoint with --resume, on any number of devices."
+_GONE = (
+    "another process of this run has ended, which this one cannot do without ({reason}); what was "
+    "written is whole: training continues from its last checkpoint with --resume, on any number of "
+    "devices."
 )
+_ABOUT_CONNECTIONS = (
+    *("connection closed", "connection reset", "connection refused", "closed by peer"),
+    *("caused pair closure", "broken pipe", "remote process", "timed out", "timeout"),
+)
+_CALL = timedelta(seconds=5)
+"""How long a launcher's store, which is there before the processes are, may take to answer."""
 
 _stores: list[dist.Store] = []
 
@@ -24,20 +33,41 @@ def share(store: dist.Store) -> None:
     _stores[:] = [store]
 
 
+def _store() -> dist.Store | None:
+    """Return where all processes see what one notes, met or not; None where there is no such."""
+    if not _stores and placed() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        with suppress(RuntimeError, ValueError):
+            share(next(iter(dist.rendezvous("env://", timeout=_CALL)))[0])
+    return _stores[0] if _stores else None
+
+
+def _first(event: str) -> bool:
+    """Whether no process has noted ``event`` before."""
+    if (store := _store()) is not None:
+        with suppress(RuntimeError):  # whoever held the store is gone
+            return store.add(event, 1) == 1
+    place = placed()
+    return place is None or place.rank == 0
+
+
 def speaks() -> bool:
     """Whether this process is the first to fail, and so the one to say why; ask once."""
-    for store in _stores:
-        with suppress(RuntimeError):  # whoever held the store is gone
-            return store.add("failed", 1) == 1
-    return ranks.is_main() and os.environ.get("RANK", "0") == "0"
+    return _first("failed")
 
 
 def is_loss(error: Exception) -> bool:
     """Whether an error says no more than that another process cannot be reached any more."""
-    known = any(word in str(error).lower() for word in ("gloo", "nccl", "connection closed by"))
-    return ranks.world_size() > 1 and (isinstance(error, dist.DistError) or known)
+    text = str(error).lower()
+    theirs = isinstance(error, dist.DistError) or "gloo" in text or "nccl" in text
+    return ranks.world_size() > 1 and theirs and any(word in text for word in _ABOUT_CONNECTIONS)
 
 
-def speaks_of_loss() -> bool:
-    """Whether this process is to say that another one is gone: nobody else does."""
-    return LAUNCHED not in os.environ and speaks()
+def of_loss(error: Exception) -> str:
+    """Return what this process is to say of the loss of another one; empty: nothing.
+
+    Where prod9's own launcher says who ended, one process adds how the others noticed.
+    """
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if LAUNCHED in os.environ:
+        return f"process {ranks.rank()} noticed: {reason}" if _first("lost") else ""
+    return f"error: {_GONE.format(reason=reason)}" if speaks() else ""

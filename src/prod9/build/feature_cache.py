@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from prod9.errors import UserError
 from prod9.evaluate.feature_spaces import FeatureSpace, features_of
 from prod9.files import atomic_write
 from prod9.losses.weights import cache_dir
-from prod9.ranks import total, world_size
+from prod9.ranks import is_main, main_first, total, world_size
 
 _VERSION = 1
 """Raised when a feature space computes something else with the same weights."""
@@ -40,17 +41,18 @@ def cached_features(
     if int(total(torch.tensor(float(kept is not None)))) == world_size() and kept is not None:
         on_volume(len(collection))
         return kept
-    features = _in_blocks(space, collection, path, on_volume)
-    try:
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.save(file, features.numpy(), allow_pickle=False)
-    except UserError:
-        pass
+    blocks = Kept(path.with_suffix(".parts"))
+    features = _in_blocks(space, collection, blocks, on_volume)
+    with main_first():  # who shares its disk finds it written
+        if is_main() or _read(path, (len(collection), space.dimensions)) is None:
+            with suppress(UserError), atomic_write(path) as new, new.open("wb") as file:
+                np.save(file, features.numpy(), allow_pickle=False)
+    blocks.clear()  # not before the whole is there
     return features
 
 
 def _in_blocks(
-    space: FeatureSpace, collection: Collection, path: Path, on_volume: Callable[[int], None]
+    space: FeatureSpace, collection: Collection, blocks: Kept, on_volume: Callable[[int], None]
 ) -> Tensor:
     starts = range(0, len(collection), _BLOCK)
     done = 0
@@ -62,10 +64,8 @@ def _in_blocks(
         done += len(part)
         return features.numpy()
 
-    blocks = Kept(path.with_suffix(".parts"))
     shape = (0, space.dimensions)
     made = [np.empty(shape), *blocks.all_of([f"{start}" for start in starts], make)]
-    blocks.clear()
     return torch.from_numpy(np.concatenate(made))
 
 

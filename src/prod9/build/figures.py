@@ -12,7 +12,6 @@ from torch import Tensor
 from prod9.build import stage1, stage2
 from prod9.build.evaluation import Evaluator, Settings
 from prod9.build.kept import Kept
-from prod9.build.processes import join, placed
 from prod9.build.run_folder import RunFolder
 from prod9.build.scans import open_scans, preprocessing_of, require_unseen
 from prod9.build.sets import drawn, split_of
@@ -47,13 +46,12 @@ UNFINISHED = "unfinished-test"
 def measure_stage1(config: Stage1Config, split: Literal["val", "test"]) -> dict[str, object]:
     """Return the exported tokenizer's figures on a split; ``test`` writes them, and a page.
 
-    Scans are measured whole, through windows.
+    Scans are measured whole, through windows. All processes of a distributed run come here.
 
     Raises:
         UserError: not trained yet; data that cannot be read.
 
     """
-    _meet(config)
     folder = RunFolder(config.output_dir)
     tokenizer = stage1.load_tokenizer(config)
     evaluator = Evaluator(Settings(config.seed, medicalnet=config.loss.perceptual.weights_path))
@@ -105,24 +103,17 @@ def measure_reconstruction(
     )
 
 
-def _meet(config: Stage1Config | Stage2Config) -> None:
-    """Find the other processes, where a launcher has started several: they share the work."""
-    if placed() is not None:
-        join(config.trainer)
-
-
 def measure_stage2(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, object]:
     """Return the transformer's figures on a split; ``test`` writes them, and a page.
 
     On the test split, volumes are drawn and compared with real ones (``evaluation``); of scans,
     translation is measured too: one modality drawn from growing sets of others, for every scan
-    that ``limit_val_batches`` leaves.
+    that ``limit_val_batches`` leaves. All processes of a distributed run come here.
 
     Raises:
         UserError: not trained yet; data that cannot be read.
 
     """
-    _meet(config)
     folder = RunFolder(config.output_dir)
     generator = stage2.load(config)
     is_brats = isinstance(config.data, BraTSSourceConfig)

@@ -98,6 +98,7 @@ def generate_files(
                 on_volume(volume)
     barrier()
     if is_main():
+        wanted.require_complete()
         _show(wanted, seed)
         wanted.finish()
     barrier()

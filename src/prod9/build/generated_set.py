@@ -6,6 +6,7 @@ is removed when ``manifest.json`` is there. A folder with it can be gone on with
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from prod9.build.announce import say
 from prod9.data.volume_io import require_whole_gzip
 from prod9.errors import UserError
 from prod9.files import require_writable, write_text
-from prod9.ranks import barrier, is_main, share_of
+from prod9.ranks import any_of, barrier, is_main, share_of, world_size
 
 MANIFEST, UNFINISHED = "manifest.json", "unfinished.json"
+_LATE_SECONDS = 120.0
+"""How long a shared disk may take to show what another machine has written."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +116,39 @@ class GeneratedSet:
         Called by every process of a distributed run. A torn file is removed: rename is atomic, but
         a machine that goes down may forget what was in the file.
         """
+        # Judged together: on a shared disk one process may see what another does not, and lists of
+        # their own would leave a batch to nobody. The main one looks at all: it has claimed them.
         files = self.files
-        for path in share_of(files):
+        missing = [is_main() and not path.exists() for path in files]
+        for index in share_of(range(len(files))):
+            path = files[index]
             if path.exists() and not _whole(path):
                 say(f"{path} is torn; drawing it again")
                 path.unlink(missing_ok=True)
-        barrier()
-        there = [path.exists() for path in files]
-        barrier()  # all have looked before one of them writes
-        size = self.batch_size
-        starts = range(0, len(files), size)
-        return [n for n, start in enumerate(starts) if not all(there[start : start + size])]
+            missing[index] |= not path.exists()
+        missing = any_of(missing)
+        starts = range(0, len(missing), self.batch_size)
+        return [
+            n for n, start in enumerate(starts) if any(missing[start : start + self.batch_size])
+        ]
+
+    def require_complete(self) -> None:
+        """Prove that every volume is there, before the set is called complete.
+
+        Raises:
+            UserError: one is not; names the first.
+
+        """
+        lost = [path for path in self.files if not path.exists()]
+        until = time.monotonic() + (_LATE_SECONDS if world_size() > 1 else 0)
+        while lost and time.monotonic() < until:
+            time.sleep(0.5)
+            lost = [path for path in lost if not path.exists()]
+        if lost:
+            raise UserError(
+                f"{len(lost)} of {len(self.labels)} volumes are not there, the first is {lost[0]}; "
+                "all processes must share the disk of --output. Draw what is missing with --resume."
+            )
 
     def finish(self) -> None:
         """Write the manifest: a folder with one is complete."""

@@ -1,5 +1,6 @@
 """Files in, reconstructed files out."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from prod9.config import SlidingWindowConfig
 from prod9.data.intensity import IntensityScale
+from prod9.data.limits import require_memory
 from prod9.data.npz import npz_headers, read_npz_array
 from prod9.data.prepared import NOTHING, PreparedVolume
 from prod9.data.volume_io import SUFFIXES, RawVolume, volume_suffix, write_volume
@@ -15,6 +17,7 @@ from prod9.errors import UserError
 from prod9.files import atomic_write
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
+from prod9.shapes import MAX_VOXELS
 from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
 
@@ -22,6 +25,9 @@ _SSIM_WINDOW = 11
 _TOKENS = ".tokens.npz"
 # What a token file holds, and of which kinds: whole numbers, real numbers.
 _KINDS = {"tokens": "iu", "sides": "iu", "affine": "f", "intensity": "f", "digest": "u"}
+_SHAPES = {"sides": (3,), "affine": (4, 4), "intensity": (3,), "digest": (32,)}
+# Of the tokens as int64; and of the voxels as float32: decoded, and in the source's intensities.
+_CELL_BYTES, _VOXEL_BYTES = 8, 8
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ def decode_tokens(
     """Decode a file that :func:`reconstruct_file` wrote, to NIfTI, float32.
 
     Raises:
-        UserError: not such a file, or made by another tokenizer.
+        UserError: not such a file, made by another tokenizer, or of a volume that is larger than
+            the memory.
 
     """
     headers = npz_headers(path)
@@ -131,6 +138,12 @@ def decode_tokens(
     damaged = UserError(f"{path} is damaged: its arrays do not fit together; make it again.")
     if any(headers[key].dtype.kind not in kinds for key, kinds in _KINDS.items()):
         raise damaged
+    if any(headers[key].shape != shape for key, shape in _SHAPES.items()):
+        raise damaged
+    cells = math.prod(headers["tokens"].shape)
+    if cells > MAX_VOXELS:
+        raise damaged
+    require_memory(_CELL_BYTES * cells, str(path))
     content = {key: read_npz_array(path, key) for key in _KINDS}
     digest = content["digest"].tobytes().hex()
     if digest != tokenizer.digest:
@@ -139,21 +152,20 @@ def decode_tokens(
             "choose the --config of the tokenizer that made it."
         )
     tokens = torch.from_numpy(content["tokens"].astype(np.int64))[None]
-    sides = [int(side) for side in content["sides"].flatten()]
+    sides = [int(side) for side in content["sides"]]
     sound = (
         tokens.ndim == 4
         and tokens.numel() > 0
-        and len(sides) == 3
         and min(sides) > 0
+        and math.prod(sides) <= MAX_VOXELS
         and tuple(tokens.shape[1:]) == tokenizer.grid(sides)
         and 0 <= int(tokens.min()) <= int(tokens.max()) < tokenizer.codebook_size
-        and content["affine"].shape == (4, 4)
-        and content["intensity"].shape == (3,)
         and np.isfinite(content["affine"]).all()
         and np.isfinite(content["intensity"][:2]).all()
     )
     if not sound:
         raise damaged
+    require_memory(_VOXEL_BYTES * math.prod(sides), f"the volume of {path}")
     volume = decode(tokenizer, tokens, sides, config)[0, 0].numpy()
     low, high, background = content["intensity"].tolist()
     scale = IntensityScale(low, high, None if np.isnan(background) else background)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from prod9 import __version__
 from prod9.data.npz import read_npy
 from prod9.errors import UserError
 from prod9.files import atomic_write
-from prod9.ranks import barrier, is_main, share_of, world_size
+from prod9.ranks import any_of, barrier, is_main, share_of, world_size
 
 
 def _nothing(done: int) -> None:
@@ -48,9 +49,9 @@ class Kept:
 
         """
         if world_size() > 1 and self.folder is not None:
-            missing = [n for n, name in enumerate(names) if not self._path(name).exists()]
-            barrier()  # all have looked before one of them writes
-            for done, index in enumerate(share_of(missing), 1):
+            missing = any_of([not self._path(name).exists() for name in names])
+            parts = [index for index, each in enumerate(missing) if each]
+            for done, index in enumerate(share_of(parts), 1):
                 self.one(names[index], lambda index=index: make(index))
                 on_part(done)
             barrier()
@@ -59,7 +60,9 @@ class Kept:
 
     def _path(self, name: str) -> Path:
         assert self.folder is not None
-        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.npy"
+        # Another version may compute something else under the same name.
+        content = f"{__version__} {name}"
+        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()}.npy"
 
     def one(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Give the part called ``name``; make it if it is not there."""

@@ -13,7 +13,8 @@ from rich.console import Console
 from torch.distributed import TCPStore
 
 from prod9.build.failures import LAUNCHED, LOST
-from prod9.build.processes import PATIENCE, join, placed, wanted
+from prod9.build.place import placed
+from prod9.build.processes import PATIENCE, join, require_gpus, wanted
 from prod9.config import TrainerConfig
 from prod9.errors import UserError
 
@@ -33,13 +34,30 @@ def gather(config: TrainerConfig) -> None:
     code.
 
     Raises:
-        UserError: as :func:`prod9.build.processes.join`.
+        UserError: more processes than GPUs are asked for; as :func:`prod9.build.processes.join`.
         SystemExit: in the process that has started others, when they have ended.
 
     """
     if placed() is None and config.num_nodes == 1 and wanted(config) > 1:
+        require_gpus(config)
         sys.exit(launch(_own_command(), wanted(config)))
     join(config)
+
+
+def require_alone(command: str) -> None:
+    """Refuse to run ``command`` in several processes, each of which would do all of it.
+
+    Raises:
+        UserError: torchrun or srun has started more than one.
+
+    """
+    place = placed()
+    if place is not None:
+        raise UserError(
+            f"{place.launcher} has started {place.world_size} processes, but `{command}` is the "
+            "work of one; start it without torchrun, and with srun --ntasks=1 (train, validate, "
+            "test and generate share their work)."
+        )
 
 
 def _own_command() -> list[str]:
@@ -125,7 +143,8 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> dict[int, int]:
                 continue
             ended[rank] = code
             if code:
-                orderly = code in _ORDERLY
+                # Who lost another one leaves in order; the one to blame may still be writing.
+                orderly = code in _ORDERLY or code == LOST
                 grace = _GRACE_OF_THE_ORDERLY_SECONDS if orderly else _GRACE_SECONDS
                 deadline = min(deadline, time.monotonic() + grace)
         time.sleep(0.1)

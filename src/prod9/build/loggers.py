@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import (
 from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.errors import UserError
+from prod9.ranks import is_main
 
 _PROJECT = "prod9"
 
@@ -61,8 +62,9 @@ def build_loggers(config: TrainerConfig, folder: RunFolder) -> list[Logger]:
         case "csv":
             return [history]
         case "tensorboard":
-            # What a resumed run does again, TensorBoard is to forget.
-            done = folder.resume_point().position.steps if folder.can_resume() else 0
+            # What a resumed run does again, TensorBoard is to forget. Who writes it decides.
+            resumed = is_main() and folder.can_resume()
+            done = folder.resume_point().position.steps if resumed else 0
             return [
                 TensorBoardLogger(folder.tensorboard, name="", version="", purge_step=done),
                 history,

@@ -4,24 +4,21 @@ import gc
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import torch
 
+from prod9 import ranks
+from prod9.build import processes
 from prod9.build.fit import GIB, advice, footprint
 from prod9.config import Stage1Config, Stage2Config
-from prod9.data.limits import physical_memory
+from prod9.data.limits import available_memory
 from prod9.errors import UserError
 
 Where = Literal["host", "GPU", "worker", "shared"]
 
 _HOST = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]*\)")
-_CGROUP = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 def where(error: BaseException) -> Where | None:
@@ -50,23 +47,7 @@ def limit_of(place: Where) -> int | None:
         if not torch.cuda.is_available():
             return None
         return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
-    found: list[int] = []
-    if (machine := physical_memory()) is not None:
-        found.append(machine)
-    for path in _CGROUP:
-        try:
-            found.append(int(path.read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    try:
-        import resource
-
-        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if soft != resource.RLIM_INFINITY:
-            found.append(soft)
-    except ImportError:  # Windows
-        pass
-    return min(found, default=None)
+    return available_memory()
 
 
 def sentence(place: Where, config: Stage1Config | Stage2Config | None = None) -> str:
@@ -103,7 +84,11 @@ def _estimate(config: Stage1Config | Stage2Config, place: Where, limit: int) -> 
     (Others may have taken it.)
     """
     try:
-        foot = footprint(config, "cuda" if place == "GPU" else "cpu")
+        # Figures are those of one process: the others of a machine take as much of its memory.
+        if place != "GPU":
+            limit //= processes.on_this_machine()
+        device = "cuda" if place == "GPU" else "cpu"
+        foot = footprint(config, device, devices=ranks.world_size())
         needed = foot.needed(config.data.batch_size)
         ways = advice(config, foot, limit)
     except Exception:  # an estimate must not hide what it is about

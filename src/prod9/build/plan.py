@@ -24,7 +24,9 @@ from prod9.config import Stage1Config, Stage2Config
 _FROZEN = "feature network"
 _AVERAGED = ("autoencoder", "transformer")
 _TRIED_FLOPS = 4e11
-"""A step of so many is tried on this machine within a few seconds; a larger one is scaled."""
+"""A step of more is tried with a smaller batch, of two at least, and scaled."""
+_MOST_FLOPS, _MOST_BYTES = 2e12, 4 * GIB
+"""A step of two that has more, or needs more, is not tried: it would take minutes."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ class Plan:
     """Network -> (forward, backward) of a step of one process."""
     sample: tuple[int, ...]
     """Voxels of Stage 1's training sample, tokens of Stage 2's."""
+    volume: tuple[int, int, int]
+    """Voxels of a whole volume."""
+    volume_is_assumed: bool
+    """Whether that is the grid of BraTS releases, and no scan was looked at."""
     tokens_per_volume: int
     positions: int | None
     """Of Stage 2: what the transformer's attention sees of a sample."""
@@ -112,10 +118,13 @@ class Plan:
 
 
 def make_plan(path: Path, overrides: tuple[str, ...], request: Request) -> Plan:
-    """Plan a configuration's training; reads no volume, downloads and allocates nothing large.
+    """Plan a configuration's training; reads no volume and downloads nothing.
+
+    The step is taken with tensors that have shapes and no numbers. For its time on this machine its
+    operations are then done one by one (``request.measure``), unless they are too large.
 
     Raises:
-        UserError: a mistake in the configuration; Stage 2 without a known tokenizer.
+        UserError: a mistake in the configuration or the split; Stage 2 without a known tokenizer.
 
     """
     config = load_either(path, overrides)
@@ -153,6 +162,8 @@ def make_plan(path: Path, overrides: tuple[str, ...], request: Request) -> Plan:
         memory=_memory(config, foot, request, trained, averaged),
         flops=dict(found.flops),
         sample=sample,
+        volume=tokenizer.volume,
+        volume_is_assumed=tokenizer.assumed,
         tokens_per_volume=math.prod(tokenizer.grid),
         positions=positions,
         train_volumes=None if volumes is None else volumes.train,
@@ -160,7 +171,8 @@ def make_plan(path: Path, overrides: tuple[str, ...], request: Request) -> Plan:
         steps_per_epoch=steps_per_epoch,
         steps=steps,
         checkpoint_bytes=4 * (3 * trained + averaged),
-        checkpoints=2 + config.callbacks.checkpoint.keep_best,  # the last and the one before
+        # The last, the one before, and the one that is being written.
+        checkpoints=3 + config.callbacks.checkpoint.keep_best,
         token_store_bytes=store,
         seconds_per_step=seconds,
         seconds_from=source,
@@ -215,6 +227,13 @@ def _seconds(foot: Footprint, batch: int, request: Request) -> tuple[float | Non
         return sum(map(sum, flops)) / (rate * 1e12), source
     if not request.measure:
         return None, "not measured"
+    tried, flops = _tried(foot, batch)
+    if flops > _MOST_FLOPS or foot.needed(tried) > _MOST_BYTES:
+        return None, (
+            f"not tried on this CPU: {tried} samples are {flops / 1e12:.2g} TFLOP in "
+            f"{foot.needed(tried) / GIB:.1f} GiB, which would take minutes; for a GPU give "
+            "--tflops or --card"
+        )
     return step_seconds(foot, batch).of(batch), "the step's operations, tried on this machine"
 
 
@@ -224,8 +243,13 @@ def step_seconds(foot: Footprint, batch: int) -> Seconds:
     A step that is too large is tried with a smaller batch, of two at least (PyTorch convolves a
     single volume in another way).
     """
-    one = foot.rehearse(2, foot.checkpointing)
-    each = sum(map(sum, one.flops.values())) / 2
-    tried = batch if batch <= 2 else min(batch, max(2, int(_TRIED_FLOPS / each)))
+    tried, _ = _tried(foot, batch)
     found = replay(foot.rehearse(tried, foot.checkpointing).operations)
     return Seconds(found.per_batch / tried, found.per_step)
+
+
+def _tried(foot: Footprint, batch: int) -> tuple[int, float]:
+    """Return how many samples are tried, and their floating point operations."""
+    each = sum(map(sum, foot.rehearse(2, foot.checkpointing).flops.values())) / 2
+    tried = batch if batch <= 2 else min(batch, max(2, int(_TRIED_FLOPS / each)))
+    return tried, tried * each

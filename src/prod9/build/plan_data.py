@@ -1,7 +1,7 @@
 """What a plan must know of the data: how many volumes, how large, of how many tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from prod9.config import (
 from prod9.config.load import load_stage1, load_stage2
 from prod9.data import medmnist
 from prod9.data.brats import MODALITIES, find_cases
+from prod9.data.brats_layouts import subject_of
+from prod9.data.splits import SubjectSplit, draw_split, open_split, split_counts
 from prod9.errors import UserError
 from prod9.tokenizer import Tokenizer
 
@@ -40,6 +42,8 @@ class TokenizerSizes:
     network: AutoencoderConfig
     volume: Sides
     source: str
+    assumed: bool = False
+    """Whether ``volume`` is what BraTS releases have, and no scan was looked at."""
 
     @property
     def stride(self) -> int:
@@ -75,26 +79,37 @@ def volumes_of(config: Stage1Config | Stage2Config, cases: int | None) -> Volume
         config: of either stage.
         cases: of a BraTS folder that is not there.
 
+    Raises:
+        UserError: a folder without cases, or too few of them to split; a split file that does not
+            fit.
+
     """
     data = config.data
     if isinstance(data, MedMNISTSourceConfig):
         counts = [set_.split_sizes for set_ in medmnist.members(data.dataset_name)]
         return Volumes(sum(c[0] for c in counts), sum(c[1] for c in counts))
-    note = "as --cases says"
-    subjects = cases
-    if cases is None:
-        if not data.data_dir.exists():
-            return None
-        found = find_cases(data.data_dir)
-        cases, subjects = len(found.cases), len(found.subjects)
-        note = f"of {subjects} subjects in {data.data_dir}, unread"
-    assert subjects is not None
-    share = cases / max(1, subjects)
-    val, test = (max(1, round(s * subjects)) for s in (data.val_share, data.test_share))
-    train = max(1, subjects - val - test)
-    return Volumes(
-        round(train * share) * len(MODALITIES), round(val * share) * len(MODALITIES), note
-    )
+    if cases is not None:
+        shares = (1 - data.val_share - data.test_share, data.val_share, data.test_share)
+        train, val, _ = split_counts(cases, shares)
+        return Volumes(train * len(MODALITIES), val * len(MODALITIES), "as --cases says")
+    if not data.data_dir.exists():
+        return None
+    found = find_cases(data.data_dir)
+    # As training does it: broken cases are dealt out too.
+    subjects = sorted({*found.subjects, *(subject_of(case.name) for case in found.bad)})
+    split = _split(data, subjects)
+    in_splits = [split.split_of(case.subject) for case in found.cases]
+    note = f"of {len(subjects)} subjects in {data.data_dir}, unread"
+    train, val = (in_splits.count(name) * len(MODALITIES) for name in ("train", "val"))
+    return Volumes(train, val, note)
+
+
+def _split(data: BraTSSourceConfig, subjects: Sequence[str]) -> SubjectSplit:
+    """Return the split that training reads, or will draw; nothing is written."""
+    seed, val, test = data.split_seed, data.val_share, data.test_share
+    if data.split_file.exists():
+        return open_split(data.split_file, subjects, seed=seed, val_share=val, test_share=test)
+    return draw_split(subjects, seed=seed, val_share=val, test_share=test)
 
 
 def samples_per_epoch(config: Stage1Config | Stage2Config, volumes: Volumes) -> int:
@@ -115,12 +130,11 @@ def sample_sides(config: Stage1Config) -> Sides:
 
 def sizes_of_stage1(config: Stage1Config) -> TokenizerSizes:
     """Return the sizes of the tokenizer that a configuration trains."""
-    data = config.data
+    data, path = config.data, str(config.autoencoder_export_path)
     if isinstance(data, MedMNISTSourceConfig):
         volume: Sides = (data.size, data.size, data.size)
-    else:
-        volume = _scan(data.preprocessing)
-    return TokenizerSizes(config.model.autoencoder, volume, str(config.autoencoder_export_path))
+        return TokenizerSizes(config.model.autoencoder, volume, path)
+    return TokenizerSizes(config.model.autoencoder, _scan(data.preprocessing), path, assumed=True)
 
 
 def find_tokenizer(config: Stage2Config, stage1: Path | None) -> TokenizerSizes:
@@ -146,7 +160,7 @@ def find_tokenizer(config: Stage2Config, stage1: Path | None) -> TokenizerSizes:
             continue
         if other.autoencoder_export_path == config.autoencoder_path:
             sizes = sizes_of_stage1(_of_same_size(other, path, config))
-            return TokenizerSizes(sizes.network, sizes.volume, f"the shipped {path.stem}.yaml")
+            return replace(sizes, source=f"the shipped {path.stem}.yaml")
     raise UserError(
         f"autoencoder_path ({config.autoencoder_path}) does not exist yet, and no shipped "
         "configuration makes it; give the one that does with --stage1 FILE."

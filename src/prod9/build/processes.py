@@ -6,9 +6,8 @@ does it itself (:mod:`prod9.build.launch`), in the way of ``torchrun``.
 
 import atexit
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -16,58 +15,16 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from prod9 import ranks
 from prod9.build import failures
+from prod9.build.place import Place, placed
 from prod9.config import TrainerConfig
 from prod9.errors import UserError
 
 PATIENCE = timedelta(days=1)
 """How long processes wait for each other: one may read scans for hours. A dead one is noticed."""
+_PATIENCE_OF_GPUS = timedelta(minutes=30)
+"""The same between GPUs, where nobody notices a dead one: longer than a checkpoint is written."""
 _MEETING = timedelta(minutes=10)
 """How long they may take to be there."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """One process among those that a launcher has started."""
-
-    launcher: str
-    rank: int
-    world_size: int
-    local_rank: int
-    per_node: int
-    """Processes on each machine."""
-
-    @property
-    def num_nodes(self) -> int:
-        """Machines."""
-        return self.world_size // self.per_node
-
-
-def placed(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Return what a launcher says in the environment; None without one, or for one process.
-
-    srun is recognised by the variables of a step with several tasks. Those of the job alone are
-    there in a batch script too, of which there is only one.
-    """
-    if int(environment.get("WORLD_SIZE", 1)) > 1 and "RANK" in environment:
-        world = int(environment["WORLD_SIZE"])
-        return Place(
-            launcher="torchrun",
-            rank=int(environment["RANK"]),
-            world_size=world,
-            local_rank=int(environment.get("LOCAL_RANK", 0)),
-            per_node=int(environment.get("LOCAL_WORLD_SIZE", world)),
-        )
-    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environment:
-        world = int(environment["SLURM_STEP_NUM_TASKS"])
-        nodes = int(environment.get("SLURM_STEP_NUM_NODES", 1))
-        return Place(
-            launcher="srun",
-            rank=int(environment["SLURM_PROCID"]),
-            world_size=world,
-            local_rank=int(environment["SLURM_LOCALID"]),
-            per_node=world // nodes,
-        )
-    return None
 
 
 def on_this_machine() -> int:
@@ -109,7 +66,7 @@ def _require_agreement(config: TrainerConfig, place: Place) -> None:
             f"{config.devices} and trainer.num_nodes={config.num_nodes} ask for {asked}; set "
             "trainer.devices=auto, which takes what there is, or start as many."
         )
-    gpus = torch.cuda.device_count() if config.accelerator != "cpu" else 0
+    gpus = _gpus(config)
     if 0 < gpus <= place.local_rank:
         raise UserError(
             f"process {place.local_rank} of this machine sees {gpus} GPU"
@@ -117,6 +74,52 @@ def _require_agreement(config: TrainerConfig, place: Place) -> None:
             "no more processes than GPUs and bind none to them (srun: --gpus-per-node in place of "
             "--gpus-per-task)."
         )
+
+
+def _gpus(config: TrainerConfig) -> int:
+    return torch.cuda.device_count() if config.accelerator != "cpu" else 0
+
+
+def require_gpus(config: TrainerConfig) -> None:
+    """Refuse to start more processes here than there are GPUs; without any, they are CPU's.
+
+    Raises:
+        UserError: fewer GPUs than ``trainer.devices``.
+
+    """
+    gpus = _gpus(config)
+    if 0 < gpus < wanted(config):
+        raise UserError(
+            f"trainer.devices={config.devices}, but this machine has {gpus} GPU"
+            f"{'s' if gpus > 1 else ''}; set trainer.devices=auto, which takes what there is."
+        )
+
+
+def _meet() -> dist.Store:
+    """Return the store of the run, once the process that holds it is there."""
+    return next(iter(dist.rendezvous("env://", timeout=_MEETING)))[0]
+
+
+def _find_no_fault(store: dist.Store, config: TrainerConfig, place: Place) -> None:
+    """Let every process see what is wrong with any: else the others would wait for it.
+
+    Raises:
+        UserError: as :func:`join`; the same in all processes.
+
+    """
+    fault = ""
+    try:
+        _require_agreement(config, place)
+    except UserError as error:
+        fault = str(error)
+    store.set(f"fault/{place.rank}", fault)
+    try:
+        found = [store.get(f"fault/{rank}").decode() for rank in range(place.world_size)]
+    except RuntimeError as error:  # who held the store has found a fault, said so and left
+        reason = str(error).splitlines()[0]
+        raise UserError(fault or f"the processes of this run have not met: {reason}.") from error
+    if fault or any(found):
+        raise UserError(fault or next(filter(None, found)))
 
 
 def join(config: TrainerConfig) -> None:
@@ -140,22 +143,40 @@ def join(config: TrainerConfig) -> None:
                 "srun, or its console script with trainer.num_nodes=1."
             )
         return
-    _require_agreement(config, place)
     if place.launcher == "srun":
         _speak_as_torchrun(place)
-    use_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+    try:
+        store = _meet()
+    except dist.DistError as error:
+        raise UserError(
+            f"the {place.world_size} processes of this run have not met within "
+            f"{_MEETING.seconds // 60} minutes: one has not started, or cannot reach "
+            f"{os.environ.get('MASTER_ADDR')} port {os.environ.get('MASTER_PORT')}."
+        ) from error
+    failures.share(store)
+    _find_no_fault(store, config, place)
+    use_gpu = _gpus(config) > 0
     if use_gpu:
         torch.cuda.set_device(place.local_rank)
-    store, rank, world = next(iter(dist.rendezvous("env://", timeout=_MEETING)))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if use_gpu else "gloo",
         store=dist.PrefixStore("prod9", store),
-        rank=rank,
-        world_size=world,
+        rank=place.rank,
+        world_size=place.world_size,
         timeout=PATIENCE,
     )
-    failures.share(store)
+    if use_gpu:
+        _wait_less_for_gpus()
     atexit.register(leave)
+
+
+def _wait_less_for_gpus() -> None:
+    """Let NCCL give up a dead process soon; what may take hours is waited for by gloo."""
+    group = dist.group.WORLD
+    assert group is not None
+    # PyTorch has no public way to give two backends two timeouts.
+    backend = cast(Any, group)._get_backend(torch.device("cuda"))
+    backend._set_default_timeout(_PATIENCE_OF_GPUS)
 
 
 def _speak_as_torchrun(place: Place) -> None:

@@ -248,7 +248,7 @@ class _Trust(Watch):
     def expect(self, terms: Mapping[str, Tensor], step: int, batch: Batch | TokenBatch) -> None:
         """Note nothing."""
 
-    def admits(self, norm: Tensor | None) -> bool:
+    def admits(self, norm: Tensor, *, scaled: bool = False, network: str = "") -> bool:
         """Admit it."""
         return True
 

@@ -8,7 +8,7 @@ from prod9.build.announce import say
 from prod9.build.run_folder import ResumePoint, RunFolder
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data.batches import set_epoch
-from prod9.ranks import world_size
+from prod9.ranks import is_main, of_main, world_size
 
 
 def start_where_it_ended(
@@ -23,7 +23,9 @@ def start_where_it_ended(
         UserError: there is no whole checkpoint.
 
     """
-    point = folder.resume_point()
+    # A whole checkpoint is read for it: once on a machine of eight processes, not eight times.
+    point = of_main(folder.resume_point() if is_main() else None)
+    assert point is not None
     position, items = point.position, config.data.batch_size * world_size()
     batch = position.batches_of(items)
     # Workers fetch before Lightning tells them the epoch.

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,7 +15,6 @@ from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
 from prod9.errors import UserError
 from prod9.files import require_writable, write_text
-from prod9.plain import read_plain
 from prod9.training.checkpoints import LAST, PREVIOUS, exists_in, read_last
 from prod9.training.position import Position
 
@@ -58,6 +57,11 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """Logged values and previews for TensorBoard."""
         return self.root / "tensorboard"
+
+    @property
+    def nonfinite(self) -> Path:
+        """Batches whose loss or gradient was NaN or infinite."""
+        return self.root / "nonfinite"
 
     @property
     def tokens(self) -> Path:
@@ -107,7 +111,8 @@ class RunFolder:
         if resume:
             self._prepare_to_resume()
         elif overwrite and self.config.exists():  # else nothing here is prod9's
-            for part in (self.checkpoints, self.previews, self.history, self.tensorboard):
+            self._remove_checkpoints()
+            for part in (self.previews, self.history, self.tensorboard, self.nonfinite):
                 shutil.rmtree(part, ignore_errors=True)
             # The configuration last: without it, a run killed here would leave the rest for ever.
             for file in (self.metrics, self.transformer, *self.figures, self.config):
@@ -131,25 +136,32 @@ class RunFolder:
                 stamps.append((path.stat().st_mtime_ns, path.stat().st_size))
         return _resume_point(self.checkpoints, tuple(stamps))
 
-    def epochs_done(self) -> int:
-        """Return how many whole epochs lie behind the last checkpoint.
+    def _remove_checkpoints(self) -> None:
+        """Remove the checkpoints: one that stayed would be resumed from by the new run.
 
         Raises:
-            UserError: as :meth:`resume_point`.
+            UserError: they cannot be removed.
 
         """
-        return self.resume_point().position.epochs
+        try:
+            shutil.rmtree(self.checkpoints)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise UserError(
+                f"cannot remove {self.checkpoints}: {error.strerror or error}; remove it by hand, "
+                "or choose another output_dir."
+            ) from error
 
     def _prepare_to_resume(self) -> None:
         """Put aside what is torn, and the values of before; say what is gone on from."""
         point = self.resume_point()
         path, torn = point.path, point.torn
         if torn is not None:
-            if torn == self.last_checkpoint:  # else it would be kept as the previous one
-                torn.replace(torn.with_name("torn.ckpt"))
+            torn.replace(torn.with_name("torn.ckpt"))  # else it would become the previous one
             say(f"{torn} is torn (kept as torn.ckpt); the run goes on from {path}")
         say(f"resuming {point.position} (step {point.position.steps})")
-        keep_history(self.history, point.position)
+        keep_history(self.history)
 
     def _check_resumable(self, config: Stage1Config | Stage2Config) -> None:
         point = self.resume_point()
@@ -185,27 +197,24 @@ class ResumePoint(NamedTuple):
 
 @lru_cache(maxsize=4)  # it is asked for more than once, and reading takes as long as the file does
 def _resume_point(folder: Path, stamps: tuple[tuple[int, int], ...]) -> ResumePoint:
+    return read_point(folder)
+
+
+def read_point(folder: Path) -> ResumePoint:
+    """Read what a run with the checkpoints of ``folder`` would go on from.
+
+    Raises:
+        UserError: there is no whole checkpoint, or it is not prod9's.
+
+    """
     found = read_last(folder)
     config, position = _of_ours(found.path, found.content)
     return ResumePoint(found.path, position, config, found.torn)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a Lightning checkpoint of prod9's without unpickling code.
-
-    Raises:
-        UserError: torn or foreign.
-
-    """
-    content = read_plain(path, "delete it and resume from an older one renamed to last.ckpt")
-    _of_ours(path, content)
-    return cast("dict[str, Any]", content)
-
-
-def _of_ours(path: Path, content: object) -> tuple[str, Position]:
+def _of_ours(path: Path, checkpoint: dict[str, Any]) -> tuple[str, Position]:
     """Return configuration and position."""
     try:
-        checkpoint = cast("dict[str, Any]", content)
         return str(checkpoint[CONFIG_KEY]), Position.of(checkpoint)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -15,7 +15,7 @@ from prod9.build.processes import join
 from prod9.build.resume import start_where_it_ended
 from prod9.build.run_folder import RunFolder
 from prod9.build.strategies import require_strategy
-from prod9.build.trainer import build_trainer, require_runnable, resolve_device
+from prod9.build.trainer import build_trainer, fit_module, require_runnable, resolve_device
 from prod9.build.volumes import TrainingVolumes, training_volumes
 from prod9.config import Stage1Config
 from prod9.config.load import dump
@@ -36,7 +36,7 @@ from prod9.losses.weights import (
 )
 from prod9.models.discriminator import MultiScaleDiscriminator
 from prod9.montage import montage
-from prod9.ranks import barrier, is_main, main_first, world_size
+from prod9.ranks import barrier, is_main, main_first, of_main, world_size
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training.previews import Previews
 from prod9.training.progress import TrainingProgress
@@ -163,7 +163,7 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
     require_strategy(config)
     folder = RunFolder(config.output_dir)
     export = config.autoencoder_export_path
-    if export.exists() and not (resume or overwrite):
+    if not (resume or overwrite) and of_main(is_main() and export.exists()):
         raise UserError(
             f"{export} exists; replace it with --overwrite, or choose another "
             "autoencoder_export_path."
@@ -193,13 +193,7 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
         callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
     trainer = build_trainer(config, folder, monitor="val/psnr", mode="max", callbacks=callbacks)
     point = start_where_it_ended(folder, config, volumes.train) if resume else None
-    trainer.fit(
-        module,
-        volumes.train,
-        volumes.val,
-        ckpt_path=None if point is None else str(point.path),
-        weights_only=True,
-    )
+    fit_module(trainer, module, volumes.train, volumes.val, point)
     tokenizer = tokenizer_of(module.cpu(), volumes)
     if trainer.is_global_zero:
         tokenizer.save(export)

@@ -22,6 +22,7 @@ from prod9.build.tokens import (
 )
 from prod9.build.trainer import (
     build_trainer,
+    fit_module,
     require_runnable,
     resolve_device,
 )
@@ -151,13 +152,7 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
     trainer = build_trainer(config, folder, monitor="val/loss", mode="min", callbacks=callbacks)
     point = start_where_it_ended(folder, config, tokens.train) if resume else None
-    trainer.fit(
-        module,
-        tokens.train,
-        tokens.val,
-        ckpt_path=None if point is None else str(point.path),
-        weights_only=True,
-    )
+    fit_module(trainer, module, tokens.train, tokens.val, point)
     spec = TransformerSpec(
         transformer=config.model.transformer,
         levels=tokenizer.fsq.levels,

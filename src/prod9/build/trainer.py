@@ -12,10 +12,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch.utils.data import DataLoader
 
 from prod9.build import processes
 from prod9.build.loggers import ServiceRun, build_loggers, require_logger
-from prod9.build.run_folder import CONFIG_KEY, RunFolder
+from prod9.build.run_folder import CONFIG_KEY, ResumePoint, RunFolder
 from prod9.build.strategies import build_strategy, environment
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.config.load import dump
@@ -197,6 +198,29 @@ def build_trainer(
         # The loaders share out their items themselves (data/batches.py).
         use_distributed_sampler=False,
     )
+
+
+def fit_module(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    train: DataLoader[Any],
+    val: DataLoader[Any] | None,
+    point: ResumePoint | None,
+) -> None:
+    """Train, from ``point`` where there is one; signals are noted from here on until it is over.
+
+    Raises:
+        Stopped: at a signal, with everything saved.
+
+    """
+    lightning = cast(Any, trainer)
+    (keeper,) = (each for each in lightning.callbacks if isinstance(each, LastCheckpoint))
+    # Lightning's answer to SIGTERM asks the other processes from within a signal handler, in the
+    # middle of whatever they are doing. Public settings do not switch it off.
+    lightning._signal_connector.register_signal_handlers = lambda: None
+    with keeper.signals.listening():
+        path = None if point is None else str(point.path)
+        trainer.fit(module, train, val, ckpt_path=path, weights_only=True)
 
 
 def limited(total: int, limit: int | float | None, batch_size: int) -> int:

@@ -8,6 +8,7 @@ import typer
 from prod9.build import stage1
 from prod9.build.figures import measure_stage1
 from prod9.build.infer import decode_tokens, reconstruct_file
+from prod9.build.launch import require_alone
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import (
     ConfigOption,
@@ -53,6 +54,7 @@ def infer(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Reconstruct volumes of any size; original affine, intensities and shape come back."""
+    require_alone("infer")
     if not inputs and not from_tokens:
         raise typer.BadParameter("give --input FILE or --from-tokens FILE")
     resolved = _STAGE.load(config, overrides)

@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 import typer
 
 from prod9.build.evaluation import METRICS, REPORT, ROWS, Evaluator, Settings, feature_spaces
+from prod9.build.launch import require_alone
 from prod9.cli.verbs import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection, comparable
@@ -80,6 +81,7 @@ def evaluate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
+    require_alone("prod9 evaluate")
     if generated is None and reconstructed is None:
         raise UserError("give --generated DIR, --reconstructed DIR or both.")
     if reconstructed is not None and intensity == "percentiles":

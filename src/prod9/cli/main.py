@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from prod9.build.launch import require_alone
 from prod9.build.stage1 import fetch_medicalnet
 from prod9.cli.doctor import findings
 from prod9.cli.evaluate import evaluate
@@ -61,6 +62,7 @@ def demo(
     ] = None,
 ) -> None:
     """Train both stages on data that prod9 carries, generate, measure, and write a page."""
+    require_alone("prod9 demo")
     run_it = run_demo if what == "regions" else run_brats_demo
     page = run_it(
         output or Path("outputs/demo" if what == "regions" else "outputs/demo_brats"),

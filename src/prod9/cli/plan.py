@@ -41,7 +41,8 @@ def plan(
         int | None, typer.Option("--cases", min=3, help="BraTS: how many, if they are not here.")
     ] = None,
     measure: Annotated[
-        bool, typer.Option(help="Try the step's operations on this CPU for its time.")
+        bool,
+        typer.Option(help="Try the step's operations on this CPU for its time (not if large)."),
     ] = True,
     output: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file too.")
@@ -49,7 +50,8 @@ def plan(
 ) -> None:
     """Say what a configuration needs: parameters, memory, arithmetic, disk, time. All estimated.
 
-    Nothing is read but the configuration, and nothing large is ever allocated.
+    Reads the configuration, the tokenizer if it is there, and the names in a BraTS folder; no
+    volume. A plan for this CPU does the operations of a small step, within a minute or two.
     """
     if card is not None and card not in CARDS:
         raise UserError(f"--card {card}: choose from {', '.join(CARDS)}, or give --tflops.")
@@ -86,6 +88,9 @@ def lines(plan: Plan) -> Iterator[tuple[str, str]]:
     else:
         yield "sample", f"{by} tokens in {plan.positions:,} positions"
         yield "tokens per volume", f"{plan.tokens_per_volume:,}"
+    if plan.volume_is_assumed:
+        grid = "x".join(map(str, plan.volume))
+        yield "volume", f"taken to be {grid} voxels, as BraTS releases are; no scan was looked at"
     yield (
         "memory, whatever the batch",
         f"weights {size(memory.weights)}, gradients {size(memory.gradients)}, moments "
@@ -113,7 +118,9 @@ def lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "steps", f"{plan.steps_per_epoch:,} an epoch, {plan.steps:,} in all"
     if plan.token_store_bytes is not None:
         yield "disk, token store", size(plan.token_store_bytes)
-    yield "disk, checkpoints", f"{plan.checkpoints} x {size(plan.checkpoint_bytes)}"
+    each = size(plan.checkpoint_bytes)
+    yield "disk, checkpoints", f"at most {plan.checkpoints} x {each}"
+    yield "memory, to write a checkpoint", f"{each} more of the host's, for a moment"
     if plan.seconds_per_step is None:
         yield "time", plan.seconds_from
     else:

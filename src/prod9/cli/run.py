@@ -9,23 +9,31 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
-from prod9.build.failures import GONE, LOST, is_loss, speaks, speaks_of_loss
+from prod9.build.failures import LOST, is_loss, of_loss, speaks
 from prod9.build.memory import keep_freed_memory
 from prod9.build.out_of_memory import sentence, where
 from prod9.errors import UserError
 from prod9.ranks import is_main
 from prod9.training.interrupts import STOPPING, Stopped, requeue, stop_now
 
-_MENDABLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EIO, errno.ESTALE),
-}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MENDABLE = {*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:
     """Say nothing of a disk that is full: TensorBoard's thread hands it on to the run."""
     if getattr(args.exc_value, "errno", None) not in _MENDABLE:
         threading.__excepthook__(args)
+
+
+def _of_file(error: OSError) -> str:
+    """Return what to say of a file that cannot be read or written: only a full disk tells which."""
+    file, reason = error.filename or "a file", error.strerror
+    if error.errno in _FULL:
+        return f"cannot write {file}: {reason}; free some space or choose another folder."
+    return (
+        f"cannot use {file}: {reason}; see who may read and write it, and whether its disk is well."
+    )
 
 
 def _farewell(stopped: Stopped) -> tuple[str, int]:
@@ -60,13 +68,10 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
             if (place := where(error)) is not None:
                 message = f"{sentence(place)}."
             elif isinstance(error, OSError) and error.errno in _MENDABLE:
-                message = (
-                    f"cannot write {error.filename or 'a file'}: {error.strerror}; free some space "
-                    "or choose another folder."
-                )
+                message = _of_file(error)
             elif is_loss(error):
-                if speaks_of_loss():
-                    console.print(f"error: {GONE}", style="red")
+                if text := of_loss(error):
+                    console.print(text, style="red")
                 sys.exit(LOST)
             else:
                 raise

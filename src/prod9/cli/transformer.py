@@ -10,7 +10,7 @@ from prod9.build import stage2
 from prod9.build.figures import measure_stage2
 from prod9.build.generate import generate_files
 from prod9.build.inpainting import inpaint as fill_mask
-from prod9.build.launch import gather
+from prod9.build.launch import gather, require_alone
 from prod9.build.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
 from prod9.build.sweep import sweep as run_sweep
 from prod9.build.synthesis import Settings
@@ -204,6 +204,7 @@ def translate(
     With several --samples the result is their mean; the draws and a voxel-wise standard deviation
     (uncertainty) are written beside it.
     """
+    require_alone("translate")
     sources: dict[str, Path] = {}
     for item in source:
         name, separator, file = item.partition("=")
@@ -243,6 +244,7 @@ def inpaint(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw anew what lies under a mask; every other voxel comes back untouched, bit for bit."""
+    require_alone("inpaint")
     resolved = _resolved(config, overrides, steps, guidance, temperature, seed, "completion")
     written = fill_mask(
         stage2.load(resolved),
@@ -289,6 +291,7 @@ def sweep(
     Judged on the validation split. What an option leaves out stays as the config has it. An
     interrupted sweep goes on where it was.
     """
+    require_alone("sweep")
     resolved = _resolved(config, overrides, None, None, None, seed, "sampler")
     settings = grid_of(
         resolved.sampler,

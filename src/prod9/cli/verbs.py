@@ -15,7 +15,7 @@ from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump, load
 from prod9.errors import UserError
-from prod9.ranks import is_main
+from prod9.ranks import is_main, of_main
 
 ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)
 Split = Literal["val", "test"]
@@ -96,8 +96,10 @@ def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
             return
         if resume_or_start and overwrite:
             raise UserError("--resume-or-start goes on and --overwrite begins anew; give one.")
-        resume = resume or (resume_or_start and RunFolder(resolved.output_dir).can_resume())
         gather(resolved.trainer)
+        if resume_or_start:
+            # One looks for all: a shared disk may show a file to one process before the other.
+            resume = of_main(is_main() and RunFolder(resolved.output_dir).can_resume())
         with memory_advice(resolved):
             stage.train(resolved, resume, overwrite)
 

@@ -42,10 +42,16 @@ class FocalFrequencyLossConfig(Section):
     )
     ratio: float = Field(default=0.5, gt=0, le=1, description="Share of the slices used per step.")
     ave_spectrum: bool = Field(
-        default=False, description="Average the spectra over the batch first."
+        default=False,
+        description="Average the spectra over the batch (of all processes) first; in validation "
+        "each volume is a batch by itself.",
     )
     log_matrix: bool = Field(default=False, description="Take log(1 + w) of the spectrum weights.")
-    batch_matrix: bool = Field(default=False, description="Normalise weights over the whole batch.")
+    batch_matrix: bool = Field(
+        default=False,
+        description="Normalise weights over the batch (of all processes); in validation each "
+        "volume is a batch by itself.",
+    )
 
     @field_validator("axes")
     @classmethod

@@ -142,8 +142,10 @@ class TrainerConfig(Section):
     on_nan: Literal["stop", "skip", "rollback"] = Field(
         default="stop",
         description="Where a loss term or the gradient is NaN or infinite: end the run; leave the "
-        "step out; or leave it out and return to the last checkpoint's weights. The batch is saved "
-        "in `output_dir/nonfinite`; ten in a row end the run.",
+        "step out; or leave it out and return to the last checkpoint's weights, at the learning "
+        "rate of the moment. The batch is saved in `output_dir/nonfinite`; `train/left_out` counts "
+        "the steps left out. Ten in a row end the run, and so do ten returns to "
+        "the same checkpoint, and in fp16 fifty gradients in a row that no loss scale mends.",
     )
     activation_checkpointing: bool = Field(
         default=False,

@@ -99,6 +99,8 @@ def _judge_extensions(content: bytes, order: str, start: int, end: int) -> None:
     if content[start : start + 1] in (b"", b"\0"):
         return
     start += 4
+    if end < start:  # a negative length, which nibabel takes for all that there is
+        raise ValueError(f"it has an extension of {end - start} bytes")
     while end - start >= 16 and len(content) - start >= 8:
         (length,) = struct.unpack_from(f"{order}i", content, start)
         if not 8 <= length <= len(content) - start:

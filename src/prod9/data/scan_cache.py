@@ -9,6 +9,7 @@ smaller record by path, size and time spares reading unchanged files again.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from prod9.errors import UserError
 from prod9.files import atomic_write, hexdigest, write_text
 from prod9.ranks import barrier, share_of, world_size
 
+_DIGEST = re.compile("[0-9a-f]{64}")
 _VERSION = 1
 """Of the preprocessing's arithmetic: raise it with any change, and old cache entries are unused."""
 
@@ -90,8 +92,7 @@ def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -
     with _readable(case):
         stats = [[str(path.resolve()), *_size_and_time(path)] for path in files]
     record = cache / "files" / f"{_sha256(settings, json.dumps(stats))}.txt"
-    digest = record.read_text(encoding="utf-8") if record.is_file() else ""
-    scan = _cached(case, cache, digest)
+    scan = _cached(case, cache, _noted(record))
     if scan is not None:
         return scan
     with _readable(case):
@@ -107,6 +108,15 @@ def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -
     scan = _cached(case, cache, digest)
     assert scan is not None
     return scan
+
+
+def _noted(record: Path) -> str:
+    """Return the digest in a record; an empty text where there is no whole one."""
+    try:
+        digest = record.read_text(encoding="ascii")
+    except (OSError, ValueError):  # ValueError: torn, and no text
+        return ""
+    return digest if _DIGEST.fullmatch(digest) else ""
 
 
 def _cached(case: Case, cache: Path, digest: str) -> Scan | None:

@@ -63,7 +63,7 @@ def open_split(
 
     """
     if not path.exists():
-        split = _draw(subjects, seed=seed, val_share=val_share, test_share=test_share)
+        split = draw_split(subjects, seed=seed, val_share=val_share, test_share=test_share)
         write_text(path, json.dumps(asdict(split), indent=1) + "\n")
     split = _read(path)
     asked_for = {"seed": seed, "val_share": val_share, "test_share": test_share}
@@ -84,9 +84,10 @@ def open_split(
     return split
 
 
-def _draw(
+def draw_split(
     subjects: Sequence[str], *, seed: int, val_share: float, test_share: float
 ) -> SubjectSplit:
+    """Draw a split and write nothing; arguments and mistakes as of :func:`open_split`."""
     train_share = 1 - val_share - test_share
     if not (val_share >= 0 and test_share >= 0 and train_share > 0):
         raise UserError(
@@ -96,7 +97,7 @@ def _draw(
     if seed < 0:
         raise UserError(f"the seed of the split is {seed}; it must be 0 or more.")
     names = sorted(set(subjects))
-    counts = _counts(len(names), (train_share, val_share, test_share))
+    counts = split_counts(len(names), (train_share, val_share, test_share))
     order = np.random.default_rng(seed).permutation(len(names))
     ends = np.cumsum(counts)
     train, val, test = (
@@ -106,8 +107,13 @@ def _draw(
     return SubjectSplit(train, val, test, seed, val_share, test_share)
 
 
-def _counts(subjects: int, shares: tuple[float, float, float]) -> list[int]:
-    """Return the number of subjects for each share: rounded, at least 1 where it is not 0."""
+def split_counts(subjects: int, shares: tuple[float, float, float]) -> list[int]:
+    """Return the number of subjects for each share: rounded, at least 1 where it is not 0.
+
+    Raises:
+        UserError: fewer subjects than shares that are not 0.
+
+    """
     needed = sum(share > 0 for share in shares)
     if subjects < needed:
         raise UserError(

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from prod9.data.token_store import TokenStore, TokenStoreKey, reopen, sound_meta
 from prod9.errors import UserError
 from prod9.files import hexdigest
 from prod9.ranks import barrier, is_main, main_first, rank, total, world_size
+
+_ABANDONED_SECONDS = 7 * 24 * 3600
+"""Shards to which none was added for so long, while another store took their place, are litter."""
 
 
 def open_or_build(
@@ -127,9 +132,17 @@ def _commit(
 
 
 def _remove_shards(path: Path) -> None:
-    """Remove the shards of a finished store, and those of its like with other settings."""
-    for parts in path.parent.glob(f".{path.name}-*"):
-        shutil.rmtree(parts, ignore_errors=True)
+    """Remove the shards of a finished store, and those of its like with other settings.
+
+    Also those of the same split by another tokenizer or of other data, once they are old: nobody
+    may ever ask for them again.
+    """
+    split = path.name.split("-")[0]
+    for parts in path.parent.glob(f".{split}-*"):
+        with suppress(OSError):  # another process may be quicker
+            old = time.time() - parts.stat().st_mtime > _ABANDONED_SECONDS
+            if old or parts.name.startswith(f".{path.name}-"):
+                shutil.rmtree(parts, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -22,13 +22,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from prod9.data.batches import BatchKey, make_loader
+from prod9.data.npz import read_npy
 from prod9.data.volumes import VolumeSet
 from prod9.errors import UserError
 from prod9.files import hexdigest, write_text
 
 _FILES = ("tokens.npy", "labels.npy")
 _CHECKED = "checked.json"
-_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+_BROKEN = (
+    UserError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 """What reading damaged or forged files ends in."""
 _RESTED = 2_000_000_000
 """Nanoseconds: a file changed within the clock's grain of an earlier change shows the same time."""
@@ -194,7 +204,7 @@ def reopen(path: Path) -> TokenStore:
     meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
     return TokenStore(
         tokens=np.load(path / "tokens.npy", mmap_mode="r", allow_pickle=False),
-        labels=np.load(path / "labels.npy", allow_pickle=False),
+        labels=read_npy(path / "labels.npy"),
         names=meta["names"],
         class_names=tuple(meta["class_names"]),
         key=TokenStoreKey(**meta["key"]),

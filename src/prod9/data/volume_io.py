@@ -20,9 +20,9 @@ from prod9.data.npz import read_npy
 from prod9.data.volumes import require_finite
 from prod9.errors import UserError
 from prod9.files import atomic_write
+from prod9.shapes import MAX_VOXELS
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
-MAX_VOXELS = 1 << 31
 # Behind the last voxel of a packed file nothing follows, and zeros without end pack well.
 _MOST_BEHIND_VOXELS = 1 << 20
 # Where float64 is needed, it is for this many voxels at a time (32 MiB), not for a whole volume.

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prod9.ranks import rank, total, total_with_gradient, world_size
 from prod9.shapes import Volume
 
 
@@ -36,6 +37,7 @@ def focal_frequency_2d(
     ave_spectrum: bool = False,
     log_matrix: bool = False,
     batch_matrix: bool = False,
+    over_all: bool = False,
 ) -> Float[Tensor, ""]:
     """mean(w * d) over frequencies, patches, channels and images (eq. 8 of the paper), fp32.
 
@@ -43,7 +45,8 @@ def focal_frequency_2d(
     ``patch_factor`` x ``patch_factor`` patches; w = sqrt(d)^alpha, then log(1 + w) with
     ``log_matrix``, over its maximum within the patch and channel (over everything with
     ``batch_matrix``), clamped to [0, 1] and detached. ``ave_spectrum`` averages the spectra over
-    the batch first. Not multiplied by the term's weight.
+    the batch first. Not multiplied by the term's weight. ``over_all``: these two look at the batch
+    of all processes, which must all come here, each with as many images.
 
     Raises:
         ValueError: a side that ``patch_factor`` does not divide.
@@ -59,6 +62,8 @@ def focal_frequency_2d(
         difference = prediction.float() - target.float()
         if ave_spectrum:
             difference = difference.mean(0, keepdim=True)
+            if over_all and world_size() > 1:
+                difference = total_with_gradient(difference) / world_size()
             n = 1
         p, ph, pw = patch_factor, h // patch_factor, w // patch_factor
         # (n, c, p rows, ph, p columns, pw) -> (n, c, p, p, ph, pw)
@@ -70,10 +75,21 @@ def focal_frequency_2d(
             if log_matrix:
                 weight = weight.log1p()
             # A patch without any error is 0 / 0: its weight is 0.
-            peak = weight.max() if batch_matrix else weight.amax((-2, -1), keepdim=True)
+            peak = weight.amax((-2, -1), keepdim=True)
+            if batch_matrix:
+                peak = _largest_of_all(weight.max()) if over_all else weight.max()
             weight = (weight / peak).nan_to_num(nan=0.0).clamp(0.0, 1.0)
             weight = weight * _column_counts(pw, weight.device)
         return (weight * distance).sum() / difference.numel()
+
+
+def _largest_of_all(value: Tensor) -> Tensor:
+    """Return the largest of all processes' scalars; no gradient."""
+    if world_size() == 1:
+        return value
+    values = value.new_zeros(world_size())
+    values[rank()] = value
+    return total(values).max()
 
 
 class FocalFrequencyLoss(nn.Module):
@@ -81,6 +97,8 @@ class FocalFrequencyLoss(nn.Module):
 
     A share ``ratio`` of the slices of an axis (at least one) is used, the same ones for the whole
     batch: drawn anew in each call while training, evenly spaced and always the same in eval mode.
+    The batch of ``ave_spectrum`` and ``batch_matrix`` is that of all processes while training; in
+    eval mode each volume is one by itself.
 
     Args:
         alpha, patch_factor, ave_spectrum, log_matrix, batch_matrix: :func:`focal_frequency_2d`.
@@ -134,6 +152,14 @@ class FocalFrequencyLoss(nn.Module):
             ValueError: a side that ``patch_factor`` does not divide.
 
         """
+        if not self.training and (self.ave_spectrum or self.batch_matrix):
+            pairs = zip(prediction.split(1), target.split(1), strict=True)
+            return torch.stack([self._over_axes(a, b, generator) for a, b in pairs]).mean()
+        return self._over_axes(prediction, target, generator)
+
+    def _over_axes(
+        self, prediction: Volume, target: Volume, generator: torch.Generator | None
+    ) -> Tensor:
         terms: list[Tensor] = []
         for axis in self.axes:
             indices = self.slice_indices(prediction.shape[axis], generator).to(prediction.device)
@@ -152,6 +178,7 @@ class FocalFrequencyLoss(nn.Module):
                     self.ave_spectrum,
                     self.log_matrix,
                     self.batch_matrix,
+                    over_all=self.training,
                 )
             )
         return torch.stack(terms).mean()

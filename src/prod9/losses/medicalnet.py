@@ -4,6 +4,7 @@ Our own network, so that no code is fetched and run to get one (``torch.hub`` wo
 named after the keys of the published file, ``resnet_10_23dataset.pth``.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prod9.errors import UserError
+from prod9.losses.weights import MEDICALNET_SHA256
+from prod9.pickles import require_plain
 
 
 class DilatedConv3d(nn.Conv3d):
@@ -86,21 +89,31 @@ class MedicalNetResNet10(nn.Module):
 
 
 def _read(path: Path) -> object:
-    """Unpickle tensors and plain containers alone; never runs code that a file brings along."""
+    """Unpickle tensors and plain containers alone; never runs code that a file brings along.
+
+    The published file is a bare pickle, as before PyTorch 1.6, and known by its digest. Any other
+    must be an archive, whose sizes can be compared with what is there.
+    """
     if not path.is_file():
         raise UserError(f"there is no file {path}; give the MedicalNet weights' own path.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == MEDICALNET_SHA256:
+                file.seek(0)
+            else:
+                require_plain(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        if "GLOBAL" in str(error):
+        if str(error).startswith("it names "):
             raise UserError(
                 f"{path} holds Python objects besides tensors, which could run code and are not "
                 "loaded; save the plain state dict instead, or fetch the published file."
             ) from error
         raise UserError(
-            f"{path} is damaged, cut short or no PyTorch file; delete it and fetch it again."
+            f"{path} is damaged, cut short or no PyTorch file (one from before PyTorch 1.6 is read "
+            "only if it is the published one); fetch it again, or save it again with torch.save."
         ) from error
 
 

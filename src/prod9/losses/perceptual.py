@@ -34,6 +34,12 @@ def normalize_intensity(volume: Volume, *, over_all: bool = False) -> Volume:
     return centred / variance.sqrt().clamp_min(STD_FLOOR)
 
 
+def normalize_each(volume: Volume) -> Volume:
+    """(x - mean) / std of each volume by itself: whatever comes with it, and on which process."""
+    std, mean = torch.std_mean(volume, (1, 2, 3, 4), keepdim=True)
+    return (volume - mean) / std.clamp_min(STD_FLOOR)
+
+
 def _unit_length(features: Tensor) -> Tensor:
     """Each position's feature vector (axis 1) over its length; finite where it is zero."""
     return features / (features.square().sum(1, keepdim=True) + 1e-10).sqrt()
@@ -46,6 +52,9 @@ class MedicalNetPerceptualLoss(nn.Module):
     export, no optimizer sees its parameters, and ``train()`` does not reach it, so it stays in eval
     mode. It still follows the module from device to device (never to another dtype). fp32
     throughout, autocast or not: the features' squares lose what little differs in bf16.
+
+    Intensities are normalised over the batch of all processes while training, and for each volume
+    by itself in eval mode.
 
     Args:
         weights: state dict of :class:`MedicalNetResNet10`, see
@@ -75,8 +84,9 @@ class MedicalNetPerceptualLoss(nn.Module):
     def features(self, volume: Volume) -> Float[Tensor, "b features fd fh fw"]:
         """Unit-length features, C * 512 a position; each channel passes through by itself."""
         b, c = volume.shape[:2]
+        x = volume.float()
         # Processes validate unequal numbers of batches, and then cannot wait for each other.
-        x = normalize_intensity(volume.float(), over_all=self.training)
+        x = normalize_intensity(x, over_all=True) if self.training else normalize_each(x)
         x = x.flatten(0, 1)[:, None]  # (B C, 1, D, H, W)
         return _unit_length(self.network(x).unflatten(0, (b, c)).flatten(1, 2))
 

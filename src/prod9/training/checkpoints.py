@@ -3,7 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from prod9.errors import UserError
 from prod9.plain import read_plain, write_plain
@@ -19,7 +19,7 @@ class Found(NamedTuple):
     path: Path
     content: dict[str, Any]
     torn: Path | None
-    """The newer one that cannot be read."""
+    """The newer one, ``last.ckpt``, where it cannot be read."""
 
 
 def write_last(path: Path, content: dict[str, Any]) -> None:
@@ -74,23 +74,21 @@ def read_last(folder: Path) -> Found:
         if not path.exists():
             continue
         try:
-            content = _read(path)
+            return Found(path, _read(path), torn)
         except UserError as error:
             torn, first = torn or path, first or error
-            continue
-        if isinstance(content, dict):
-            return Found(path, content, torn)
-        first = first or UserError(f"{path} is not a checkpoint; remove it from the run's folder.")
     raise first or UserError(
         f"there is no checkpoint {folder / LAST} to resume from; start without --resume."
     )
 
 
-def _read(path: Path) -> object:
+def _read(path: Path) -> dict[str, Any]:
     remedy = "resume from an older one renamed to last.ckpt"
     content = read_plain(path, remedy)
     # PyTorch does not look at the checksums that it writes: a lost block would be taken for zeros.
     with zipfile.ZipFile(path) as archive:
         if archive.testzip() is not None:
             raise UserError(f"{path} cannot be read: it is torn (a checksum differs); {remedy}.")
-    return content
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a checkpoint; remove it from the run's folder.")
+    return cast("dict[str, Any]", content)

@@ -61,6 +61,8 @@ def step_if_finite(
 ) -> bool:
     """Clip and log; leave the optimizer nothing to learn from where a number is none.
 
+    ``train/left_out`` counts such steps, where ``watch`` goes on after them.
+
     Returns:
         Whether it may step.
 
@@ -69,7 +71,9 @@ def step_if_finite(
 
     """
     norm = clip_and_log(module, optimizer, limit, suffix)
-    fine = watch.admits(None if loss_scaler(module) else norm)
+    fine = watch.admits(norm, scaled=loss_scaler(module) is not None, network=suffix)
+    if watch.policy != "stop":
+        module.log("train/left_out", torch.tensor(float(watch.found)))
     if not fine:  # without gradients AdamW changes neither weights nor moments
         optimizer.zero_grad(set_to_none=True)
     return fine

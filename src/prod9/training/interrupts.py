@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -58,15 +60,23 @@ class StopSignals:
 
     def listen(self) -> None:
         """Take the signals over (only a main thread can)."""
-        self.received = 0
         if threading.current_thread() is threading.main_thread() and not self._previous:
             self._previous = {number: signal.signal(number, self._note) for number in STOPPING}
 
     def release(self) -> None:
-        """Give them back."""
-        previous, self._previous = self._previous, {}
+        """Give them back, and forget what came."""
+        previous, self._previous, self.received = self._previous, {}, 0
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def listening(self) -> Generator[None]:
+        """Listen within the block."""
+        self.listen()
+        try:
+            yield
+        finally:
+            self.release()
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.received and signum == signal.SIGINT:

@@ -17,12 +17,15 @@ from prod9.training.interrupts import Stopped, StopSignals
 from prod9.training.position import Continuation
 from prod9.training.watch import Watch
 
+_EVERY = "callbacks.checkpoint.every_n_steps"
+
 
 class LastCheckpoint(Checkpoint):
     """Writes ``last.ckpt`` every so many batches and epochs, at the end, and at a signal.
 
     Always where a batch is completely over: as the next one begins (the averaged weights follow
-    after the callbacks' own end of a batch), or at an epoch's end.
+    after the callbacks' own end of a batch), or at an epoch's end. Who calls ``fit`` does so within
+    ``signals.listening()``.
 
     Args:
         folder: of the checkpoints.
@@ -40,9 +43,8 @@ class LastCheckpoint(Checkpoint):
         """Of the validation, on every process."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals: Lightning has just put in handlers of its own."""
+        """What is gone on from is saved."""
         self._saved = self.continuation.loaded.steps
-        self.signals.listen()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -79,16 +81,6 @@ class LastCheckpoint(Checkpoint):
         due = last or epochs % self.config.every_n_epochs == 0 or self._due_by_steps(trainer)
         self._save_and_stop(trainer, due=due)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
-        self.signals.release()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Give the signals back."""
-        self.signals.release()
-
     def _due_by_steps(self, trainer: pl.Trainer) -> bool:
         steps, every = self.continuation.here(trainer).steps, self.config.every_n_steps
         return every > 0 and steps % every == 0 and steps != self._saved
@@ -112,9 +104,10 @@ class LastCheckpoint(Checkpoint):
             raise Stopped(signum, f"stopped by {name} {here}, all of it saved in {path}")
 
     def _go_back_if_due(self, trainer: pl.Trainer) -> None:
-        """Take weights, averages, moments, schedules and loss scale from the last checkpoint.
+        """Take weights, averages, moments and loss scale from the last checkpoint.
 
-        The counters of batches go on: what comes next is other data, and other randomness.
+        The counters of batches go on, and so do the schedules: what comes next is other data, and
+        other randomness, at the rate of its place in the run.
 
         Raises:
             UserError: there is no checkpoint yet.
@@ -125,17 +118,20 @@ class LastCheckpoint(Checkpoint):
             return
         watch.rollback_due = False
         if not exists_in(self.folder):
+            every = self.config.every_n_steps
+            sooner = f"lower {_EVERY} from {every}" if every else f"set {_EVERY}, which is 0"
             raise UserError(
                 "trainer.on_nan=rollback, but there is no checkpoint yet to go back to; lower "
-                "training.optimizer.learning_rate, or callbacks.checkpoint.every_n_steps."
+                f"training.optimizer.learning_rate, or {sooner}."
             )
         content = read_last(self.folder).content
         trainer.strategy.load_model_state_dict(content, strict=True)
         trainer.strategy.load_optimizer_state_dict(content)
-        for schedule, state in zip(
-            trainer.lr_scheduler_configs, content["lr_schedulers"], strict=True
-        ):
-            schedule.scheduler.load_state_dict(state)
+        for config in trainer.lr_scheduler_configs:  # the moments brought the rates of then
+            schedule: Any = config.scheduler
+            rates = schedule.get_last_lr()
+            for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
         precision = trainer.precision_plugin
         state = content.get(type(precision).__qualname__)
         if state is not None:

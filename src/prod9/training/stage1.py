@@ -88,15 +88,7 @@ class Stage1Module(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One generator step and, once it has joined, one discriminator step."""
-        optimizers = cast(
-            list[Any],
-            self.optimizers(use_pl_optimizer=True)
-            if self.discriminator
-            else [self.optimizers(use_pl_optimizer=True)],
-        )
-        schedulers = cast(
-            list[Any], self.lr_schedulers() if self.discriminator else [self.lr_schedulers()]
-        )
+        optimizers, schedulers = _listed(self.optimizers()), _listed(self.lr_schedulers())
         real = batch.volumes
         volume: Volume = self.autoencoder(real).volume.float()
         # The losses see a copy without a past. Each is differentiated once, as far as this copy;
@@ -110,20 +102,22 @@ class Stage1Module(pl.LightningModule):
             verdicts = self._verdicts(real, seen)
             terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient, scale)
             gradient = gradient + pull
-        terms = _of_all(terms)
         self.watch.expect(terms, self.batches_seen, batch)
+        terms = _of_all(terms)
         # Has no value of interest, but the gradient of the sum of the terms.
         fine = self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
-        self.ema.update(self.autoencoder)
+        if self.watch.learned:
+            self.ema.update(self.autoencoder)
 
         if verdicts and fine:
             assert self.discriminator is not None
             discriminator_term = self._discriminator_term(verdicts)
-            of_all = mean(discriminator_term.detach())
-            self.watch.expect({"discriminator": of_all}, self.batches_seen, batch)
+            self.watch.expect({"discriminator": discriminator_term}, self.batches_seen, batch)
             own = list(self.discriminator.parameters())
             self._step(optimizers[1], schedulers[1], discriminator_term, inputs=own)
-            self.log("train/discriminator", of_all)
+            self.log("train/discriminator", mean(discriminator_term.detach()))
+        elif verdicts:
+            schedulers[1].step()  # its place in the run goes on, too
         self.batches_seen += 1
         # Logged last: in an epoch's first step Lightning forgets what came before the optimizers'.
         if self._adaptive is not None:
@@ -254,15 +248,26 @@ class Stage1Module(pl.LightningModule):
         self.log("val/codebook_usage", self.codebook.usage)
         self.log("val/codebook_perplexity", self.codebook.perplexity)
 
+    def on_train_end(self) -> None:
+        """Say what was left out."""
+        self.watch.sum_up()
+
     # --- what a checkpoint must carry besides the weights -----------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the batch count."""
+        """Add the counts."""
         checkpoint["batches_seen"] = self.batches_seen
+        checkpoint["left_out"] = self.watch.found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the batch count."""
+        """Restore the counts."""
         self.batches_seen = int(checkpoint["batches_seen"])
+        self.watch.found = int(checkpoint["left_out"])
+
+
+def _listed(found: Any) -> list[Any]:
+    """Return the networks' optimizers or schedules: of a single one Lightning makes no list."""
+    return cast("list[Any]", found) if isinstance(found, list) else [found]
 
 
 def _of_all(terms: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -42,8 +42,8 @@ class Stage2Module(pl.LightningModule):
         self.transformer = transformer
         self.ema = EMA(transformer, config.training.stability.ema_decay)
         self.watch = Watch(config.trainer.on_nan, config.output_dir / "nonfinite")
-        self._train_hits = torch.zeros(BUCKETS, 2)
-        self._val_hits = torch.zeros(BUCKETS, 2)
+        self._train_hits = _no_hits()
+        self._val_hits = _no_hits()
         self._means = Means()
         # Weights that are split over processes are put together by all of them: who has fewer
         # validation batches than another looks at its last one again, and counts it once.
@@ -98,7 +98,7 @@ class Stage2Module(pl.LightningModule):
             self.transformer, batch, ratio, condition, draw, self.config.loss.label_smoothing
         )
         loss, accuracy, weight = _of_all(own, hits)
-        self.watch.expect({"cross_entropy": loss}, self.global_step, batch)
+        self.watch.expect({"cross_entropy": own}, self.global_step, batch)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/masked_accuracy", accuracy, prog_bar=True)
         self._log_accuracy_by_ratio(hits, shares)
@@ -111,7 +111,7 @@ class Stage2Module(pl.LightningModule):
     def _log_accuracy_by_ratio(self, hits: Tensor, shares: Tensor) -> None:
         """Count on the device; log what came together since the last batch whose values are."""
         self._train_hits = self._train_hits.to(self.device)
-        _count(self._train_hits, hits, shares)
+        self._train_hits += _count(hits, shares)
         if (self.global_step + 1) % self.config.trainer.log_every_n_steps == 0:
             for bucket, accuracy in _accuracies(total(self._train_hits)):
                 self.log(f"train/masked_accuracy_{bucket}", torch.tensor(accuracy))
@@ -119,7 +119,8 @@ class Stage2Module(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: TokenBatch, batch_idx: int) -> None:
         """Let the averaged weights follow."""
-        self.ema.update(self.transformer)
+        if self.watch.learned:
+            self.ema.update(self.transformer)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient norm (after unscaling), and look whether it is one."""
@@ -144,14 +145,14 @@ class Stage2Module(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Count afresh each epoch."""
         self._means.reset()
-        self._val_hits = torch.zeros(BUCKETS, 2, device=self.device)
+        self._val_hits = _no_hits().to(self.device)
         if self._device_mesh is not None:
             self._missing = most(own := int(sum(self.trainer.num_val_batches))) - own
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Loss and accuracy of the averaged weights; the same masks in every epoch."""
         loss, hits, shares = self._measured(batch, batch_idx)
-        _count(self._val_hits, hits, shares)
+        self._val_hits += _count(hits, shares)
         values = {"val/loss": loss, "val/masked_accuracy": hits.float().mean()}
         self._means.add(values, hits.numel())
         if self._missing:
@@ -186,12 +187,17 @@ class Stage2Module(pl.LightningModule):
         for bucket, accuracy in _accuracies(total(self._val_hits)):
             self.log(f"val/masked_accuracy_{bucket}", accuracy)
 
+    def on_train_end(self) -> None:
+        """Say what was left out."""
+        self.watch.sum_up()
+
     # --- what a checkpoint must carry besides the weights -----------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say whose tokens these weights have learned; add what waits to be logged."""
         checkpoint["tokenizer_digest"] = self.tokenizer_digest
         checkpoint["train_hits"] = total(self._train_hits).cpu().clone()
+        checkpoint["left_out"] = self.watch.found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with other tokens.
@@ -207,7 +213,8 @@ class Stage2Module(pl.LightningModule):
                 f"{self.tokenizer_digest[:12]}; put the first one back, or start anew with "
                 "--overwrite."
             )
-        if is_main() and "train_hits" in checkpoint:  # those of all processes
+        self.watch.found = int(checkpoint["left_out"])
+        if is_main():  # those of all processes
             self._train_hits = checkpoint["train_hits"].clone()
 
 
@@ -231,11 +238,17 @@ def _of_all(loss: Tensor, hits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return losses / tokens, rights / tokens, count * world_size() / tokens
 
 
-def _count(counts: Tensor, hits: Tensor, shares: Tensor) -> None:
-    """Add masked tokens to ``counts`` (BUCKETS, 2): hits and tokens per bucket of mask ratio."""
+def _no_hits() -> Tensor:
+    """Return counts of nothing; whole numbers, for floats stop growing by ones at 2^24."""
+    return torch.zeros(BUCKETS, 2, dtype=torch.int64)
+
+
+def _count(hits: Tensor, shares: Tensor) -> Tensor:
+    """Count masked tokens: hits and all per bucket of mask ratio, int64 (BUCKETS, 2)."""
     bucket = (shares * BUCKETS).long().clamp_max(BUCKETS - 1)
-    counts[:, 0].index_add_(0, bucket, hits.float())
-    counts[:, 1].index_add_(0, bucket, torch.ones_like(shares))
+    # Compared, not added one by one: few places that many tokens go to are slow on a GPU.
+    inside = bucket == torch.arange(BUCKETS, device=bucket.device)[:, None]
+    return torch.stack([(inside & hits.bool()).sum(1), inside.sum(1)], 1)
 
 
 def _accuracies(counts: Tensor) -> list[tuple[str, float]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from prod9.build import infer
 from prod9.build.infer import decode_tokens, reconstruct_file
 from prod9.config import SlidingWindowConfig
+from prod9.data import limits
 from prod9.data.prepared import NOTHING, PreparedVolume
 from prod9.errors import UserError
 from prod9.metrics.psnr import psnr
@@ -192,6 +193,59 @@ def test_a_token_file_without_background_has_none(tokenizer: Tokenizer, tmp_path
     target = decode_tokens(tokenizer, tokens, tmp_path, WINDOWS, overwrite=False)
     low, high = np.asarray(nib.nifti1.load(target).dataobj).min(), full.astype(np.int16).max()
     assert full.astype(np.int16).min() <= low < high
+
+
+def forged(tokenizer: Tokenizer, path: Path, **changes: Any) -> Path:
+    """Write a token file of a volume of 8 x 8 x 8 voxels, all of one token, but for the changes."""
+    content = {
+        "tokens": np.zeros(tokenizer.grid((8, 8, 8)), np.uint8),
+        "sides": np.array([8, 8, 8]),
+        "affine": np.eye(4),
+        "intensity": np.array([0.0, 1.0, 0.0]),
+        "digest": np.frombuffer(bytes.fromhex(tokenizer.digest), np.uint8),
+    }
+    np.savez_compressed(path, **(content | changes))
+    return path
+
+
+def test_a_token_file_larger_than_it_may_be(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode_it(path: Path) -> Path:
+        return decode_tokens(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
+
+    decode_it(forged(tokenizer, tmp_path / "a.npz"))
+    monkeypatch.setattr(infer, "MAX_VOXELS", 511)
+    with pytest.raises(UserError, match=r"a\.npz is damaged"):
+        decode_it(tmp_path / "a.npz")
+    monkeypatch.setattr(infer, "MAX_VOXELS", 512)
+    decode_it(tmp_path / "a.npz")
+    monkeypatch.setattr(limits, "available_memory", lambda: 512 * 8 - 1)
+    with pytest.raises(UserError, match=r"the volume of .*a\.npz needs"):
+        decode_it(tmp_path / "a.npz")
+
+
+def test_a_token_bomb_is_refused_by_its_headers(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path, key: str) -> np.ndarray:
+        raise AssertionError(key)
+
+    monkeypatch.setattr(infer, "MAX_VOXELS", 10**6)
+    monkeypatch.setattr(infer, "read_npz_array", read)
+    for changes in (
+        {"tokens": np.zeros((101, 100, 100), np.uint8)},
+        {"sides": np.ones((3, 10**5), int)},
+        {"affine": np.zeros((4, 10**5))},
+        {"digest": np.zeros(10**6, np.uint8)},
+    ):
+        path = forged(tokenizer, tmp_path / "a.npz", **changes)
+        with pytest.raises(UserError, match="is damaged"):
+            decode_tokens(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
+    monkeypatch.setattr(limits, "available_memory", lambda: 8 * 10**6 - 1)
+    path = forged(tokenizer, tmp_path / "a.npz", tokens=np.zeros((100, 100, 100), np.uint8))
+    with pytest.raises(UserError, match=r"a\.npz needs 0\.0 GiB"):
+        decode_tokens(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
 
 
 def test_tokens_are_not_decoded_by_another_tokenizer(

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def a_gibibyte_and_a_tenth_each(
         return Rehearsed(batch, {}, GIB, held, {}, ())
 
     foot = Footprint(rehearse, Setting("cpu", "fp32"), checkpointing=False)
-    monkeypatch.setattr(out_of_memory, "footprint", lambda *_: foot)
+    monkeypatch.setattr(out_of_memory, "footprint", lambda *_, **__: foot)
     monkeypatch.setattr(out_of_memory, "limit_of", lambda place: 4 * GIB)
 
 
@@ -117,15 +118,26 @@ def test_one_sentence_takes_the_error_s_place() -> None:
         pass
 
 
-def test_the_limit_is_the_tightest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(out_of_memory, "_CGROUP", ())
-    limit_of = REAL_LIMIT
-    machine = limit_of("host")
-    assert machine is not None
-    assert machine > GIB
-    container = tmp_path / "memory.max"
-    monkeypatch.setattr(out_of_memory, "_CGROUP", (tmp_path / "none", container))
-    container.write_text("max\n")
-    assert limit_of("host") == machine
-    container.write_text("123456789\n")
-    assert limit_of("host") == 123456789
+def test_the_limit_is_that_of_machine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out_of_memory, "available_memory", lambda: 123456789)
+    assert REAL_LIMIT("host") == 123456789
+
+
+def test_processes_of_a_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out_of_memory, "limit_of", lambda place: 16 * GIB)
+    monkeypatch.setattr(out_of_memory.processes, "on_this_machine", lambda: 4)
+    monkeypatch.setattr(out_of_memory.ranks, "world_size", lambda: 8)
+    asked: list[int] = []
+    one = out_of_memory.footprint
+
+    def count(*arguments: Any, devices: int) -> Footprint:
+        asked.append(devices)
+        return one(*arguments)
+
+    monkeypatch.setattr(out_of_memory, "footprint", count)
+    text = sentence("host", config())
+    assert "lower data.batch_size from 64 to 24, " in text  # as in 4 GiB by itself
+    assert text.endswith("(estimated 7.9 GiB of 4.0 GiB)")
+    assert asked == [8]
+    text = sentence("GPU", config(256))  # each has its own
+    assert "of 16.0 GiB)" in text

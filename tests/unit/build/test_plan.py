@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from prod9.build import plan as plan_module
 from prod9.build.plan import Request, make_plan
 from prod9.build.plan_data import load_either, volumes_of
 from prod9.build.rehearsal import Operation, Shape
 from prod9.build.replay import CARDS, SHARE_OF_PEAK, replay
 from prod9.cli import main
+from prod9.cli.plan import lines
 from prod9.data.phantom_files import make_phantom
+from prod9.data.splits import open_split
 from prod9.errors import UserError
 from prod9.tokenizer import build_autoencoder
 
@@ -40,6 +43,7 @@ def test_a_plan_of_stage1() -> None:
     assert plan.train_volumes is not None
     assert plan.steps_per_epoch == plan.train_volumes // 8
     assert plan.steps == 5 * plan.steps_per_epoch
+    assert plan.checkpoints == 3 + 1  # last, previous, the next one as it is written; the best
     assert plan.checkpoint_bytes == 4 * 4 * parameters  # weights, averaged weights, two moments
     assert plan.seconds_per_step is None
     assert plan.hours is None
@@ -71,17 +75,65 @@ def test_stage1_sends_a_copy_of_its_gradients() -> None:
     assert two.memory.needed - one.memory.needed == pytest.approx(gradients, rel=1e-6)
 
 
+def test_the_split_of_a_plan_is_that_of_training(tmp_path: Path) -> None:
+    folder, file = tmp_path / "cohort", tmp_path / "split.json"
+    subjects = [f"BraTS-GLI-{number:05}" for number in range(25)]
+    for number, subject in enumerate(subjects):
+        for visit in range(3 if number % 4 == 0 else 1):  # some were scanned three times
+            case = folder / f"{subject}-{visit:03}"
+            case.mkdir(parents=True)
+            for name in ("t1n", "t1c", "t2w", "t2f"):
+                (case / f"{case.name}-{name}.nii.gz").write_bytes(b"")
+    config = load_either(BRATS1, [f"data.data_dir={folder}", f"data.split_file={file}"])
+
+    def planned() -> tuple[int, int]:
+        found = volumes_of(config, None)
+        assert found is not None
+        return found.train, found.val
+
+    def scans(names: tuple[str, ...]) -> int:
+        return 4 * sum(3 if subjects.index(name) % 4 == 0 else 1 for name in names)
+
+    before = planned()
+    assert not file.exists()  # it is training that draws and writes it
+    split = open_split(file, subjects, seed=0, val_share=0.1, test_share=0.1)
+    assert (len(split.train), len(split.val)) == (19, 3)  # 2.5 is rounded up
+    assert before == planned() == (scans(split.train), scans(split.val))
+    stored = json.loads(file.read_text())
+    stored["val"] += [stored["train"].pop() for _ in range(4)]  # edited by hand
+    file.write_text(json.dumps(stored))
+    assert planned() == (scans(tuple(stored["train"])), scans(tuple(stored["val"])))
+    told = volumes_of(config, 25)
+    assert told is not None
+    assert (told.train, told.val) == (19 * 4, 3 * 4)
+
+
+def test_a_step_that_would_take_minutes_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(operations: object) -> object:
+        raise AssertionError("tried")
+
+    monkeypatch.setattr(plan_module, "replay", never)
+    for bound in ("_MOST_FLOPS", "_MOST_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(plan_module, bound, 1.0)
+            plan = make_plan(DEMO1, (), Request())
+        assert plan.seconds_per_step is None
+        assert "not tried on this CPU: 8 samples are" in plan.seconds_from
+        assert plan.hours is None
+
+
 @pytest.mark.slow
 def test_scans_are_counted_where_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "cohort"
-    config = load_either(BRATS1, [f"data.data_dir={folder}", "data.crops_per_volume=3"])
+    where = (f"data.data_dir={folder}", f"data.split_file={tmp_path / 'split.json'}")
+    config = load_either(BRATS1, [*where, "data.crops_per_volume=3"])
     assert volumes_of(config, None) is None
     make_phantom(folder, cases=5, release="2021", seed=0, overwrite=False)
     found = volumes_of(config, None)
     assert found is not None
     assert (found.train, found.val) == (3 * 4, 1 * 4)  # of 5 subjects 1 val, 1 test
     assert volumes_of(config, 100) is not None
-    overrides = (f"data.data_dir={folder}", "data.crops_per_volume=3", "data.batch_size=2")
+    overrides = (*where, "data.crops_per_volume=3", "data.batch_size=2")
     small = ("model.autoencoder.num_channels=[8,8]", "sliding_window.roi_size=[16,16,16]")
     plan = make_plan(BRATS1, (*overrides, *small), NO_TRIAL)
     assert plan.steps_per_epoch == 3 * 4 * 3 // 2
@@ -94,6 +146,8 @@ def test_windows_of_scans() -> None:
     assert plan.tokens_per_volume == 30 * 30 * 20  # 240 x 240 x 155 voxels
     assert plan.steps_per_epoch == 80 * 4 // 4
     assert plan.token_store_bytes == 90 * 4 * 30 * 30 * 20 * 2
+    assert plan.volume_is_assumed
+    assert dict(lines(plan))["volume"].startswith("taken to be 240x240x155 voxels")
 
 
 def test_a_tokenizer_that_nobody_makes() -> None:

@@ -1,10 +1,18 @@
 """Who has started the processes of a run, and whether that is what was asked for."""
 
+import os
 import signal
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+import torch
+import torch.distributed as dist
 
+from prod9 import ranks
 from prod9.build import failures, launch, processes
 from prod9.build.processes import Place, placed, wanted
 from prod9.config import TrainerConfig
@@ -119,6 +127,8 @@ def ending(body: str) -> list[str]:
         ("sys.exit(2 if rank == '1' else 75)", 2, ""),
         ("sys.exit(143)", 143, ""),
         ("sys.exit(3 if rank == '0' else 75)", 3, "process 0 of 2 ended with exit code 3"),
+        # Who is to blame is given the time to save, though the other one has left.
+        ("rank == '1' and time.sleep(1.5); sys.exit(143 if rank == '1' else 75)", 143, ""),
         # The other one would wait for ever.
         (
             "rank == '1' and os.kill(os.getpid(), signal.SIGKILL); time.sleep(60)",
@@ -150,9 +160,164 @@ def test_signals_are_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
     assert sorted(capfd.readouterr().out.split()) == ["0", "1"]
 
 
-def test_what_is_the_loss_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]")
+# --- one mistake, one voice ---------------------------------------------------------------------
+
+JOINING = """
+from prod9.build import processes
+from prod9.cli.run import guarded
+from prod9.config import TrainerConfig
+from prod9.errors import UserError
+
+def work():
+    {first}
+    processes.join(TrainerConfig(devices=2, accelerator="{accelerator}"))
+
+guarded(work)()
+"""
+ONE_GPU = "processes._gpus = lambda config: 1"
+
+
+def test_a_fault_of_one_is_seen_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_gpus", lambda config: 1)  # process 1 has none
+    store = dist.HashStore()
+
+    def met(rank: int) -> str:
+        try:
+            place = Place("srun", rank, world_size=2, local_rank=rank, per_node=2)
+            processes._find_no_fault(store, config(devices=2), place)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(met, range(2))
+    assert first == second
+    assert first.startswith("process 1 of this machine sees 1 GPU; ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        (ONE_GPU, "error: process 1 of this machine sees 1 GPU; "),
+        # Before they have met.
+        ("if os.environ['RANK'] == '1': raise UserError('alone')", "error: alone\n"),
+    ],
+)
+def test_what_is_wrong_with_one_of_two_is_told_once(
+    first: str, told: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_GRACE_OF_THE_ORDERLY_SECONDS", 3.0)
+    script = "import os\n" + JOINING.format(first=first, accelerator="cpu")
+    assert launch.launch([sys.executable, "-c", script], 2) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(told)
+    assert (err.count("error:"), "Traceback" in err) == (1, False)
+
+
+@pytest.mark.slow
+def test_the_same_of_srun() -> None:
+    step = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    step |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost"}
+    step["SLURM_JOB_ID"] = str(os.getpid())
+    script = JOINING.format(first=ONE_GPU, accelerator="cpu")
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            env={**step, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    told = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [2, 2]
+    assert "".join(told).count("error: process 1 of this machine sees 1 GPU; ") == 1
+    assert "Traceback" not in "".join(told)
+
+
+def test_who_speaks_of_srun_before_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    assert not failures.speaks()
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert failures.speaks()
+
+
+def test_no_more_processes_than_gpus_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(launch, "launch", lambda command, count: 17)
+    with pytest.raises(UserError, match=r"trainer\.devices=4, but this machine has 2 GPUs"):
+        launch.gather(config(devices=4, accelerator="auto"))
+    for settings in ({"devices": 2, "accelerator": "auto"}, {"devices": 4}):
+        with pytest.raises(SystemExit, match="17"):
+            launch.gather(config(**settings))
+
+
+LOSSES = [
+    "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:5\nand more",
+    "[gloo/transport/tcp/pair.cc:525] Read error [127.0.0.1]:5: Connection reset by peer",
+    "[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 60000ms for recv operation",
+    "NCCL error: ncclRemoteError: A call failed possibly due to a network error or a remote process"
+    " exiting prematurely.",
+]
+
+
+@pytest.mark.parametrize("text", LOSSES)
+def test_what_is_the_loss_of_another_process(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError(text)
     assert not failures.is_loss(error)  # alone
     monkeypatch.setattr(failures.ranks, "world_size", lambda: 2)
     assert failures.is_loss(error)
-    assert not failures.is_loss(RuntimeError("shapes do not match"))
+    monkeypatch.delenv(failures.LAUNCHED, raising=False)
+    said = failures.of_loss(error)
+    assert said.startswith("error: another process of this run has ended")
+    assert f"({text.splitlines()[0]})" in said
+    assert "and more" not in said
+    # The launcher says the rest.
+    monkeypatch.setenv(failures.LAUNCHED, "1")
+    assert failures.of_loss(error) == f"process 0 noticed: {text.splitlines()[0]}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not match"),
+        RuntimeError("[enforce fail at gloo/allreduce.h:44] inputs.size() > 0"),
+        dist.DistBackendError("NCCL error: unhandled cuda error, NCCL version 2.27.5"),
+        dist.DistBackendError("ncclInvalidUsage: Duplicate GPU detected : rank 0 and rank 1"),
+        TimeoutError("reading the scan timed out"),
+    ],
+)
+def test_what_is_not(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures.ranks, "world_size", lambda: 2)
+    assert not failures.is_loss(error)
+
+
+def test_gpus_wait_for_minutes_and_the_rest_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_for: dict[str, float] = {}
+
+    class Group:
+        WORLD: object
+
+        def _get_backend(self, device: torch.device) -> object:
+            def note(patience: timedelta) -> None:
+                set_for[device.type] = patience.total_seconds()
+
+            return SimpleNamespace(_set_default_timeout=note)
+
+    Group.WORLD = Group()
+    monkeypatch.setattr(processes.dist, "group", Group)
+    processes._wait_less_for_gpus()
+    assert set_for == {"cuda": 1800.0}
+    assert processes.PATIENCE.total_seconds() == 86400
+
+
+def test_all_wait_without_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited_on: list[str] = []
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    monkeypatch.setattr(ranks.dist, "all_reduce", lambda value: waited_on.append(value.device.type))
+    ranks.barrier()
+    assert waited_on == ["cpu"]

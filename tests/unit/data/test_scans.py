@@ -221,6 +221,16 @@ def test_a_torn_entry_is_made_again(cases: list[Case], tmp_path: Path) -> None:
     assert first.path.read_bytes() == content
 
 
+@pytest.mark.parametrize("torn", [b"\xff\xfe\x80", b"../" * 9, b"0\0" * 32, b""])
+def test_a_torn_record_is_written_again(cases: list[Case], tmp_path: Path, torn: bytes) -> None:
+    scans = prepare(cases[:1], TWO_MM, tmp_path).scans
+    (record,) = (tmp_path / "files").iterdir()
+    whole = record.read_bytes()
+    record.write_bytes(torn)
+    assert prepare(cases[:1], TWO_MM, tmp_path).scans == scans
+    assert record.read_bytes() == whole
+
+
 def test_four_channels_in_one_file_are_the_same_scan(
     cases: list[Case], scans: ScanSet, tmp_path: Path
 ) -> None:

@@ -137,6 +137,12 @@ def drop_labels(path: Path) -> None:
     (path / "labels.npy").unlink()
 
 
+def forge_labels(path: Path) -> None:
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (100000000000000,), }\n"
+    mark = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    (path / "labels.npy").write_bytes(mark + header)
+
+
 def forge_key(path: Path) -> None:
     meta = json.loads((path / "meta.json").read_text())
     meta["key"]["tokenizer_digest"] = "zzz"
@@ -144,7 +150,8 @@ def forge_key(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [damage_tokens, cut_tokens, drop_meta, cut_meta, drop_labels, forge_key]
+    "harm",
+    [damage_tokens, cut_tokens, drop_meta, cut_meta, drop_labels, forge_labels, forge_key],
 )
 def test_a_damaged_or_stale_store_is_built_again(tmp_path: Path, harm: Any) -> None:
     encoder = Encoder()

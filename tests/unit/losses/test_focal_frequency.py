@@ -103,6 +103,16 @@ def test_a_side_that_does_not_divide_is_refused(shape):
         focal_frequency_2d(a, b, patch_factor=2)
 
 
+@pytest.mark.parametrize("switch", ["ave_spectrum", "batch_matrix"])
+def test_in_validation_a_volume_is_a_batch_of_its_own(switch):
+    a, b = _volumes(3, 1, 4, 5, 6)
+    a = a * torch.tensor([0.2, 1.0, 3.0]).view(3, 1, 1, 1, 1)
+    module = FocalFrequencyLoss(ratio=1.0, **{switch: True})
+    alone = torch.stack([module(a[i : i + 1], b[i : i + 1]) for i in range(3)]).mean()
+    assert abs(float(module(a, b) / alone) - 1) > 1e-3
+    torch.testing.assert_close(module.eval()(a, b), alone)
+
+
 @pytest.mark.parametrize("axis", [2, 3, 4])
 def test_slices_along_an_axis_are_images_across_it(axis):
     a, b = _volumes(2, 3, 4, 5, 6)

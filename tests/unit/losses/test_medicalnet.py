@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch import nn
 
 from prod9.errors import UserError
+from prod9.losses import medicalnet
 from prod9.losses.medicalnet import DilatedConv3d, MedicalNetResNet10, load_weights
 
 
@@ -40,7 +42,13 @@ def test_features_come_at_an_eighth_of_the_size(side, features):
     assert out.shape == (2, 512, features, 2, 1)
 
 
-def test_all_the_ways_the_file_is_written(tmp_path, weights):
+def _published(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Take a file for the one that is published."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(medicalnet, "MEDICALNET_SHA256", digest)
+
+
+def test_all_the_ways_the_file_is_written(tmp_path, weights, monkeypatch):
     prefixed = {f"module.{key}": value for key, value in weights.items()}
     head = {"module.conv_seg.0.weight": torch.zeros(3), "conv_seg.1.bias": torch.zeros(1)}
     for name, content, options in [
@@ -51,7 +59,10 @@ def test_all_the_ways_the_file_is_written(tmp_path, weights):
         ("with-head", {"state_dict": prefixed | head}, {}),
         ("half", {key: v.half() if v.is_floating_point() else v for key, v in weights.items()}, {}),
     ]:
-        loaded = load_weights(_save(tmp_path / name, content, **options))
+        path = _save(tmp_path / name, content, **options)
+        if name == "published":
+            _published(monkeypatch, path)
+        loaded = load_weights(path)
         assert loaded.keys() == weights.keys()
         assert loaded["conv1.weight"].dtype == torch.float32
         tolerance = 1e-3 if name == "half" else 0.0
@@ -75,9 +86,25 @@ def test_code_in_the_file_is_not_run(tmp_path, legacy):
     target = tmp_path / "owned"
     content = {"state_dict": _Code(target)}
     path = _save(tmp_path / "evil.pth", content, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UserError, match="Python objects"):
+    with pytest.raises(UserError, match="PyTorch 1.6" if legacy else "Python objects"):
         load_weights(path)
     assert not target.exists()
+
+
+class _Asks:
+    """A pickle that makes a large thing of a few bytes, which PyTorch lets it."""
+
+    def __reduce__(self) -> object:
+        return (bytearray, (10**6,))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_may_not_ask_for_memory(tmp_path, weights, legacy):
+    content = weights | {"conv_seg.x": _Asks()}
+    path = _save(tmp_path / "w.pth", content, _use_new_zipfile_serialization=not legacy)
+    assert len(torch.load(path, weights_only=True)["conv_seg.x"]) == 10**6
+    with pytest.raises(UserError, match="PyTorch 1.6" if legacy else "Python objects"):
+        load_weights(path)
 
 
 def test_a_pickled_module_is_refused(tmp_path):

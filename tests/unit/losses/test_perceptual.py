@@ -35,6 +35,17 @@ def test_intensities_are_normalised_over_the_batch():
     assert normalize_intensity(a * 1e-6).std().item() < 1e-3
 
 
+def test_in_validation_a_volume_is_normalised_by_itself(loss_fn):
+    """Whatever it comes with: processes need not agree on whose batch it is in."""
+    a, b = _pair()
+    a = a * torch.tensor([0.2, 1.0]).view(2, 1, 1, 1, 1)
+    own = copy.deepcopy(loss_fn).eval()
+    alone = torch.stack([own(a[i : i + 1], b[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(own(a, b), alone.mean(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(own(a[:1], b[:1]), loss_fn(a[:1], b[:1]), rtol=1e-4, atol=1e-7)
+    assert abs(float(own(a, b) / loss_fn(a, b)) - 1) > 1e-3  # the batch makes a difference
+
+
 def test_squared_distance_of_unit_vectors(loss_fn):
     a, b = _pair()
     f, g = loss_fn.features(a), loss_fn.features(b)

@@ -264,6 +264,31 @@ def test_two_processes_make_what_one_does(
     assert Counter(drawn(tmp_path / "log")) == {0: 5, 1: 4}  # batches 0, 2, 4 and 1, 3
 
 
+def make_with_another_view(rank: int, generator: Generator, folder: Path, log: Path) -> None:
+    """Generate, but process 1 sees volumes of batch 1 that are not there, as on a late disk."""
+    exists = Path.exists
+    if rank == 1:
+        Path.exists = lambda path: path.name in NAMES[2:4] or exists(path)
+    make(rank, generator, folder, log)
+
+
+def test_processes_that_see_different_files_still_draw_all(
+    generator: Generator, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    given = (generator, tmp_path / "set", tmp_path / "log")
+    finish(start(2, tmp_path / "meeting", make_with_another_view, *given))
+    assert content(tmp_path / "set") == whole
+
+
+def test_a_set_that_lacks_a_volume_is_not_called_complete(again: Make, tmp_path: Path) -> None:
+    lost = tmp_path / "set" / NAMES[0]
+    with pytest.raises(UserError, match=r"1 of 9 volumes are not there, the first is .*0000_ball"):
+        again(on_volume=lambda volume: lost.unlink(missing_ok=True))
+    assert not (tmp_path / "set" / "manifest.json").exists()
+    again(resume=True)
+    assert volumes(tmp_path / "set") == NAMES
+
+
 def going_on(
     rank: int, generator: Generator, folder: Path, log: Path, pause: float, overwrite: bool
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 from forked import finish, kill, start, wait_for
 
 from prod9.build import feature_cache as module
+from prod9.build import kept as kept_module
 from prod9.build.evaluation import Evaluator, Settings
 from prod9.build.feature_cache import cached_features
 from prod9.build.kept import Kept
@@ -104,6 +105,14 @@ def squares_apart(rank: int, folder: Path) -> None:
     squares(rank, folder / str(rank), folder / "log", folder)
 
 
+def test_another_version_makes_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = (tmp_path / "kept", tmp_path / "log", tmp_path)
+    squares(0, *given)
+    monkeypatch.setattr(kept_module, "__version__", "99.0")
+    squares(0, *given)
+    assert len(made(tmp_path / "log")) == 18
+
+
 # --- features -------------------------------------------------------------------------------------
 
 
@@ -134,6 +143,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def features_in_a_process(rank: int, log: Path, results: Path) -> None:
     found = cached_features(space(rank, log), volumes(30), lambda done: None)
     np.save(results / f"{rank}.npy", found.numpy())
+
+
+def test_killed_as_the_blocks_are_removed(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, clear = tmp_path / "log", Kept.clear
+
+    def killed(blocks: Kept) -> None:
+        clear(blocks)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cached_features(space(0, log), volumes(30), lambda done: None)
+    log.unlink()
+    cached_features(space(0, log), volumes(30), lambda done: None)
+    assert made(log) == []  # nothing was lost
 
 
 def test_interrupted_features_go_on(tmp_path: Path, cache: Path) -> None:

@@ -1,5 +1,6 @@
 """A token store that is built by several processes, or in several attempts, is the same one."""
 
+import os
 import random
 import shutil
 import time
@@ -19,6 +20,7 @@ from prod9.data.token_build import open_or_build
 from prod9.data.token_store import TokenStore, TokenStoreKey, open_store
 from prod9.errors import UserError
 
+SHIPPED_CELLS = token_shards._CELLS
 KEY = TokenStoreKey(tokenizer_digest="aaa", data_digest="bbb", split="train")
 GRID = (2, 3, 4)
 COUNT = 38
@@ -120,6 +122,24 @@ def test_shards_of_other_sizes_are_not_used(tmp_path: Path, whole: dict[str, byt
     build(0, root, log)
     assert len(encoded(log)) == COUNT
     assert content(root) == whole
+
+
+def test_old_shards_of_another_key_are_removed(tmp_path: Path) -> None:
+    names = ("train-other-a", "train-new-b", "val-other-c")
+    for name in names:
+        (tmp_path / f".{name}").mkdir()
+    old = time.time() - 8 * 24 * 3600
+    for name in (names[0], names[2]):
+        os.utime(tmp_path / f".{name}", (old, old))
+    build(0, tmp_path, tmp_path / "log")
+    left = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
+    assert left == [".train-new-b", ".val-other-c"]  # the next split goes on with its own
+
+
+def test_the_smallest_set_has_many_shards() -> None:
+    per_shard = SHIPPED_CELLS // 8**3  # 971 volumes of 64^3, stride 8
+    assert 971 / per_shard >= 7
+    assert per_shard >= 64  # and no more files than a folder can bear
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])

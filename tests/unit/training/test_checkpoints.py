@@ -120,6 +120,13 @@ def test_a_torn_one_is_recognised(tmp_path: Path, how: str) -> None:
         read_last(tmp_path)
 
 
+def test_a_file_that_is_no_checkpoint_counts_as_torn(tmp_path: Path) -> None:
+    torch.save([1, 2], written(tmp_path, 1, 2))
+    found = read_last(tmp_path)
+    assert (found.path.name, found.content["number"]) == (PREVIOUS, 1)
+    assert found.torn == tmp_path / LAST
+
+
 def test_a_missing_last_one_is_no_loss(tmp_path: Path) -> None:
     written(tmp_path, 1, 2).unlink()
     assert exists_in(tmp_path)

@@ -403,6 +403,18 @@ def test_nan_in_a_batch_stops_with_step_term_and_names(
     assert same(before, snapshot(module.autoencoder))  # nothing was learned from it
 
 
+def test_the_watch_is_told_of_the_own_terms(
+    make_trainer: Any, volumes: VolumeSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another process's make those of all NaNs, this one's volumes are not to blame."""
+    monkeypatch.setattr(stage1, "mean", lambda value: value * float("nan"))
+    module, watch = build(configure()), Watch()
+    trainer = make_trainer(limit_val_batches=0, callbacks=[watch])
+    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    assert watch.moved == [(True, True)] * 4
+    assert math.isnan(watch.logged[0]["train/loss"])
+
+
 def test_nan_in_the_discriminator_is_named(
     make_trainer: Any, volumes: VolumeSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,6 +219,29 @@ def test_nan_stops_with_step_term_and_names(module: Stage2Module, make_trainer: 
     )
 
 
+def test_the_watch_is_told_of_the_own_loss(
+    module: Stage2Module, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another process's makes that of all a NaN, this one's volumes are not to blame."""
+    nan, weight = torch.tensor(float("nan")), torch.tensor(1.0)
+    monkeypatch.setattr(stage2, "_of_all", lambda loss, hits: (nan, nan, weight))
+    make_trainer(limit_val_batches=0).fit(module, load(batches(2)))
+    assert int(module.ema.updates) == 2
+
+
+def test_hits_are_counted_exactly_however_many() -> None:
+    """A float32 that grows by ones stops at 2^24."""
+    counts = stage2._no_hits() + 2**24
+    hits, shares = torch.tensor([True, False, True, True]), torch.tensor([0.1, 0.19, 0.2, 1.0])
+    for _ in range(3):
+        counts += stage2._count(hits, shares)
+    grown = [[3, 6], [3, 3], [0, 0], [0, 0], [3, 3]]
+    assert (counts - 2**24).tolist() == grown
+    # One batch of more than that, all in one bucket.
+    many = torch.tensor(1.0).expand(2**24 + 3)
+    assert stage2._count(many.bool(), many)[4].tolist() == [2**24 + 3] * 2
+
+
 def test_gradients_are_clipped(make_transformer: Any, make_trainer: Any) -> None:
     for limit in (0.0, 1e-3):
         config = configure()

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from prod9.data.token_store import TokenBatch
 from prod9.data.volumes import Batch
 from prod9.errors import UserError
 from prod9.training import watch as module
-from prod9.training.watch import IN_A_ROW, Policy, Watch, save_batch
+from prod9.training.watch import IN_A_ROW, OVERFLOWS_IN_A_ROW, Policy, Watch, save_batch
 
 FINE = {"l1": torch.tensor(0.5), "adversarial": torch.tensor(-2.0)}
 NORM = torch.tensor(3.0)
@@ -18,10 +19,14 @@ BATCH = Batch(torch.rand(2, 1, 3, 3, 3), torch.tensor([0, 1]), ["toy/3", "toy/1"
 
 
 def look(
-    watch: Watch, step: int, terms: dict[str, Tensor] = FINE, norm: Tensor | None = NORM
+    watch: Watch,
+    step: int,
+    terms: dict[str, Tensor] = FINE,
+    norm: Tensor = NORM,
+    **where: Any,
 ) -> bool:
     watch.expect(terms, step, BATCH)
-    return watch.admits(norm)
+    return watch.admits(norm, **where)
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
@@ -57,9 +62,31 @@ def test_a_gradient_that_is_none_is_found(tmp_path: Path) -> None:
 
 
 def test_under_a_loss_scale_only_terms_count(tmp_path: Path) -> None:
-    assert look(Watch("stop", tmp_path), 4, norm=None)
+    watch = Watch("stop", tmp_path)
+    assert look(watch, 4, norm=NAN, scaled=True)
+    assert not watch.learned  # the scaler leaves the step out
+    assert look(watch, 5, scaled=True)
+    assert watch.learned
     with pytest.raises(UserError, match="'l1'"):
-        look(Watch("stop", tmp_path), 4, {"l1": NAN}, norm=None)
+        look(watch, 6, {"l1": NAN}, scaled=True)
+
+
+def test_a_gradient_that_no_loss_scale_mends_ends_the_run(tmp_path: Path) -> None:
+    """Counted for each network: that the other one's is fine mends nothing."""
+    watch = Watch("skip", tmp_path)
+    for step in range(2 * OVERFLOWS_IN_A_ROW - 1):
+        assert look(watch, step, scaled=True)
+        if step != OVERFLOWS_IN_A_ROW - 1:  # once it is a number in between
+            assert look(watch, step, norm=NAN, scaled=True, network="_discriminator")
+        else:
+            assert look(watch, step, scaled=True, network="_discriminator")
+    with pytest.raises(UserError) as caught:
+        look(watch, 99, norm=NAN, scaled=True, network="_discriminator")
+    assert str(caught.value).startswith(
+        "the gradient's norm became nan at step 99 on the batch toy/3, toy/1 (50 times in a row, "
+        f"at ever smaller scales); the batch is saved in {tmp_path / 'step-00000099.npz'}; "
+        "set trainer.precision=bf16, or lower"
+    )
 
 
 def test_the_batch_is_saved_as_plain_arrays(tmp_path: Path) -> None:
@@ -137,7 +164,7 @@ def test_returning_to_the_same_checkpoint_has_an_end(tmp_path: Path, saves: bool
     for step in range(0, 200, 10):
         last = step // 10 == IN_A_ROW - 1
         if last and not saves:
-            with pytest.raises(UserError, match="10 times in a row"):
+            with pytest.raises(UserError, match="10 times after the same checkpoint"):
                 look(watch, step, norm=NAN)
             break
         assert not look(watch, step, norm=NAN)
@@ -146,13 +173,16 @@ def test_returning_to_the_same_checkpoint_has_an_end(tmp_path: Path, saves: bool
             watch.saved()
 
 
-def test_all_processes_decide_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "total", lambda flags: flags + torch.tensor([0.0, 1.0, 0.0]))
-    monkeypatch.setattr(module, "world_size", lambda: 2)
-    monkeypatch.setattr(module, "rank", lambda: 1)
-    with pytest.raises(UserError) as caught:
-        look(Watch("stop", tmp_path), 5)
-    assert str(caught.value).startswith(
-        "the loss term 'adversarial' became NaN or infinite on another process at step 5"
+def test_the_total_is_told_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watch("skip", tmp_path)
+    look(watch, 0)
+    watch.sum_up()
+    assert capsys.readouterr().err == ""
+    for step in range(60):
+        look(watch, step, norm=NAN if step % 2 else NORM)
+    capsys.readouterr()
+    watch.sum_up()
+    assert capsys.readouterr().err == (
+        "30 steps were left out of this run, for loss terms or gradients that were NaN or infinite "
+        f"(trainer.on_nan=skip); the first batches are in {tmp_path}\n"
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005-rank1.npz"]

@@ -1,0 +1,52 @@
+"""``--overwrite`` leaves nothing of the run before, or says what it cannot remove."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prod9.build.run_folder import RunFolder
+from prod9.config import Stage1Config
+from prod9.errors import UserError
+
+
+def old_run(root: Path) -> Stage1Config:
+    config = Stage1Config.model_validate(
+        {
+            "output_dir": root,
+            "autoencoder_export_path": root / "tokenizer.pt",
+            "data": {"dataset_name": "organmnist3d"},
+        }
+    )
+    RunFolder(root).claim(config, resume=False, overwrite=False)
+    for part in ("checkpoints", "previews", "history", "tensorboard", "nonfinite"):
+        (root / part).mkdir()
+        (root / part / "old").write_text("old")
+    torch.save({}, root / "checkpoints" / "last.ckpt")
+    return config
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    config = old_run(tmp_path)
+    RunFolder(tmp_path).claim(config, resume=False, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_checkpoints_that_stay_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new run would be resumed from one of the old."""
+    config = old_run(tmp_path)
+
+    def refuse(path: Path, ignore_errors: bool = False, **rest: Any) -> None:
+        if not ignore_errors:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(UserError) as caught:
+        RunFolder(tmp_path).claim(config, resume=False, overwrite=True)
+    assert str(caught.value) == (
+        f"cannot remove {tmp_path / 'checkpoints'}: Permission denied; remove it by hand, or "
+        "choose another output_dir."
+    )
+    assert (tmp_path / "config.yaml").is_file()  # it is still a run that can be replaced
