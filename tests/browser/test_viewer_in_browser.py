@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from prod9.report.server import VolumeServer, find_volumes
 from prod9.report.viewer import ViewerVolume, nifti_bytes, niivue_script, viewer_fragment
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 EVIL = "<img src=x onerror=window.hacked=1></script><script>window.hacked=1</script>"
 HEAD = '<!doctype html><meta charset="utf-8"><title>test</title><link rel="icon" href="data:,">'

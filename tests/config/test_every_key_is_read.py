@@ -185,6 +185,8 @@ def run(
 
         def __init__(self, **settings: Any) -> None:
             record.trainer = settings
+            self.callbacks = settings["callbacks"]
+            self._signal_connector = SimpleNamespace()
 
         def fit(self, module: Any, train: Any, val: Any, **rest: Any) -> None:
             record.module, record.batches = module, train
