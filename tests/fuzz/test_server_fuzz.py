@@ -102,6 +102,11 @@ def test_no_requests_at_all(server: VolumeServer, request: bytes) -> None:
     lives_on(server, request)
 
 
+def test_requests_without_a_version_are_refused(server: VolumeServer) -> None:
+    answer = ask(server, f"GET / \r\nHost: localhost:{server.server_port}\r\n\r\n".encode())
+    assert answer == b"400 Bad Request\n"
+
+
 def test_nothing_is_said_of_them(server: VolumeServer, capfd: pytest.CaptureFixture[str]) -> None:
     here = f"localhost:{server.server_port}"
     for path in ("http://[", "//[", "/volume/0"):

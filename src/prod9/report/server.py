@@ -159,6 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host", "").lower() not in self.server.hosts:
             self._fail(HTTPStatus.FORBIDDEN)
             return
+        if self.request_version == "HTTP/0.9":  # no browser asks so
+            self._fail(HTTPStatus.BAD_REQUEST)
+            return
         try:
             path = urlsplit(self.path).path
         except ValueError:  # such as "http://["

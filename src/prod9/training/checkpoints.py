@@ -1,7 +1,9 @@
 """The files that a run is resumed from: the last checkpoint, and the one before it."""
 
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -82,13 +84,24 @@ def read_last(folder: Path) -> Found:
     )
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether the archive's checksums hold.
+
+    PyTorch does not look at those that it writes: a lost block would be taken for zeros.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    # Of a part's own header: not its name, no text (ValueError), a compression that nobody knows.
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, struct.error, RuntimeError):
+        return False
+
+
 def _read(path: Path) -> dict[str, Any]:
     remedy = "resume from an older one renamed to last.ckpt"
     content = read_plain(path, remedy)
-    # PyTorch does not look at the checksums that it writes: a lost block would be taken for zeros.
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip() is not None:
-            raise UserError(f"{path} cannot be read: it is torn (a checksum differs); {remedy}.")
+    if not _is_whole(path):
+        raise UserError(f"{path} cannot be read: it is torn (a checksum differs); {remedy}.")
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint; remove it from the run's folder.")
     return cast("dict[str, Any]", content)

@@ -98,18 +98,19 @@ def test_killed_at_any_step_a_whole_one_is_there(
 
 def torn(path: Path, how: str) -> None:
     whole = path.read_bytes()
-    middle = len(whole) // 2
+    middle, name = len(whole) // 2, whole.rfind(b"PK\x03\x04") + 30  # of the last part
     damaged = {
         "half": whole[:middle],
         "empty": b"",
         "zeros": bytes(len(whole)),
         "a bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "a name": whole[:name] + b"\xb0" + whole[name + 1 :],
     }[how]
     path.unlink()  # not in place: the previous one may be the same file by another name
     path.write_bytes(damaged)
 
 
-@pytest.mark.parametrize("how", ["half", "empty", "zeros", "a bit"])
+@pytest.mark.parametrize("how", ["half", "empty", "zeros", "a bit", "a name"])
 def test_a_torn_one_is_recognised(tmp_path: Path, how: str) -> None:
     torn(written(tmp_path, 1, 2), how)
     found = read_last(tmp_path)
