@@ -171,7 +171,8 @@ def test_a_signal_while_it_starts(
                 time.sleep(0.01)
         os.killpg(process.pid, number)
         _, text = process.communicate(timeout=60)
-        # -number: Python itself was still being imported.
-        assert process.returncode in (128 + number, -number), text
+        # -number: Python itself was still being imported. 0: something that was being imported has
+        # swallowed the signal, as Python does within some callbacks.
+        assert process.returncode in (128 + number, -number, *([0] if early else [])), text
         finish(command, folder, "--resume-or-start")
         check(folder, wholes[command])

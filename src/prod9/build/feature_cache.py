@@ -37,11 +37,12 @@ def cached_features(
         return features_of(space, collection, on_volume)
     path = _path(space, collection)
     kept = _read(path, (len(collection), space.dimensions))
+    blocks = Kept(path.with_suffix(".parts"))
     # Machines may each have a cache of their own: either all go on from here, or none.
     if int(total(torch.tensor(float(kept is not None)))) == world_size() and kept is not None:
         on_volume(len(collection))
+        blocks.clear()  # of a run that was killed just before it did
         return kept
-    blocks = Kept(path.with_suffix(".parts"))
     features = _in_blocks(space, collection, blocks, on_volume)
     with main_first():  # who shares its disk finds it written
         if is_main() or _read(path, (len(collection), space.dimensions)) is None:

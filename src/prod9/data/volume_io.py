@@ -343,6 +343,7 @@ def write_inside(
     with _nifti_errors(raw_path):
         proxy = cast(Any, _open_nifti(raw_path).dataobj)
         size = int(proxy.offset) + int(np.prod(proxy.shape)) * proxy.dtype.itemsize
+        require_memory(size, str(raw_path))  # a forged offset may name any number
         with gzip.open(raw_path) if is_gzip(raw_path) else raw_path.open("rb") as file:
             content = bytearray(file.read(size))
         if len(content) < size:
