@@ -226,6 +226,7 @@ def _profiled(steps: LightningSteps) -> Any:
 
 PROFILES: dict[str, tuple[str, Callable[..., Any], tuple[Any, ...]]] = {
     "profile_stage1_28": ("Stage 1, ffl widths, 28^3, batch 8", stage1, ("ffl", 28, 8)),
+    "profile_stage1_base_28": ("Stage 1, base widths, 28^3, batch 2", stage1, ("base", 28, 2)),
     "profile_stage1_64": ("Stage 1, ffl widths, 64^3, batch 2", stage1, ("ffl", 64, 2)),
     "profile_stage2_512": ("Stage 2, 512 positions, batch 2", stage2, (8, 1, 2)),
     "profile_stage2_4096": ("Stage 2, 4,096 positions, batch 1", stage2, (16, 1, 1)),
