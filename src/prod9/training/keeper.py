@@ -96,6 +96,7 @@ class LastCheckpoint(Checkpoint):
         if not (due or signum):
             return
         path, here = self.folder / LAST, self.continuation.here(trainer)
+        # Lightning's words for: with optimizers and schedules. Nothing is unpickled.
         trainer.save_checkpoint(path, weights_only=False)
         self._saved = here.steps
         _watch(trainer).saved()

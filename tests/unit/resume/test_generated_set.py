@@ -18,10 +18,10 @@ from forked import answer_of, finish, kill, start, wait_for
 
 from prod9.build import generate as module
 from prod9.build.generate import generate_files
-from prod9.config import SamplerConfig, TransformerConfig
+from prod9.config import SamplerConfig
 from prod9.data.volume_io import read_volume
 from prod9.errors import UserError
-from prod9.generator import Generator, TransformerSpec
+from prod9.generator import Generator
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
 """Five batches of two, the last one short."""
@@ -39,23 +39,6 @@ def quick_montage() -> Generator_[None]:
         patch.setattr(module, "montage", lambda rows, title: rows)
         patch.setattr(module, "save_figure", write_rows)
         yield
-
-
-@pytest.fixture(scope="module")
-def generator(
-    make_tokenizer: Any, make_transformer: Any, transformer_config: TransformerConfig
-) -> Generator:
-    tokenizer = make_tokenizer(volume_shape=(7, 8, 6))
-    spec = TransformerSpec(
-        transformer=transformer_config,
-        levels=tokenizer.fsq.levels,
-        class_names=("ball", "box"),
-        grid=(4, 4, 3),
-        window=(4, 4, 3),
-        tokenizer_digest=tokenizer.digest,
-        config_yaml="seed: 0\n",
-    )
-    return Generator(tokenizer, make_transformer(grid=(4, 4, 3)), spec)
 
 
 def make(

@@ -16,13 +16,13 @@ from prod9.build.evaluation import Evaluator, Settings
 from prod9.build.feature_cache import cached_features
 from prod9.build.kept import Kept
 from prod9.build.sets import drawn
-from prod9.config import SamplerConfig, SlidingWindowConfig, TransformerConfig
+from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.collection import Collection, of_tensor
 from prod9.evaluate import reconstruction
 from prod9.evaluate.feature_spaces import FeatureSpace, features_of
 from prod9.evaluate.reconstruction import packed, unpacked
 from prod9.evaluate.round_trip import round_trip
-from prod9.generator import Generator, TransformerSpec
+from prod9.generator import Generator
 
 NAMES = [f"part {index}" for index in range(9)]
 
@@ -200,23 +200,6 @@ def test_killed_features_go_on(tmp_path: Path, cache: Path) -> None:
 
 
 # --- drawn volumes and reconstructions ------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def generator(
-    make_tokenizer: Any, make_transformer: Any, transformer_config: TransformerConfig
-) -> Generator:
-    tokenizer = make_tokenizer(volume_shape=(7, 8, 6))
-    spec = TransformerSpec(
-        transformer=transformer_config,
-        levels=tokenizer.fsq.levels,
-        class_names=("ball", "box"),
-        grid=(4, 4, 3),
-        window=(4, 4, 3),
-        tokenizer_digest=tokenizer.digest,
-        config_yaml="seed: 0\n",
-    )
-    return Generator(tokenizer, make_transformer(grid=(4, 4, 3)), spec)
 
 
 def test_drawn_volumes_are_kept(
