@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Tests run side by side, one process a core; each takes about 1 GiB.
+BESIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: setup demo test test-all check audit sbom fuzz bench docs clean
 
@@ -20,10 +22,10 @@ demo: setup
 	$(BIN)/prod9 demo $(ARGS)
 
 test: setup
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(BESIDE) -m "not slow"
 
 test-all: setup
-	$(BIN)/pytest
+	$(BIN)/pytest $(BESIDE)
 
 check: setup
 	$(BIN)/ruff check .

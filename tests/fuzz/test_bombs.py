@@ -95,6 +95,30 @@ def test_an_extension_without_end(tmp_path: Path, extension: int, begin: float) 
     assert "an extension of" in refused(read_volume, path, 64 * MIB)
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_an_extension_where_no_voxels_begin_in_nifti_2(tmp_path: Path, order: str) -> None:
+    content = bytearray(nifti((3, 4, 5), kind=nib.Nifti2Image))
+    struct.pack_into("<q", content, 168, 0)
+    content[540] = 1
+    struct.pack_into(f"{order}i", content, 544, 1 << 30)
+    if order == ">":  # nibabel reads what follows in the order of this field, not of the first
+        struct.pack_into(">q", content, 16, 3)
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(content + bytes(100 * MIB), 1))
+    assert "an extension of -544 bytes" in refused(read_volume, path, 64 * MIB)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_the_order_of_bytes_is_nibabel_s(tmp_path: Path, order: str) -> None:
+    content = bytearray(nifti((3, 4, 5), begin=0, extension=1 << 30))
+    struct.pack_into(f"{order}h", content, 40, 3)
+    struct.pack_into(f"{order}f", content, 108, 1e6)
+    struct.pack_into(f"{order}i", content, 352, 1 << 30)
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(content + bytes(100 * MIB), 1))
+    assert f"an extension of {1 << 30} bytes" in refused(read_volume, path, 64 * MIB)
+
+
 @pytest.mark.parametrize("begin", [-16.0, 1e9, float("inf"), float("nan")])
 def test_voxels_that_begin_nowhere(tmp_path: Path, begin: float) -> None:
     path = tmp_path / "x.nii"

@@ -83,7 +83,7 @@ def lives_on(server: VolumeServer, request: bytes) -> None:
     assert ask(server, good(server)).startswith(b"HTTP/1.0 200")
 
 
-@settings(max_examples=40, derandomize=True)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_odd_requests(server: VolumeServer, seed: int) -> None:
     lives_on(server, draw(random.Random(seed), f"127.0.0.1:{server.server_port}"))
@@ -96,7 +96,7 @@ def test_many_odd_requests(server: VolumeServer, seed: int) -> None:
     lives_on(server, draw(random.Random(seed), f"127.0.0.1:{server.server_port}"))
 
 
-@settings(max_examples=20, derandomize=True)
+@settings(max_examples=20)
 @given(request=st.binary(max_size=200))
 def test_no_requests_at_all(server: VolumeServer, request: bytes) -> None:
     lives_on(server, request)

@@ -7,7 +7,7 @@ like, one of them an XML parser. Here it is only ever given a NIfTI-1 or NIfTI-2
 import gzip
 import struct
 import zlib
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -37,11 +37,10 @@ BROKEN = (
 
 # Extensions lie between header and voxels: patients' DICOM headers, kilobytes.
 _MOST_BEFORE_VOXELS = 16 << 20
-# sizeof_hdr -> class, format and place of vox_offset.
-_KINDS: dict[int, tuple[Any, str, int]] = {
-    348: (Nifti1Image, "f", 108),
-    540: (Nifti2Image, "q", 168),
-}
+# sizeof_hdr -> class of image.
+_KINDS: dict[int, Any] = {348: Nifti1Image, 540: Nifti2Image}
+# Behind the header, four bytes say whether extensions follow.
+_FLAG_BYTES = 4
 
 
 def is_gzip(path: Path) -> bool:
@@ -80,17 +79,16 @@ def _judge(file: BufferedIOBase) -> Any:
         ValueError: it is no NIfTI, or what lies before its voxels is not believable.
 
     """
-    head = file.read(max(_KINDS))
-    for order in "<>":
-        size = struct.unpack_from(f"{order}i", head)[0]
-        if size in _KINDS:
-            kind, code, place = _KINDS[size]
-            (begin,) = struct.unpack_from(f"{order}{code}", head, place)
-            if not 0 <= begin <= _MOST_BEFORE_VOXELS:
-                raise ValueError(f"its voxels are said to begin at byte {begin:.16g}")
-            content = head + file.read(max(0, int(begin) - len(head)))
-            _judge_extensions(content, order, size, int(begin))
-            return kind
+    head = file.read(max(_KINDS) + _FLAG_BYTES)
+    for size in {int.from_bytes(head[:4], order) for order in ("little", "big")} & set(_KINDS):
+        # Not from the bytes: nibabel tells their order by another field than the first.
+        header = _KINDS[size].header_class.from_fileobj(BytesIO(head[:size]), check=False)
+        begin = header["vox_offset"].item()
+        if not 0 <= begin <= _MOST_BEFORE_VOXELS:
+            raise ValueError(f"its voxels are said to begin at byte {begin:.16g}")
+        content = head + file.read(max(0, int(begin) - len(head)))
+        _judge_extensions(content, header.endianness, size, int(begin))
+        return _KINDS[size]
     raise ValueError("it does not begin with a NIfTI header")
 
 
@@ -98,7 +96,7 @@ def _judge_extensions(content: bytes, order: str, start: int, end: int) -> None:
     """Refuse extensions of no length, or longer than what is there: nibabel would read on."""
     if content[start : start + 1] in (b"", b"\0"):
         return
-    start += 4
+    start += _FLAG_BYTES
     if end < start:  # a negative length, which nibabel takes for all that there is
         raise ValueError(f"it has an extension of {end - start} bytes")
     while end - start >= 16 and len(content) - start >= 8:
