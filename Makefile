@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Tests run side by side, one process a core; each takes about 1 GiB.
 BESIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: setup demo test test-all check audit sbom fuzz bench docs clean
+.PHONY: setup demo test test-slow test-all check audit sbom fuzz bench docs clean
 
 setup: $(STAMP)
 
@@ -24,8 +24,10 @@ demo: setup
 test: setup
 	$(BIN)/pytest $(BESIDE) -m "not slow"
 
-test-all: setup
-	$(BIN)/pytest $(BESIDE)
+test-slow: setup
+	$(BIN)/pytest $(BESIDE) -m slow
+
+test-all: test test-slow
 
 check: setup
 	$(BIN)/ruff check .
