@@ -17,7 +17,7 @@ from prod9.build.sets import drawn, split_of
 from prod9.build.synthesis import Settings as SynthesisSettings
 from prod9.build.tokens import open_tokens, scans_of
 from prod9.build.trainer import lightning_accelerator, limited, quieten_lightning
-from prod9.build.translation import measure_translation
+from prod9.build.translation_figures import measure_translation
 from prod9.config import (
     BraTSDataConfig,
     BraTSSourceConfig,
@@ -205,7 +205,7 @@ def _measure_translation(
     scans: dict[Split, ScanSet],
 ) -> TranslationMetrics:
     count = limited(len(scans["test"]), config.trainer.limit_val_batches, 1)
-    settings = SynthesisSettings(config.completion, config.sliding_window, config.seed)
+    settings = SynthesisSettings.of(config)
     test = scans["test"].first(count)
     return measure_translation(generator, scans["train"], test, settings, kept=evaluator.kept)
 
