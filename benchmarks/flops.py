@@ -4,18 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-
-def needed(func: Any, args: Any, kwargs: Any, out: Any) -> float | None:
-    """Return what a convolution or matrix product needs; None for any other operation."""
-    formula = flop_registry.get(func._overloadpacket)
-    if formula is not None:
-        return float(formula(*args, **kwargs, out_val=out))
-    if func._schema.name == "mkldnn::_linear_pointwise":
-        x, weight = args[:2]  # (..., in) and (out, in)
-        return 2.0 * x.numel() * weight.shape[0]
-    return None
+from prod9.build.arithmetic import product_flops
 
 
 class FlopCounter(TorchDispatchMode):
@@ -39,7 +29,7 @@ class FlopCounter(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.total += needed(func, args, kwargs or {}, out) or 0.0
+        self.total += product_flops(func, args, kwargs or {}, out) or 0.0
         return out
 
 

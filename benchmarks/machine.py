@@ -2,7 +2,6 @@
 
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.stopwatch import median_seconds
 from prod9.errors import UserError
 
 BUSY = 0.1
@@ -162,13 +162,7 @@ def idle_machine(even_if_busy: bool = False, sample: float = 1.0) -> Iterator[Wa
 
 def _rate(work: Callable[[], object], flops: float, repeats: int) -> float:
     """Return GFLOP/s by the median of several runs, after one that does not count."""
-    work()
-    seconds: list[float] = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return flops / statistics.median(seconds) / 1e9
+    return flops / median_seconds(work, repeats) / 1e9
 
 
 _CONVOLUTIONS = ((16, 48, 2), (32, 32, 2), (64, 32, 1), (64, 16, 4))

@@ -6,7 +6,6 @@ the fastest of them is that shape's ceiling.
 """
 
 import multiprocessing
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.flops import needed
 from benchmarks.lightning_steps import LightningSteps
 from benchmarks.results import GoalResult, Result, goal, result
+from benchmarks.stopwatch import median_seconds
+from prod9.build.arithmetic import operation_flops
 
 KINDS = {
     "aten::convolution": "convolutions",
@@ -33,7 +33,7 @@ KINDS = {
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": "attention",
 }
 LEAST_SHARE_OF_CEILING, MOST_ELSE = 0.7, 0.25
-STEPS, ALONE = 5, 7
+STEPS, ALONE, WARM_UP = 5, 7, 2
 _SHOWN = 12
 
 
@@ -92,19 +92,10 @@ class OperationTimer(TorchDispatchMode):
         )
         key = f"{func} {plain}"
         if key not in self.operations:
-            self.operations[key] = Operation(func, plain, _flops(func, args, kwargs or {}, out))
+            flops = operation_flops(func, args, kwargs or {}, out)
+            self.operations[key] = Operation(func, plain, flops)
         self.operations[key].seconds.append(seconds)
         return out
-
-
-def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> float:
-    known = needed(func, args, kwargs, out)
-    if known is not None:
-        return known
-    # The CPU's fused attention: two products forward; backward computes the first one again.
-    backward = "backward" in func._schema.name
-    query, key = (args[1], args[2]) if backward else (args[0], args[1])
-    return (10.0 if backward else 4.0) * query.numel() * key.shape[-2]
 
 
 def ways(operation: Operation) -> list[Callable[[], object]]:
@@ -133,20 +124,9 @@ def ways(operation: Operation) -> list[Callable[[], object]]:
     return found
 
 
-def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    work()
-    work()
-    seconds: list[float] = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
 def figures_of(step: Callable[[], object], watched: Callable[[OperationTimer], object]) -> Any:
     """Shares of a step's time by kind, and each kind's share of its shapes' ceilings."""
-    total = median_seconds(step, STEPS)
+    total = median_seconds(step, STEPS, WARM_UP)
     timer = OperationTimer()
     watched(timer)
     kinds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -158,7 +138,7 @@ def figures_of(step: Callable[[], object], watched: Callable[[OperationTimer], o
         kinds[kind]["flops"] += operation.flops * count
         best = None
         if kind != "attention":  # its backward pass needs numbers that belong together
-            best = min(median_seconds(way, ALONE) for way in ways(operation))
+            best = min(median_seconds(way, ALONE, WARM_UP) for way in ways(operation))
             kinds[kind]["alone"] += best * count
         rows.append(
             {

@@ -1,7 +1,11 @@
 """Shapes and types are checked at run time, in tests only."""
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -36,3 +40,22 @@ _CHECKED = [
     )
 ]
 install_import_hook(_CHECKED, "beartype.beartype")
+
+
+@pytest.fixture
+def make_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Return a maker of folders on disks of their own, of so many MiB; needs root."""
+    disks: list[Path] = []
+
+    def make(mib: int) -> Path:
+        disk = tmp_path / f"disk{len(disks)}"
+        disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(disk)]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount a disk")
+        disks.append(disk)
+        return disk
+
+    yield make
+    for disk in disks:
+        subprocess.run(["umount", "-l", disk], check=True)

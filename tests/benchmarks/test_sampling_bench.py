@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import sampling, stage2_step
+from benchmarks import sampling
 from benchmarks.rivals import autoregressive
 from benchmarks.rivals.amused import amused_loop
 from benchmarks.rivals.maskgit_networks import Size, decoder_only
@@ -17,17 +17,8 @@ from prod9.models.transformer import MaskedTransformer
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def small_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the shipped configuration be a small one."""
-    real = stage2_step.shipped
-    sizes = ["hidden_dim=24", "num_blocks=2", "num_heads=2", "token_dim=8"]
-
-    def small(patch_size: int, *overrides: str) -> Any:
-        return real(patch_size, *(f"model.transformer.{size}" for size in sizes), *overrides)
-
-    monkeypatch.setattr(stage2_step, "shipped", small)
-    monkeypatch.setattr(sampling, "shipped", small)
+@pytest.fixture(autouse=True)
+def memory_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prod9.build.memory.keep_freed_memory", lambda: True)
 
 

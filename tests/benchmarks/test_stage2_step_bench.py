@@ -28,18 +28,6 @@ SMALL = Size(
 )
 
 
-@pytest.fixture
-def small_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the shipped configuration be a small one."""
-    real = stage2_step.shipped
-    sizes = ["hidden_dim=24", "num_blocks=2", "num_heads=2", "token_dim=8"]
-
-    def small(patch_size: int, *overrides: str) -> Any:
-        return real(patch_size, *(f"model.transformer.{size}" for size in sizes), *overrides)
-
-    monkeypatch.setattr(stage2_step, "shipped", small)
-
-
 def test_sizes_are_those_of_the_shipped_configuration() -> None:
     size = stage2_step.size_of(8, 1)
     assert (size.width, size.blocks, size.heads, size.mlp_ratio) == (512, 12, 8, 4.0)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prod9 import ranks
 from prod9.build import figures, processes, stage1, stage2, strategies, trainer
 from prod9.build import scans as stage_scans
-from prod9.cli import transformer as transformer_cli
+from prod9.build.synthesis import Settings
 from prod9.config import (
     BraTSDataConfig,
     BraTSSourceConfig,
@@ -497,7 +497,7 @@ def drawn(config: Stage2Config, run: Any) -> object:
 
 def completed(config: Stage2Config, run: Any) -> object:
     """Return what the commands that complete scans would draw with."""
-    return drawn_with(config, transformer_cli.settings_of(config, 1).sampler)
+    return drawn_with(config, Settings.of(config).sampler)
 
 
 def drawn_with(config: Stage2Config, sampler: SamplerConfig) -> object:

@@ -112,17 +112,22 @@ def fresh(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def train_both(one: Path, two: Path) -> None:
+    """Train both stages from their configurations."""
+    with pytest.MonkeyPatch.context() as patch:
+        for script, config in ((STAGE1, one), (STAGE2, two)):
+            patch.setattr(sys, "argv", [script, "train", "--config", str(config)])
+            with pytest.raises(SystemExit) as left:
+                SCRIPTS[script]()
+            assert left.value.code == 0
+
+
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     write_data(folder / "data", **arrays())
     write_configs(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        for script, config in ((STAGE1, "stage1.yaml"), (STAGE2, "stage2.yaml")):
-            patch.setattr(sys, "argv", [script, "train", "--config", str(folder / config)])
-            with pytest.raises(SystemExit) as left:
-                SCRIPTS[script]()
-            assert left.value.code == 0
+    train_both(folder / "stage1.yaml", folder / "stage2.yaml")
     return folder
 
 
@@ -430,12 +435,7 @@ def brats_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("brats")
     make_phantom(folder / "cohort", cases=4, release="2021", seed=0, voxel_mm=8.0)
     write_brats_configs(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        for script, config in ((STAGE1, "brats1.yaml"), (STAGE2, "brats2.yaml")):
-            patch.setattr(sys, "argv", [script, "train", "--config", str(folder / config)])
-            with pytest.raises(SystemExit) as left:
-                SCRIPTS[script]()
-            assert left.value.code == 0
+    train_both(folder / "brats1.yaml", folder / "brats2.yaml")
     return folder
 
 

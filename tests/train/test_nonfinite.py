@@ -1,6 +1,5 @@
 """A NaN in the middle of a run: found at the step, nothing learned from it, and what comes then."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from toy_runs import learned, logged, same, stage1_config, stage2_config, use_toy_data
+from toy_runs import learned, logged, same, stage1_config, stage2_config
 
 from prod9.build import stage1, stage2
 from prod9.errors import UserError
@@ -21,11 +20,7 @@ BAD = 4
 """The step, of nine, whose numbers are spoiled: the second of the second epoch."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def toy_data() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        use_toy_data(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("toy_data")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from toy_runs import (
     same,
     stage1_config,
     stage2_config,
-    use_toy_data,
 )
 
 from prod9.build import stage1, stage2
@@ -29,12 +27,7 @@ from prod9.report.curves import read_history
 from prod9.training.stage1 import Stage1Module
 from prod9.training.stage2 import Stage2Module
 
-
-@pytest.fixture(scope="module", autouse=True)
-def toy_data() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        use_toy_data(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("toy_data")
 
 
 @dataclass

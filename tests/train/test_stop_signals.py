@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from console_scripts import in_this_one
-from toy_runs import Recorder, learned, logged, same, stage1_config, use_toy_data
+from toy_runs import Recorder, learned, logged, same, stage1_config
 
 from prod9.build import stage1
 from prod9.training import position
@@ -19,11 +19,7 @@ from prod9.training.stage1 import Stage1Module
 COMMAND = "prod9-train-autoencoder"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def toy_data() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        use_toy_data(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("toy_data")
 
 
 @pytest.fixture(scope="module")

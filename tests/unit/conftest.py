@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from prod9.config import AutoencoderConfig, TransformerConfig
-from prod9.generator import build_transformer
+from prod9.generator import Generator, TransformerSpec, build_transformer
 from prod9.models.transformer import MaskedTransformer
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 
 MakeTokenizer = Callable[..., Tokenizer]
 MakeTransformer = Callable[..., MaskedTransformer]
+MakeGenerator = Callable[..., Generator]
 
 TRANSFORMER: dict[str, Any] = {
     "hidden_dim": 32,
@@ -90,5 +91,30 @@ def make_transformer() -> MakeTransformer:
         if live:
             _liven(network, seed)
         return network.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_generator(
+    make_tokenizer: MakeTokenizer,
+    make_transformer: MakeTransformer,
+    transformer_config: TransformerConfig,
+) -> MakeGenerator:
+    """Return a maker of untrained generators of two classes, by the sides of their volumes."""
+
+    def make(volume_shape: tuple[int, int, int] = (8, 8, 8)) -> Generator:
+        tokenizer = make_tokenizer(volume_shape=volume_shape)
+        grid = tokenizer.grid()
+        spec = TransformerSpec(
+            transformer=transformer_config,
+            levels=tokenizer.fsq.levels,
+            class_names=tokenizer.spec.class_names,
+            grid=grid,
+            window=grid,
+            tokenizer_digest=tokenizer.digest,
+            config_yaml="seed: 0\n",
+        )
+        return Generator(tokenizer, make_transformer(grid=grid), spec)
 
     return make

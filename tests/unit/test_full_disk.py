@@ -1,6 +1,5 @@
 """Every writer on a disk that is full or may not be written: one sentence, nothing lost."""
 
-import os
 import resource
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import torch
 from prod9.build.generate import generate_files
 from prod9.build.infer import reconstruct_file
 from prod9.build.trainer import WholeCheckpoints
-from prod9.config import SamplerConfig, SlidingWindowConfig, TransformerConfig
+from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.phantom_files import make_phantom
 from prod9.data.token_build import open_or_build
 from prod9.data.token_store import TokenStoreKey
@@ -24,10 +23,9 @@ from prod9.data.volume_io import write_inside, write_nifti, write_volume
 from prod9.errors import UserError
 from prod9.files import write_text
 from prod9.generator import Generator as VolumeGenerator
-from prod9.generator import TransformerSpec, save_transformer
+from prod9.generator import save_transformer
 from prod9.montage import montage, save_figure
 from prod9.report.document import document
-from prod9.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 
@@ -50,22 +48,10 @@ def full(room: int) -> Generator[None]:
 
 
 @pytest.fixture(scope="module")
-def writers(
-    make_tokenizer: Any, make_transformer: Any, transformer_config: TransformerConfig
-) -> dict[str, Write]:
+def writers(make_generator: Callable[..., VolumeGenerator]) -> dict[str, Write]:
     """Return what writes a file, or a folder of them, of more than 300 bytes, at a path."""
-    tokenizer: Tokenizer = make_tokenizer()
-    transformer = make_transformer()
-    spec = TransformerSpec(
-        transformer=transformer_config,
-        levels=tokenizer.fsq.levels,
-        class_names=("ball", "box"),
-        grid=(4, 4, 4),
-        window=(4, 4, 4),
-        tokenizer_digest=tokenizer.digest,
-        config_yaml="seed: 0\n",
-    )
-    generator = VolumeGenerator(tokenizer, transformer, spec)
+    generator = make_generator()
+    tokenizer = generator.tokenizer
 
     def encode_volumes(folder: Path) -> None:
         open_or_build(
@@ -97,7 +83,7 @@ def writers(
         "text": lambda path: write_text(path, "x" * 10_000),
         "page": lambda path: write_text(path, document("t", "l", [])),
         "tokenizer": tokenizer.save,
-        "transformer": lambda path: save_transformer(path, spec, transformer),
+        "transformer": lambda path: save_transformer(path, generator.spec, generator.transformer),
         "checkpoint": lambda path: WholeCheckpoints().save_checkpoint({"x": VOXELS.tolist()}, path),
         "x.nii.gz": lambda path: write_nifti(path, VOXELS, np.eye(4), overwrite=True),
         "x.npy": lambda path: write_volume(path, VOXELS, overwrite=True),
@@ -148,15 +134,8 @@ def test_a_full_disk(tmp_path: Path, writers: dict[str, Write], name: str, room:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Generator[Path]:
-    """Return a folder on a disk of its own, of 1 MiB; needs root."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a disk")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+def small_disk(make_disk: Callable[[int], Path]) -> Path:
+    return make_disk(1)
 
 
 def fill(path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from prod9.build.stage2 import labels_of
-from prod9.config import SamplerConfig, SlidingWindowConfig, TransformerConfig
+from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.errors import UserError
 from prod9.generator import (
     Generator,
@@ -22,26 +23,23 @@ SAMPLER = SamplerConfig(steps=3)
 
 
 @pytest.fixture
-def tokenizer(make_tokenizer: Any) -> Tokenizer:
-    return make_tokenizer(volume_shape=(7, 8, 6))
+def generator(make_generator: Callable[..., Generator]) -> Generator:
+    return make_generator((7, 8, 6))
 
 
 @pytest.fixture
-def transformer(make_transformer: Any) -> MaskedTransformer:
-    return make_transformer(grid=(4, 4, 3))
+def tokenizer(generator: Generator) -> Tokenizer:
+    return generator.tokenizer
 
 
 @pytest.fixture
-def spec(tokenizer: Tokenizer, transformer_config: TransformerConfig) -> TransformerSpec:
-    return TransformerSpec(
-        transformer=transformer_config,
-        levels=tokenizer.fsq.levels,
-        class_names=("ball", "box"),
-        grid=(4, 4, 3),
-        window=(4, 4, 3),
-        tokenizer_digest=tokenizer.digest,
-        config_yaml="seed: 0\n",
-    )
+def transformer(generator: Generator) -> MaskedTransformer:
+    return generator.transformer
+
+
+@pytest.fixture
+def spec(generator: Generator) -> TransformerSpec:
+    return generator.spec
 
 
 @pytest.fixture
@@ -49,13 +47,6 @@ def saved(spec: TransformerSpec, transformer: MaskedTransformer, tmp_path: Path)
     path = tmp_path / "transformer.pt"
     save_transformer(path, spec, transformer)
     return path
-
-
-@pytest.fixture
-def generator(
-    tokenizer: Tokenizer, transformer: MaskedTransformer, spec: TransformerSpec
-) -> Generator:
-    return Generator(tokenizer, transformer, spec)
 
 
 def drawn_by(generator: Generator, labels: torch.Tensor, *rest: Any, **settings: Any) -> Any:

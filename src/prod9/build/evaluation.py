@@ -1,7 +1,5 @@
 """An evaluation: sets of volumes in, ``metrics.json`` and ``report.html`` out."""
 
-import csv
-import io
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,14 +9,15 @@ from typing import Any
 
 from rich.progress import Progress
 
+from prod9.build.csv_text import csv_text
 from prod9.build.feature_cache import cached_features
+from prod9.build.feature_spaces import NO_MEDICALNET, feature_spaces
 from prod9.build.kept import Kept
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection, comparable
 from prod9.data.collection_files import observed_range
 from prod9.errors import UserError
-from prod9.evaluate.efficientnet import efficientnet_space
-from prod9.evaluate.feature_spaces import FeatureSpace, medicalnet_space
+from prod9.evaluate.feature_spaces import FeatureSpace
 from prod9.evaluate.generation import evaluate_generation
 from prod9.evaluate.privacy import held_out
 from prod9.evaluate.provenance import provenance
@@ -41,10 +40,6 @@ from prod9.report.document import Section
 from prod9.report.report import ReportContent, write_report
 
 REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
-_NO_MEDICALNET = (
-    "MedicalNet's weights are not there: no LPIPS and no distances in its feature space "
-    "(`prod9 weights fetch medicalnet`, or --medicalnet FILE)."
-)
 
 
 @dataclass(frozen=True)
@@ -92,8 +87,8 @@ class Evaluator:
 
     def _weights(self) -> Path | None:
         path = find_medicalnet(self.settings.medicalnet, cache_dir())
-        if path is None and _NO_MEDICALNET not in self.warnings:
-            self.warnings.append(_NO_MEDICALNET)
+        if path is None and NO_MEDICALNET not in self.warnings:
+            self.warnings.append(NO_MEDICALNET)
         return path
 
     def measure_reconstruction(
@@ -134,7 +129,7 @@ class Evaluator:
                 on_volume=lambda done: tell("reconstruction", done, len(originals)),
                 through=through if made_by else None,
             )
-        self._rows = _as_csv(table(rows, originals.class_names))
+        self._rows = csv_text(table(rows, originals.class_names))
         self.sets |= {"originals": originals, "reconstructed": reconstructed}
         return self.reconstruction
 
@@ -240,27 +235,6 @@ class Evaluator:
         return folder / page
 
 
-def feature_spaces(
-    keys: Sequence[FeatureSpaceKey], medicalnet: Path | None = None
-) -> list[FeatureSpace]:
-    """Return the feature spaces that need no training, in the order of ``keys``.
-
-    Raises:
-        UserError: MedicalNet's weights are not there, or damaged.
-
-    """
-    spaces: list[FeatureSpace] = []
-    for key in keys:
-        if key == "efficientnet":
-            spaces.append(efficientnet_space())
-        if key == "medicalnet":
-            path = find_medicalnet(medicalnet, cache_dir())
-            if path is None:
-                raise UserError(_NO_MEDICALNET)
-            spaces.append(medicalnet_space(path))
-    return spaces
-
-
 def _record(collection: Collection, *, with_digest: bool) -> SetRecord:
     low, high = observed_range(collection)
     return SetRecord(
@@ -274,12 +248,3 @@ def _record(collection: Collection, *, with_digest: bool) -> SetRecord:
         highest=high,
         sha256=collection.sha256 if with_digest else None,
     )
-
-
-def _as_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

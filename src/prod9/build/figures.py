@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -18,7 +17,7 @@ from prod9.build.sets import drawn, split_of
 from prod9.build.synthesis import Settings as SynthesisSettings
 from prod9.build.tokens import open_tokens, scans_of
 from prod9.build.trainer import lightning_accelerator, limited, quieten_lightning
-from prod9.build.translation import measure_translation
+from prod9.build.translation_figures import measure_translation
 from prod9.config import (
     BraTSDataConfig,
     BraTSSourceConfig,
@@ -30,8 +29,8 @@ from prod9.config import (
 from prod9.config.load import dump
 from prod9.data.collection import Collection
 from prod9.data.collection_files import scans_collection
-from prod9.data.medmnist import Split
 from prod9.data.scans import ScanSet
+from prod9.data.splits import HeldOut, Split
 from prod9.evaluate.round_trip import round_trip
 from prod9.evaluate.schema import Generation, Reconstruction
 from prod9.evaluate.translation import TranslationMetrics
@@ -43,7 +42,7 @@ UNFINISHED = "unfinished-test"
 """Folder, beside the figures, of what ``test`` has measured until it is done."""
 
 
-def measure_stage1(config: Stage1Config, split: Literal["val", "test"]) -> dict[str, object]:
+def measure_stage1(config: Stage1Config, split: HeldOut) -> dict[str, object]:
     """Return the exported tokenizer's figures on a split; ``test`` writes them, and a page.
 
     Scans are measured whole, through windows. All processes of a distributed run come here.
@@ -76,7 +75,7 @@ def measure_stage1(config: Stage1Config, split: Literal["val", "test"]) -> dict[
 
 
 def measure_reconstruction(
-    evaluator: Evaluator, config: Stage1Config, tokenizer: Tokenizer, split: Literal["val", "test"]
+    evaluator: Evaluator, config: Stage1Config, tokenizer: Tokenizer, split: HeldOut
 ) -> Reconstruction:
     """Add the figures of a split to an evaluation."""
     data, limit = config.data, config.trainer.limit_val_batches
@@ -103,7 +102,7 @@ def measure_reconstruction(
     )
 
 
-def measure_stage2(config: Stage2Config, split: Literal["val", "test"]) -> dict[str, object]:
+def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
     """Return the transformer's figures on a split; ``test`` writes them, and a page.
 
     On the test split, volumes are drawn and compared with real ones (``evaluation``); of scans,
@@ -206,7 +205,7 @@ def _measure_translation(
     scans: dict[Split, ScanSet],
 ) -> TranslationMetrics:
     count = limited(len(scans["test"]), config.trainer.limit_val_batches, 1)
-    settings = SynthesisSettings(config.completion, config.sliding_window, config.seed)
+    settings = SynthesisSettings.of(config)
     test = scans["test"].first(count)
     return measure_translation(generator, scans["train"], test, settings, kept=evaluator.kept)
 
@@ -235,7 +234,7 @@ def measure_generation(
 def real_splits(
     config: Stage2Config,
     tokenizer: Tokenizer,
-    split: Literal["val", "test"],
+    split: HeldOut,
     scans: dict[Split, ScanSet] | None = None,
 ) -> tuple[Collection, Collection]:
     """Return a split and the training split; ``scans`` are opened where they are not given."""

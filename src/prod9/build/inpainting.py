@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from scipy import ndimage
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from prod9.build.scans import preprocessing_of
 from prod9.build.synthesis import (
     Settings,
     background_cells,
+    completed,
     middle_of,
     modality_index,
     panels_of,
@@ -21,6 +21,7 @@ from prod9.build.synthesis import (
     require_same_grid,
     write_record,
 )
+from prod9.build.window_bar import window_bar
 from prod9.data.prepared import NOTHING, PreparedVolume
 from prod9.data.volume_io import RawVolume, read_volume, volume_suffix, write_inside
 from prod9.errors import UserError
@@ -94,17 +95,8 @@ def inpaint(
     tokens = encode(generator.tokenizer, volume, settings.windows)
     unknown = ~background_cells(generator, [torch.from_numpy(prepared.on_grid(inside))[None, None]])
     initial = torch.where(unknown, generator.transformer.mask_id, tokens)
-    stream = torch.Generator(generator.device).manual_seed(settings.seed)
-    with Progress(transient=True) as bar:
-        task = bar.add_task(f"in-painting {modality}", total=None)
-        drawn = generator.draw(
-            torch.full((settings.samples,), label),
-            initial.expand(settings.samples, -1, -1, -1),
-            settings.sampler,
-            stream,
-            overlap=settings.windows.overlap,
-            on_window=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with window_bar(f"in-painting {modality}") as on_window:
+        drawn = completed(generator, label, initial, settings, on_window)
     sides = volume.shape[2:]
     draws = generator.decode(drawn, (sides[0], sides[1], sides[2]), settings.windows)[:, 0]
     write_record(

@@ -7,7 +7,7 @@ itself while it runs is not seen.
 
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import flop_registry
+
+from prod9.build.arithmetic import operation_flops
 
 _IN_PLACE = {
     torch.ops.aten._fused_adamw_,
@@ -24,7 +25,6 @@ _IN_PLACE = {
     torch.ops.aten._foreach_mul_,
     torch.ops.aten._foreach_add_,
 }
-_ATTENTION = "scaled_dot_product"
 _NO_WORK = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::detach"}
 
 
@@ -171,7 +171,7 @@ class Rehearsal(TorchDispatchMode):
         )
         key = f"{func} {shapes} {keywords} {backward} {network} {self.per_sample}"
         if key not in self.operations:
-            flops = _flops(func, args, kwargs, out)
+            flops = operation_flops(func, args, kwargs, out)
             self.operations[key] = Operation(
                 func, shapes, keywords, flops, network, backward, self.per_sample
             )
@@ -184,25 +184,6 @@ class Rehearsal(TorchDispatchMode):
             found[operation.network, operation.backward] += operation.flops * operation.calls
         names = dict.fromkeys(name for name, _ in found)
         return {name: (found[name, False], found[name, True]) for name in names}
-
-
-def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> float:
-    """Return what a convolution, matrix product or attention needs; 0 for all else.
-
-    A multiply-add is two. Attention is two products, and five where its gradient computes the
-    first one again.
-    """
-    name = func._schema.name
-    if _ATTENTION in name:
-        backward = "backward" in name
-        query, key = (args[1], args[2]) if backward else (args[0], args[1])
-        return (10.0 if backward else 4.0) * query.numel() * key.shape[-2]
-    if name == "mkldnn::_linear_pointwise":
-        return 2.0 * args[0].numel() * args[1].shape[0]
-    formula = flop_registry.get(func.overloadpacket)
-    if formula is None:
-        return 0.0
-    return float(cast(Callable[..., float], formula)(*args, **kwargs, out_val=out))
 
 
 def _in_backward() -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prod9.build.pretence import Setting, bare, in_precision, pretend
 from prod9.build.rehearsal import Operation, Rehearsal
-from prod9.build.stage1 import build_focal_frequency
+from prod9.build.stage1 import build_discriminator, build_focal_frequency
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data.token_store import TokenBatch
 from prod9.data.volumes import Batch
@@ -21,7 +21,6 @@ from prod9.losses.perceptual import MedicalNetPerceptualLoss
 from prod9.masking import gamma
 from prod9.models.checkpointing import recompute_activations
 from prod9.models.condition import Condition
-from prod9.models.discriminator import MultiScaleDiscriminator
 from prod9.tokenizer import CHANNELS, build_autoencoder
 from prod9.training.optimizer import adamw
 from prod9.training.stage1 import Stage1Module
@@ -71,12 +70,7 @@ def rehearse_stage1(
             if loss.loss_type == "ffl"
             else MedicalNetPerceptualLoss(MedicalNetResNet10().state_dict())
         )
-        judge = None
-        if loss.adversarial.weight > 0:
-            sizes = config.model.discriminator
-            judge = MultiScaleDiscriminator(
-                CHANNELS, sizes.channels, sizes.num_layers_d, sizes.num_d
-            )
+        judge = build_discriminator(config)
         network = build_autoencoder(config.model.autoencoder)
         module = Stage1Module(config, network, feature, judge)
     if checkpointing:

@@ -10,7 +10,7 @@ from prod9.config import MedMNISTSourceConfig, SamplerConfig, SlidingWindowConfi
 from prod9.data import medmnist
 from prod9.data.brain_regions import SPACING_MM
 from prod9.data.collection import Collection, of_tensor, of_volume_set
-from prod9.data.medmnist import Split
+from prod9.data.splits import Split
 from prod9.generator import Generator
 from prod9.ranks import world_size
 

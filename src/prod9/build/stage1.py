@@ -1,21 +1,19 @@
 """Stage 1 from its configuration: data, networks, losses, run, export."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.figure
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from prod9.build.announce import say
 from prod9.build.hot_paths import prepare_training
 from prod9.build.processes import join
-from prod9.build.resume import start_where_it_ended
 from prod9.build.run_folder import RunFolder
 from prod9.build.strategies import require_strategy
-from prod9.build.trainer import build_trainer, fit_module, require_runnable, resolve_device
+from prod9.build.trainer import require_runnable, resolve_device
+from prod9.build.training_run import run_training
 from prod9.build.volumes import TrainingVolumes, training_volumes
 from prod9.config import Stage1Config
 from prod9.config.load import dump
@@ -36,10 +34,9 @@ from prod9.losses.weights import (
 )
 from prod9.models.discriminator import MultiScaleDiscriminator
 from prod9.montage import montage
-from prod9.ranks import barrier, is_main, main_first, of_main, world_size
+from prod9.ranks import barrier, is_main, main_first, of_main
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
-from prod9.training.previews import Previews
-from prod9.training.progress import TrainingProgress
+from prod9.training.previews import Preview
 from prod9.training.stage1 import Stage1Module
 
 
@@ -92,17 +89,17 @@ def build_feature_loss(config: Stage1Config) -> nn.Module:
     return MedicalNetPerceptualLoss(load_weights(path))
 
 
+def build_discriminator(config: Stage1Config) -> MultiScaleDiscriminator | None:
+    """Return the untrained discriminator, where there is an adversarial loss."""
+    if config.loss.adversarial.weight <= 0:
+        return None
+    sizes = config.model.discriminator
+    return MultiScaleDiscriminator(CHANNELS, sizes.channels, sizes.num_layers_d, sizes.num_d)
+
+
 def build_module(config: Stage1Config) -> Stage1Module:
     """Return the training module with untrained networks."""
-    discriminator = None
-    if config.loss.adversarial.weight > 0:
-        sizes = config.model.discriminator
-        discriminator = MultiScaleDiscriminator(
-            CHANNELS,
-            sizes.channels,
-            sizes.num_layers_d,
-            sizes.num_d,
-        )
+    discriminator = build_discriminator(config)
     module = Stage1Module(
         config,
         build_autoencoder(config.model.autoencoder),
@@ -131,9 +128,7 @@ def tokenizer_of(module: Stage1Module, volumes: TrainingVolumes) -> Tokenizer:
     return Tokenizer(spec, autoencoder)
 
 
-def _preview(
-    module: Stage1Module, volumes: TrainingVolumes, count: int
-) -> Callable[[int], matplotlib.figure.Figure]:
+def _preview(module: Stage1Module, volumes: TrainingVolumes, count: int) -> Preview:
     """Rows of validation volumes above their reconstructions, always the same ones."""
     examples = volumes.examples(count)
     columns = [volumes.class_names[label] for label in examples.labels]
@@ -185,15 +180,19 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
         f"parameters, {module.autoencoder.fsq.codebook_size} codes"
     )
     say(f"run folder: {folder.root}; tokenizer will be written to {export}")
-    at_once = config.data.batch_size * world_size()
-    callbacks: list[Callback] = [TrainingProgress("Stage 1", at_once)] if is_main() else []
-    preview = config.callbacks.preview
-    if preview.every_n_steps:
-        draw = _preview(module, volumes, preview.num_volumes)
-        callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
-    trainer = build_trainer(config, folder, monitor="val/psnr", mode="max", callbacks=callbacks)
-    point = start_where_it_ended(folder, config, volumes.train) if resume else None
-    fit_module(trainer, module, volumes.train, volumes.val, point)
+    pictures = config.callbacks.preview
+    trainer = run_training(
+        config,
+        folder,
+        module,
+        volumes.train,
+        volumes.val,
+        title="Stage 1",
+        monitor="val/psnr",
+        mode="max",
+        preview=_preview(module, volumes, pictures.num_volumes) if pictures.every_n_steps else None,
+        resume=resume,
+    )
     tokenizer = tokenizer_of(module.cpu(), volumes)
     if trainer.is_global_zero:
         tokenizer.save(export)

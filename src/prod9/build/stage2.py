@@ -1,18 +1,16 @@
 """Stage 2 from its configuration: tokenizer, token stores, transformer, run."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import matplotlib.figure
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from prod9.build.announce import say
 from prod9.build.hot_paths import prepare_training
 from prod9.build.processes import join
-from prod9.build.resume import start_where_it_ended
 from prod9.build.run_folder import RunFolder
 from prod9.build.strategies import require_strategy
 from prod9.build.tokens import (
@@ -20,12 +18,8 @@ from prod9.build.tokens import (
     load_tokenizer,
     training_tokens,
 )
-from prod9.build.trainer import (
-    build_trainer,
-    fit_module,
-    require_runnable,
-    resolve_device,
-)
+from prod9.build.trainer import require_runnable, resolve_device
+from prod9.build.training_run import run_training
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.errors import UserError
@@ -43,8 +37,7 @@ from prod9.outpainting import draw_tokens
 from prod9.ranks import barrier, is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
-from prod9.training.previews import Previews
-from prod9.training.progress import TrainingProgress
+from prod9.training.previews import Preview
 from prod9.training.sharding import whole_state
 from prod9.training.stage2 import Stage2Module
 
@@ -67,7 +60,7 @@ def build_module(
 
 def _preview(
     module: Stage2Module, tokenizer: Tokenizer, tokens: TrainingTokens, count: int
-) -> Callable[[int], matplotlib.figure.Figure]:
+) -> Preview:
     """Draw with the averaged weights, always from the same seed.
 
     Of volumes, the first classes. Of scans, crops of the validation split: what is there, what is
@@ -141,18 +134,24 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         f"{parameters / 1e6:.1f} M parameters"
     )
     say(f"run folder: {folder.root}; transformer will be written to {folder.transformer}")
-    at_once = config.data.batch_size * world_size()
-    callbacks: list[Callback] = [TrainingProgress("Stage 2", at_once)] if is_main() else []
-    preview = config.callbacks.preview
+    pictures, preview = config.callbacks.preview, None
     split = config.trainer.strategy == "fsdp" and world_size() > 1
-    if preview.every_n_steps and split:
+    if pictures.every_n_steps and split:
         say("no previews: with trainer.strategy=fsdp no process has the whole transformer")
-    elif preview.every_n_steps:
-        draw = _preview(module, tokenizer, tokens, preview.num_volumes)
-        callbacks.append(Previews(folder.previews, preview.every_n_steps, draw))
-    trainer = build_trainer(config, folder, monitor="val/loss", mode="min", callbacks=callbacks)
-    point = start_where_it_ended(folder, config, tokens.train) if resume else None
-    fit_module(trainer, module, tokens.train, tokens.val, point)
+    elif pictures.every_n_steps:
+        preview = _preview(module, tokenizer, tokens, pictures.num_volumes)
+    trainer = run_training(
+        config,
+        folder,
+        module,
+        tokens.train,
+        tokens.val,
+        title="Stage 2",
+        monitor="val/loss",
+        mode="min",
+        preview=preview,
+        resume=resume,
+    )
     spec = TransformerSpec(
         transformer=config.model.transformer,
         levels=tokenizer.fsq.levels,

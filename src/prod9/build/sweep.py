@@ -1,7 +1,5 @@
 """``sweep``: one checkpoint, many sampler settings, the same seed; a table, a plot, a preset."""
 
-import csv
-import io
 import itertools
 import json
 import time
@@ -14,8 +12,9 @@ from torch import Tensor
 
 from prod9.build import stage2
 from prod9.build.announce import say
-from prod9.build.evaluation import feature_spaces
+from prod9.build.csv_text import csv_text
 from prod9.build.feature_cache import cached_features
+from prod9.build.feature_spaces import feature_spaces
 from prod9.build.figures import real_splits
 from prod9.build.sets import drawn
 from prod9.config import SamplerConfig, Stage2Config
@@ -220,11 +219,7 @@ def _write(folder: Path, state: Sweep) -> None:
         }
         for row in sorted(state.rows, key=lambda row: row.distance.frechet)
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns[0]), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(columns)
-    write_text(folder / TABLE, text.getvalue())
+    write_text(folder / TABLE, csv_text(columns))
     save_figure(folder / PLOT, draw_sweep(state, best))
     preset = json.loads(best.sampler.model_dump_json())
     write_text(

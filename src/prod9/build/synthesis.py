@@ -1,7 +1,7 @@
-"""What translation and in-painting share: settings, checks, background, pictures."""
+"""What translation and in-painting share: settings, checks, drawing, background, pictures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prod9 import __version__
-from prod9.config import PreprocessingConfig, SamplerConfig, SlidingWindowConfig
+from prod9.config import PreprocessingConfig, SamplerConfig, SlidingWindowConfig, Stage2Config
 from prod9.data.brats import GRID_TOLERANCE_MM, grid_distance_mm
 from prod9.data.prepared import PreparedVolume
 from prod9.data.volume_io import RawVolume
@@ -18,6 +18,7 @@ from prod9.errors import UserError
 from prod9.files import write_text
 from prod9.generator import Generator
 from prod9.montage import Panel
+from prod9.shapes import Tokens
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Settings:
     windows: SlidingWindowConfig
     seed: int
     samples: int = 1
+
+    @classmethod
+    def of(cls, config: Stage2Config, samples: int = 1) -> "Settings":
+        """Return how a configuration completes scans."""
+        return cls(config.completion, config.sliding_window, config.seed, samples)
 
 
 def modality_index(generator: Generator, name: str, option: str) -> int:
@@ -113,6 +119,40 @@ def write_record(path: Path, generator: Generator, settings: Settings, **inputs:
         "transformer": generator.digest,
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def completed(
+    generator: Generator,
+    label: int,
+    initial: Tokens,
+    settings: Settings,
+    on_window: Callable[[int, int], None] = lambda done, total: None,
+    sources: Tensor | None = None,
+) -> Tokens:
+    """Fill the unknown cells of a grid, ``settings.samples`` times.
+
+    Args:
+        generator: the model.
+        label: the modality that is drawn.
+        initial: tokens (1, *grid), the mask id where unknown.
+        settings: how.
+        on_window: told (windows done, windows in all).
+        sources: tokens of the known modalities (1, M, *grid), the mask id elsewhere.
+
+    Returns:
+        Tokens (K, *grid).
+
+    """
+    count = settings.samples
+    return generator.draw(
+        torch.full((count,), label),
+        initial.expand(count, -1, -1, -1),
+        settings.sampler,
+        torch.Generator(generator.device).manual_seed(settings.seed),
+        sources=None if sources is None else sources.expand(count, -1, -1, -1, -1),
+        overlap=settings.windows.overlap,
+        on_window=on_window,
+    )
 
 
 def background_cells(generator: Generator, sources: Sequence[Tensor]) -> Tensor:

@@ -1,19 +1,18 @@
-"""A missing modality, drawn from those that are there; and how near it comes to the real one."""
+"""A missing modality, drawn from those that are there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
-from prod9.build.kept import Kept
 from prod9.build.scans import preprocessing_of
 from prod9.build.synthesis import (
     Settings,
     background_cells,
+    completed,
     middle_of,
     modality_index,
     panels_of,
@@ -22,21 +21,15 @@ from prod9.build.synthesis import (
     require_same_grid,
     write_record,
 )
+from prod9.build.window_bar import window_bar
 from prod9.data.intensity import IntensityScale
 from prod9.data.prepared import PreparedVolume
-from prod9.data.scans import ScanSet
 from prod9.data.volume_io import RawVolume, volume_suffix, write_nifti
 from prod9.errors import UserError
-from prod9.evaluate.translation import TranslationMetrics, evaluate_translation
 from prod9.generator import Generator
 from prod9.montage import compare, save_figure
-from prod9.ranks import is_main
 from prod9.shapes import Tokens
-from prod9.sliding_window import decode, encode
-
-TARGET = "FLAIR"
-SOURCES = (("T1",), ("T1", "T2"), ("T1", "T1ce", "T2"))
-"""What `test` measures: one modality, from more and more others."""
+from prod9.sliding_window import encode
 
 
 @dataclass(frozen=True)
@@ -89,22 +82,14 @@ def drawn_tokens(
     """Draw the tokens (K, *grid) of :func:`drawn_volumes`, whose arguments these are."""
     tokens = {m: encode(generator.tokenizer, v, settings.windows) for m, v in volumes.items()}
     first = next(iter(tokens.values()))
-    grid, count, mask_id = first.shape[1:], settings.samples, generator.transformer.mask_id
+    grid, mask_id = first.shape[1:], generator.transformer.mask_id
     sources = torch.full((1, len(generator.class_names), *grid), mask_id)
     for modality, own in tokens.items():
         sources[:, modality] = own
     # Where no source has anything, neither has the target.
     known = background_cells(generator, list(volumes.values()))
-    initial = torch.where(known, first, mask_id).expand(count, *grid)
-    return generator.draw(
-        torch.full((count,), target),
-        initial,
-        settings.sampler,
-        torch.Generator(generator.device).manual_seed(settings.seed),
-        sources=sources.expand(count, -1, -1, -1, -1),
-        overlap=settings.windows.overlap,
-        on_window=on_window,
-    )
+    initial = torch.where(known, first, mask_id)
+    return completed(generator, target, initial, settings, on_window, sources)
 
 
 def read_sources(generator: Generator, sources: Mapping[str, Path]) -> dict[int, PreparedVolume]:
@@ -174,15 +159,8 @@ def translate(
         real = PreparedVolume.read(truth, preprocessing_of(generator.tokenizer))
         require_same_grid(first.raw, real.raw)
     volumes = {modality: source.tensor() for modality, source in prepared.items()}
-    with Progress(transient=True) as bar:
-        task = bar.add_task(f"drawing {target}", total=None)
-        draws = drawn_volumes(
-            generator,
-            volumes,
-            index,
-            settings,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )[:, 0]
+    with window_bar(f"drawing {target}") as on_window:
+        draws = drawn_volumes(generator, volumes, index, settings, on_window)[:, 0]
     scale = _shared_scale([source.scale for source in prepared.values()])
     foreground = np.logical_or.reduce([source.foreground for source in prepared.values()])
     if scale.background is None:
@@ -245,57 +223,3 @@ def _write_translation(
     if paths.deviation is not None:
         write(paths.deviation, arrays.std(0), np.dtype(np.float32))
     write(paths.output, arrays.mean(0), dtype)  # last: with it everything is there
-
-
-def measure_translation(
-    generator: Generator,
-    train: ScanSet,
-    test: ScanSet,
-    settings: Settings,
-    target: str = TARGET,
-    source_sets: Sequence[Sequence[str]] = SOURCES,
-    kept: Kept | None = None,
-) -> TranslationMetrics:
-    """Draw ``target`` of every scan of ``test`` from each set of sources, and measure.
-
-    One draw is measured, not a mean: the mean of many is smoother than any scan. The drawn tokens
-    are ``kept``; the processes of a distributed run share the drawing.
-    """
-    names = generator.class_names
-    one = replace(settings, samples=1)
-    wanted = [(index, sources) for index in range(len(test)) for sources in source_sets]
-
-    def make(number: int) -> np.ndarray:
-        index, sources = wanted[number]
-        given = {m: test.whole(index, m) for m in map(names.index, sources)}
-        volumes = {m: torch.from_numpy(array)[None, None] for m, array in given.items()}
-        return drawn_tokens(generator, volumes, names.index(target), one).cpu().numpy()
-
-    def name(index: int, sources: Sequence[str]) -> str:
-        scan = f"{test.scans[index].digest} on {test.shape}"
-        return f"{target} from {'+'.join(sources)} of {scan} by {generator.digest}, {one}"
-
-    # In the order in which they are asked for below.
-    drawn = (kept or Kept()).all_of([name(*each) for each in wanted], make)
-
-    def draw(volumes: dict[int, Tensor], modality: int) -> Tensor:
-        d, h, w = next(iter(volumes.values())).shape[2:]
-        tokens = torch.from_numpy(next(drawn)).to(generator.device)
-        return generator.decode(tokens, (d, h, w), one.windows)
-
-    def reconstruct(volume: Tensor) -> Tensor:
-        tokens = encode(generator.tokenizer, volume, settings.windows)
-        return decode(generator.tokenizer, tokens, volume.shape[2:], settings.windows)
-
-    with Progress(transient=True, disable=not is_main()) as bar:
-        task = bar.add_task(f"translating to {target}", total=len(test))
-        return evaluate_translation(
-            train,
-            test,
-            names,
-            names.index(target),
-            [[names.index(name) for name in sources] for sources in source_sets],
-            draw,
-            reconstruct,
-            lambda: bar.advance(task),
-        )

@@ -14,7 +14,6 @@ from prod9.cli.verbs import (
     ConfigOption,
     OverridesArgument,
     OverwriteOption,
-    Split,
     Stage,
     add_shared_verbs,
 )
@@ -23,15 +22,7 @@ from prod9.config import Stage1Config
 app = new_app("Stage 1: learn a tokenizer (autoencoder with Finite Scalar Quantization).")
 
 
-def _train(config: Stage1Config, resume: bool, overwrite: bool) -> None:
-    stage1.train(config, resume=resume, overwrite=overwrite)
-
-
-def _measure(config: Stage1Config, split: Split) -> dict[str, object]:
-    return measure_stage1(config, split)
-
-
-_STAGE = Stage(Stage1Config, _train, _measure)
+_STAGE = Stage(Stage1Config, stage1.train, measure_stage1)
 add_shared_verbs(app, _STAGE)
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, get_args
 
 import typer
 
-from prod9.build.evaluation import METRICS, REPORT, ROWS, Evaluator, Settings, feature_spaces
+from prod9.build.evaluation import METRICS, REPORT, ROWS, Evaluator, Settings
+from prod9.build.feature_spaces import feature_spaces
 from prod9.build.launch import require_alone
 from prod9.cli.verbs import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey

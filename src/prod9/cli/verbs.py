@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,11 +14,12 @@ from prod9.build.out_of_memory import memory_advice
 from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump, load
+from prod9.data.splits import HeldOut
 from prod9.errors import UserError
 from prod9.ranks import is_main, of_main
 
 ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)
-Split = Literal["val", "test"]
+Taken = TypeVar("Taken", Stage1Config, Stage2Config, contravariant=True)
 
 ConfigOption = Annotated[
     Path,
@@ -38,14 +39,20 @@ MAX_SEED = 2**32 - 1
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
+class Train(Protocol[Taken]):
+    """What trains a stage; it may return what was learned."""
+
+    def __call__(self, config: Taken, *, resume: bool, overwrite: bool) -> object:
+        """Train."""
+
+
 @dataclass(frozen=True)
 class Stage(Generic[ConfigT]):
     """What the shared verbs need to know of a stage."""
 
     config_type: type[ConfigT]
-    train: Callable[[ConfigT, bool, bool], None]
-    """(config, resume, overwrite)."""
-    measure: Callable[[ConfigT, Split], Mapping[str, object]]
+    train: Train[ConfigT]
+    measure: Callable[[ConfigT, HeldOut], Mapping[str, object]]
     """Figures on a split; on the test split it also writes ``metrics.json``."""
 
     def load(self, path: Path, overrides: Sequence[str] | None) -> ConfigT:
@@ -101,7 +108,7 @@ def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
             # One looks for all: a shared disk may show a file to one process before the other.
             resume = of_main(is_main() and RunFolder(resolved.output_dir).can_resume())
         with memory_advice(resolved):
-            stage.train(resolved, resume, overwrite)
+            stage.train(resolved, resume=resume, overwrite=overwrite)
 
     @app.command()
     def validate(config: ConfigOption, overrides: OverridesArgument = None) -> None:

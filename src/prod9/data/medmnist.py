@@ -7,7 +7,6 @@ Yang et al., MedMNIST v2, Scientific Data 2023; data CC BY 4.0. ``brainregionmni
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 from rich.console import Console
@@ -16,11 +15,10 @@ from prod9.config import MedMNISTSourceConfig
 from prod9.data import brain_regions
 from prod9.data.download import fetch
 from prod9.data.npz import ArrayHeader, npz_headers, read_npz_array
+from prod9.data.splits import SPLITS, Split
 from prod9.data.volumes import VolumeSet
 from prod9.errors import UserError
 
-Split: TypeAlias = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 BRAIN = "brainregionmnist3d"
 HINT = "data.dataset_name=brainregionmnist3d works without internet"
 

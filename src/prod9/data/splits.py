@@ -5,16 +5,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from prod9.errors import UserError
 from prod9.files import write_text
 
-Split = Literal["train", "val", "test"]
+Split: TypeAlias = Literal["train", "val", "test"]
+HeldOut: TypeAlias = Literal["val", "test"]
+"""A split that nothing is learned from."""
+SPLITS: tuple[Split, ...] = get_args(Split)
 _REMEDY = "restore it, or delete it to draw a new split"
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

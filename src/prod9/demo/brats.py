@@ -8,23 +8,22 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from prod9.build import stage1, stage2
+from prod9.build import stage2
 from prod9.build.announce import say
 from prod9.build.evaluation import Evaluator
 from prod9.build.evaluation import Settings as EvaluationSettings
 from prod9.build.figures import measure_reconstruction
 from prod9.build.generate import generate_files
-from prod9.build.run_folder import RunFolder
 from prod9.build.scans import open_scans, preprocessing_of
 from prod9.build.synthesis import Settings
-from prod9.build.translation import SOURCES, TARGET, Translated, measure_translation, translate
+from prod9.build.translation import Translated, translate
+from prod9.build.translation_figures import SOURCES, TARGET, measure_translation
 from prod9.config import BraTSDataConfig, BraTSSourceConfig, Stage2Config
-from prod9.config.load import dump
 from prod9.data.brats import MODALITIES, find_cases
 from prod9.data.phantom_files import make_phantom
 from prod9.data.prepared import PreparedVolume
 from prod9.data.scans import ScanSet
-from prod9.demo.run import PAGE
+from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs, override
 from prod9.errors import UserError
 from prod9.evaluate.reconstruction import window_agreement
@@ -99,12 +98,10 @@ def run_brats_demo(
             on_case=lambda index: bar.advance(task),
         )
     clock.lap("cohort")
-    tokenizer = stage1.train(one, overwrite=overwrite)
-    clock.lap("stage1")
-    generator = stage2.train(two, overwrite=overwrite)
-    clock.lap("stage2")
+    trained = train_both(one, two, clock, overwrite=overwrite)
+    tokenizer, generator = trained.tokenizer, trained.generator
     scans = open_scans(data, preprocessing_of(tokenizer))
-    settings = Settings(two.completion, two.sliding_window, two.seed)
+    settings = Settings.of(two)
     translation = measure_translation(generator, scans["train"], scans["test"], settings)
     clock.lap("translation")
     example = _example(output, generator, data, scans["test"], settings)
@@ -125,28 +122,16 @@ def run_brats_demo(
     first = torch.from_numpy(scans["test"].whole(0, MODALITIES.index(TARGET)))[None, None]
     agreement = window_agreement(tokenizer, first, one.sliding_window)
     clock.lap("reconstruction")
-    evaluator.seconds |= clock.seconds
-    configurations = {"Stage 1": dump(one), "Stage 2": dump(two)}
-    source = {
-        "tokenizer": tokenizer.digest,
-        "transformer": generator.digest,
-        "stage1": configurations["Stage 1"],
-        "stage2": configurations["Stage 2"],
-    }
-    evaluation = evaluator.evaluation(
-        source, translation=asdict(translation), window_agreement=asdict(agreement)
-    )
-    return evaluator.write(
+    return write_page(
         output,
-        evaluation,
+        trained,
+        evaluator,
+        clock,
         title="prod9: any modality from any other",
         lead=_LEAD,
-        page=PAGE,
-        histories={
-            f"Stage {n}": RunFolder(config.output_dir).history for n, config in ((1, one), (2, two))
-        },
-        configs=configurations,
         before=_sections(output, translation, example, clock.seconds["total"]),
+        translation=asdict(translation),
+        window_agreement=asdict(agreement),
     )
 
 

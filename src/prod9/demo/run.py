@@ -5,23 +5,21 @@ from pathlib import Path
 
 import torch
 
-from prod9.build import stage1, stage2
+from prod9.build import stage2
 from prod9.build.announce import say
 from prod9.build.figures import evaluator_of, measure_reconstruction
 from prod9.build.generate import generate_files
-from prod9.build.run_folder import RunFolder
 from prod9.build.sets import spacing_of, split_of
 from prod9.config import MedMNISTDataConfig, Stage1Config
-from prod9.config.load import dump
 from prod9.data import medmnist
 from prod9.data.collection import Collection, of_tensor
+from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs
 from prod9.errors import UserError
 from prod9.montage import montage, save_figure
 
 SHOWN = 4
 """Volumes of each class in the pictures."""
-PAGE = "index.html"
 _LEAD = (
     "A tokenizer and a masked transformer, both trained on this machine a moment ago. The data is "
     "one average anatomy (MNI152), bent and shaded at random: these figures show that learning "
@@ -71,10 +69,8 @@ def run_demo(
     data = _regions(one)
     medmnist.prepare(data)
     clock.lap("data")
-    tokenizer = stage1.train(one, overwrite=overwrite)
-    clock.lap("stage1")
-    generator = stage2.train(two, overwrite=overwrite)
-    clock.lap("stage2")
+    trained = train_both(one, two, clock, overwrite=overwrite)
+    tokenizer, generator = trained.tokenizer, trained.generator
     labels = stage2.labels_of(generator, ["all"], max(1, two.evaluation.samples_per_class))
     drawn: list[torch.Tensor] = []
     generate_files(
@@ -98,22 +94,11 @@ def run_demo(
     _picture(output / "reconstructed.png", sets["reconstructed"], "the same, reconstructed")
     _picture(output / "generated.png", sets["generated"], "generated: nobody's brain")
     clock.lap("figures")
-    evaluator.seconds |= clock.seconds
-    configurations = {"Stage 1": dump(one), "Stage 2": dump(two)}
-    source = {
-        "tokenizer": tokenizer.digest,
-        "transformer": generator.digest,
-        "stage1": configurations["Stage 1"],
-        "stage2": configurations["Stage 2"],
-    }
-    return evaluator.write(
+    return write_page(
         output,
-        evaluator.evaluation(source),
+        trained,
+        evaluator,
+        clock,
         title="prod9: brain regions, learned and drawn",
         lead=_LEAD,
-        page=PAGE,
-        histories={
-            f"Stage {n}": RunFolder(config.output_dir).history for n, config in ((1, one), (2, two))
-        },
-        configs=configurations,
     )

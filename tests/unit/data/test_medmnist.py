@@ -7,7 +7,7 @@ import pytest
 
 from prod9.config import MedMNISTDataConfig
 from prod9.data import brain_regions, medmnist
-from prod9.data.medmnist import SPLITS
+from prod9.data.splits import SPLITS
 from prod9.errors import UserError
 
 Arrays = dict[str, np.ndarray]

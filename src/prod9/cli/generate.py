@@ -1,0 +1,114 @@
+"""``prod9-train-transformer generate``: new volumes."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prod9.build import stage2
+from prod9.build.generate import generate_files
+from prod9.build.launch import gather
+from prod9.cli.drawing import (
+    BRATS,
+    GuidanceOption,
+    SeedOption,
+    StepsOption,
+    TemperatureOption,
+    configured,
+)
+from prod9.cli.verbs import OverridesArgument, OverwriteOption
+from prod9.data.volume_io import MAX_VOXELS
+from prod9.errors import UserError
+from prod9.ranks import is_main
+
+
+def generate(
+    overrides: OverridesArgument = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="YAML file; shipped ones are found by their name too. With --modality: the "
+            "shipped BraTS one when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the volumes; OUTPUT_DIR/generated when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", "-n", min=1, help="Volumes per class.")
+    ] = 4,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Class name, or `all`; repeatable.", show_default="all"),
+    ] = None,
+    modalities: Annotated[
+        list[str] | None,
+        typer.Option("--modality", help="The same for scans: T1, T1ce, T2 or FLAIR; repeatable."),
+    ] = None,
+    shape: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(
+            help="Voxels per side, around the middle of the training volumes.",
+            show_default="the training volumes'",
+        ),
+    ] = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    temperature: TemperatureOption = None,
+    seed: SeedOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted set; draw what is missing.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Draw new volumes: NIfTI files, a montage and a manifest.
+
+    The processes of a distributed run share the work.
+    """
+    if resume and overwrite:
+        raise UserError("--resume goes on and --overwrite begins anew; give one of them.")
+    if config is None and not modalities:
+        raise typer.BadParameter("give --config FILE (or --modality for the shipped BraTS model)")
+    if shape is not None and not (min(shape) >= 1 and math.prod(shape) <= MAX_VOXELS):
+        raise typer.BadParameter(
+            f"--shape {' '.join(map(str, shape))}: every side is at least 1, and there are at most "
+            f"{MAX_VOXELS} voxels"
+        )
+    resolved = configured(
+        config or BRATS,
+        overrides,
+        "sampler",
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        temperature=temperature,
+    )
+    gather(resolved.trainer)
+    generator = stage2.load(resolved)
+    names = [*(classes or ()), *(modalities or ())] or ["all"]
+    labels = stage2.labels_of(generator, names, num_samples)
+    folder = output or resolved.output_dir / "generated"
+    generate_files(
+        generator,
+        labels,
+        resolved.sampler,
+        folder,
+        seed=resolved.seed,
+        batch_size=resolved.data.batch_size,
+        windows=resolved.sliding_window,
+        shape=shape,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    if is_main():
+        typer.echo(f"{len(labels)} volumes, montage.png and manifest.json written to {folder}")

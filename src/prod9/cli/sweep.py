@@ -1,0 +1,65 @@
+"""``prod9-train-transformer sweep``: which sampler settings are best."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from prod9.build.launch import require_alone
+from prod9.build.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
+from prod9.build.sweep import sweep as run_sweep
+from prod9.cli.drawing import SeedOption, configured
+from prod9.cli.verbs import ConfigOption, OverridesArgument, OverwriteOption
+
+
+def sweep(
+    config: ConfigOption,
+    overrides: OverridesArgument = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="OUTPUT_DIR/sweep when left out.", show_default=False),
+    ] = None,
+    steps: Annotated[list[int] | None, typer.Option(help="Repeatable.")] = None,
+    temperature: Annotated[list[float] | None, typer.Option(help="Repeatable.")] = None,
+    guidance: Annotated[list[float] | None, typer.Option(help="Repeatable.")] = None,
+    order: Annotated[
+        list[str] | None, typer.Option(help="confidence or halton; repeatable.")
+    ] = None,
+    choice_temperature: Annotated[
+        list[float] | None, typer.Option(help="Of the confidence order; repeatable.")
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", "-n", min=1, help="Volumes per class and setting.")
+    ] = 16,
+    space: Annotated[
+        Literal["efficientnet", "medicalnet", "classifier"],
+        typer.Option(help="Feature space of the Frechet distance."),
+    ] = "efficientnet",
+    seed: SeedOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Draw with every combination of sampler settings; table, plot, and the best as a preset.
+
+    Judged on the validation split. What an option leaves out stays as the config has it. An
+    interrupted sweep goes on where it was.
+    """
+    require_alone("sweep")
+    resolved = configured(config, overrides, "sampler", seed=seed)
+    settings = grid_of(
+        resolved.sampler,
+        steps=steps or (),
+        temperatures=temperature or (),
+        guidance=guidance or (),
+        orders=order or (),
+        choice_temperatures=choice_temperature or (),
+    )
+    folder = output or resolved.output_dir / "sweep"
+    run_sweep(
+        resolved,
+        settings,
+        folder,
+        samples_per_class=num_samples,
+        space=space,
+        overwrite=overwrite,
+    )
+    typer.echo(f"{', '.join((TABLE, PLOT, RECORD, PRESET))} written to {folder}")
