@@ -26,9 +26,9 @@ from prod9.cli.verbs import (
     add_shared_verbs,
 )
 from prod9.config import Stage2Config
-from prod9.data.volume_io import MAX_VOXELS
 from prod9.errors import UserError
 from prod9.ranks import is_main
+from prod9.shapes import MAX_VOXELS
 
 app = new_app("Stage 2: learn the tokens (MaskGIT transformer) and generate volumes.")
 

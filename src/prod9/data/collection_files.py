@@ -20,8 +20,8 @@ from prod9.data.collection_intensity import (
     with_percentiles,
 )
 from prod9.data.collection_listing import list_volumes
+from prod9.data.read_volume import read_volume
 from prod9.data.scans import ScanSet
-from prod9.data.volume_io import read_volume
 from prod9.errors import UserError
 
 MEMORY_BUDGET = 2 << 30
@@ -70,7 +70,7 @@ def open_collection(
     Raises:
         UserError: there is no such data set or folder; the data set's file is missing or broken; as
             :func:`~prod9.data.collection_listing.list_volumes`,
-            :func:`~prod9.data.volume_io.read_volume` and
+            :func:`~prod9.data.read_volume.read_volume` and
             :func:`~prod9.data.collection_intensity.choose_intensity`; volumes differ in shape or
             spacing. The sentence names the file.
 
