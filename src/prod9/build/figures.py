@@ -30,8 +30,8 @@ from prod9.config import (
 from prod9.config.load import dump
 from prod9.data.collection import Collection
 from prod9.data.collection_files import scans_collection
-from prod9.data.medmnist import Split
 from prod9.data.scans import ScanSet
+from prod9.data.splits import Split
 from prod9.evaluate.round_trip import round_trip
 from prod9.evaluate.schema import Generation, Reconstruction
 from prod9.evaluate.translation import TranslationMetrics

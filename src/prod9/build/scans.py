@@ -10,10 +10,9 @@ from prod9.build.announce import say
 from prod9.config import BraTSSourceConfig, PreprocessingConfig
 from prod9.data.brats import MODALITIES, BadCase, Cohort, find_cases
 from prod9.data.brats_layouts import subject_of
-from prod9.data.medmnist import SPLITS, Split
 from prod9.data.scan_cache import Prepared, prepare
 from prod9.data.scans import ScanSet, common_grid
-from prod9.data.splits import open_split
+from prod9.data.splits import SPLITS, Split, open_split
 from prod9.errors import UserError
 from prod9.losses.weights import cache_dir
 from prod9.ranks import main_first

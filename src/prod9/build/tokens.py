@@ -22,8 +22,8 @@ from prod9.config import (
 from prod9.data import medmnist
 from prod9.data.batches import BatchKey, BatchSource
 from prod9.data.brats import MODALITIES
-from prod9.data.medmnist import Split
 from prod9.data.scans import ScanSet
+from prod9.data.splits import Split
 from prod9.data.token_build import open_or_build
 from prod9.data.token_crops import token_crop_loader
 from prod9.data.token_shards import Encode
