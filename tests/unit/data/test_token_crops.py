@@ -180,15 +180,7 @@ def test_a_window_larger_than_the_grid_is_the_grid(store: TokenStore, scans: Sca
 @pytest.mark.parametrize("train", [True, False])
 def test_workers_change_nothing(store: TokenStore, scans: ScanSet, train: bool) -> None:
     here, there = (
-        token_crop_loader(
-            store,
-            scans,
-            stride=STRIDE,
-            window=(3, 2, 4),
-            config=config(num_workers=workers),
-            train=train,
-            seed=4,
-        )
+        token_crop_loader(crops_of(store, scans, train=train, seed=4, num_workers=workers))
         for workers in (0, 1)
     )
     for epoch in (0, 1):
