@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prod9.data.medmnist import DATASETS
+from prod9.data.medmnist_table import DATASETS
 from prod9.data.phantom_files import make_phantom
 from prod9.data.token_build import open_or_build
 from prod9.data.token_store import TokenStoreKey

@@ -50,7 +50,7 @@ def open_npz(count: int, side: int, seed: int) -> Iterable[Any]:
 def open_npz_monai(count: int, side: int, workers: int) -> Iterable[Any]:
     """Open MONAI's batches of an npz."""
     from benchmarks.rivals.monai_data import npz_loader
-    from prod9.data.medmnist import DATASETS
+    from prod9.data.medmnist_table import DATASETS
 
     path = DATASETS[MEDMNIST].file(files("npz", count=count, side=side), side)
     return npz_loader(path, batch_size("npz"), workers)

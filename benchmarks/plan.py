@@ -11,7 +11,7 @@ from benchmarks.stage1_step import configuration
 from benchmarks.stage2_step import STAGE1, shipped
 from prod9.config import Stage1Config
 from prod9.config.load import load
-from prod9.data.medmnist import class_names
+from prod9.data.medmnist_table import class_names
 
 if TYPE_CHECKING:
     from prod9.build.fit import Footprint

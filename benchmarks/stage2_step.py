@@ -20,7 +20,7 @@ from benchmarks.rivals.maskgit_networks import (
 )
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load
-from prod9.data.medmnist import class_names
+from prod9.data.medmnist_table import class_names
 from prod9.generator import build_transformer
 from prod9.models.condition import Condition
 from prod9.models.transformer import MaskedTransformer

@@ -98,7 +98,7 @@ def atomic_write(path: Path) -> Generator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         yield temporary
-        _sync(temporary)
+        sync(temporary)  # the new name must not get to the disk first
         temporary.replace(path)
     except OSError as error:
         raise UserError(
@@ -114,8 +114,8 @@ def _reason(error: OSError) -> str:
     return error.strerror or f"the disk did not take all of it ({error})"
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file's content is on the disk: its new name must not get there first."""
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from prod9.data.medmnist import PUBLISHED
+from prod9.data.medmnist_table import PUBLISHED
 from prod9.losses.weights import MEDICALNET_SHA256
 
 ROOT = Path(__file__).parents[2]

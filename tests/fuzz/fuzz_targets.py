@@ -29,10 +29,11 @@ from prod9.data.brats import MODALITIES, Case, describes_channels, read_case
 from prod9.data.collection_headers import read_header
 from prod9.data.collection_listing import list_volumes
 from prod9.data.npz import npz_headers, read_npy, read_npz_array
+from prod9.data.paint_volume import write_inside
+from prod9.data.read_volume import read_volume
 from prod9.data.scan_cache import _noted
 from prod9.data.splits import open_split
 from prod9.data.token_store import open_store
-from prod9.data.volume_io import read_volume, write_inside
 from prod9.errors import UserError
 from prod9.generator import TransformerSpec, build_transformer, load_generator, save_transformer
 from prod9.plain import read_plain, write_plain

@@ -21,7 +21,7 @@ from fuzz_targets import checkpoint_file, pickle_of, spec_of, tokenizer_file, wi
 from prod9.config.load import load_stage1
 from prod9.data import limits
 from prod9.data.npz import npz_headers, read_npy, read_npz_array
-from prod9.data.volume_io import read_volume
+from prod9.data.read_volume import read_volume
 from prod9.errors import UserError
 from prod9.plain import fitted, read_plain
 from prod9.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ import pytest
 import torch
 from console_scripts import in_a_process, in_this_one
 
-from prod9.data.medmnist import PUBLISHED
+from prod9.data.medmnist_table import PUBLISHED
 from prod9.losses.medicalnet import MedicalNetResNet10
 
 pytestmark = pytest.mark.slow

@@ -16,10 +16,11 @@ from prod9.build.generate import generate_files
 from prod9.build.infer import reconstruct_file
 from prod9.build.trainer import WholeCheckpoints
 from prod9.config import SamplerConfig, SlidingWindowConfig
+from prod9.data.paint_volume import write_inside
 from prod9.data.phantom_files import make_phantom
 from prod9.data.token_build import open_or_build
 from prod9.data.token_store import TokenStoreKey
-from prod9.data.volume_io import write_inside, write_nifti, write_volume
+from prod9.data.write_volume import write_nifti, write_volume
 from prod9.errors import UserError
 from prod9.files import write_text
 from prod9.generator import Generator as VolumeGenerator

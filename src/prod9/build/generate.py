@@ -11,7 +11,8 @@ from prod9 import __version__
 from prod9.build.generated_set import GeneratedSet
 from prod9.build.pace import pace
 from prod9.config import SamplerConfig, SlidingWindowConfig
-from prod9.data.volume_io import read_volume, write_nifti
+from prod9.data.read_volume import read_volume
+from prod9.data.write_volume import write_nifti
 from prod9.generator import Generator
 from prod9.montage import by_class, montage, save_figure
 from prod9.ranks import barrier, is_main, share_of

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prod9.build.announce import say
-from prod9.data.volume_io import require_whole_gzip
+from prod9.data.nifti_volume import require_whole_gzip
 from prod9.errors import UserError
 from prod9.files import require_writable, write_text
 from prod9.ranks import any_of, barrier, is_main, share_of, world_size

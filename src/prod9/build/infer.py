@@ -12,7 +12,8 @@ from prod9.data.intensity import IntensityScale
 from prod9.data.limits import require_memory
 from prod9.data.npz import npz_headers, read_npz_array
 from prod9.data.prepared import NOTHING, PreparedVolume
-from prod9.data.volume_io import SUFFIXES, RawVolume, volume_suffix, write_volume
+from prod9.data.raw_volume import SUFFIXES, RawVolume, volume_suffix
+from prod9.data.write_volume import write_volume
 from prod9.errors import UserError
 from prod9.files import atomic_write
 from prod9.metrics.psnr import psnr

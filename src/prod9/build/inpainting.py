@@ -22,8 +22,10 @@ from prod9.build.synthesis import (
     write_record,
 )
 from prod9.build.window_bar import window_bar
+from prod9.data.paint_volume import write_inside
 from prod9.data.prepared import NOTHING, PreparedVolume
-from prod9.data.volume_io import RawVolume, read_volume, volume_suffix, write_inside
+from prod9.data.raw_volume import RawVolume, volume_suffix
+from prod9.data.read_volume import read_volume
 from prod9.errors import UserError
 from prod9.generator import Generator
 from prod9.montage import compare, save_figure

@@ -15,9 +15,9 @@ from prod9.config import (
     Stage2Config,
 )
 from prod9.config.load import load_stage1, load_stage2
-from prod9.data import medmnist
 from prod9.data.brats import MODALITIES, find_cases
 from prod9.data.brats_layouts import subject_of
+from prod9.data.medmnist_table import class_names, members
 from prod9.data.splits import SubjectSplit, draw_split, open_split, split_counts
 from prod9.errors import UserError
 from prod9.tokenizer import Tokenizer
@@ -86,7 +86,7 @@ def volumes_of(config: Stage1Config | Stage2Config, cases: int | None) -> Volume
     """
     data = config.data
     if isinstance(data, MedMNISTSourceConfig):
-        counts = [set_.split_sizes for set_ in medmnist.members(data.dataset_name)]
+        counts = [set_.split_sizes for set_ in members(data.dataset_name)]
         return Volumes(sum(c[0] for c in counts), sum(c[1] for c in counts))
     if cases is not None:
         shares = (1 - data.val_share - data.test_share, data.val_share, data.test_share)
@@ -177,7 +177,7 @@ def token_sizes(config: Stage2Config, tokenizer: TokenizerSizes) -> TokenSizes:
     """Return what the transformer of a configuration is built from."""
     if isinstance(config.data, MedMNISTSourceConfig):
         classes, sources, window = (
-            len(medmnist.class_names(config.data.dataset_name)),
+            len(class_names(config.data.dataset_name)),
             0,
             tokenizer.grid,
         )

@@ -10,6 +10,7 @@ from prod9.config import MedMNISTSourceConfig, SamplerConfig, SlidingWindowConfi
 from prod9.data import medmnist
 from prod9.data.brain_regions import SPACING_MM
 from prod9.data.collection import Collection, of_tensor, of_volume_set
+from prod9.data.medmnist_table import BRAIN
 from prod9.data.splits import Split
 from prod9.generator import Generator
 from prod9.ranks import world_size
@@ -19,7 +20,7 @@ _NOWHERE = Kept()
 
 def spacing_of(data: MedMNISTSourceConfig) -> tuple[float, float, float] | None:
     """Return the voxel size; None for MedMNIST's cubes, which were resampled without a record."""
-    if data.dataset_name != medmnist.BRAIN:
+    if data.dataset_name != BRAIN:
         return None
     spacing = SPACING_MM[data.size]
     return spacing, spacing, spacing

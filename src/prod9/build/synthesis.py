@@ -13,7 +13,7 @@ from prod9 import __version__
 from prod9.config import PreprocessingConfig, SamplerConfig, SlidingWindowConfig, Stage2Config
 from prod9.data.brats import GRID_TOLERANCE_MM, grid_distance_mm
 from prod9.data.prepared import PreparedVolume
-from prod9.data.volume_io import RawVolume
+from prod9.data.raw_volume import RawVolume
 from prod9.errors import UserError
 from prod9.files import write_text
 from prod9.generator import Generator

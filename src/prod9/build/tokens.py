@@ -25,7 +25,7 @@ from prod9.data.brats import MODALITIES
 from prod9.data.scans import ScanSet
 from prod9.data.splits import Split
 from prod9.data.token_build import open_or_build
-from prod9.data.token_crops import token_crop_loader
+from prod9.data.token_crops import TokenCrops, token_crop_loader
 from prod9.data.token_shards import Encode
 from prod9.data.token_store import (
     TokenBatch,
@@ -248,7 +248,7 @@ def _brats(
         class_names=MODALITIES,
         encoded=encoded,
     )
-    loader = token_crop_loader(
+    crops = TokenCrops(
         store,
         scans,
         stride=tokenizer.autoencoder.stride,
@@ -257,4 +257,4 @@ def _brats(
         train=split == "train",
         seed=config.seed,
     )
-    return store, loader
+    return store, token_crop_loader(crops)

@@ -24,7 +24,8 @@ from prod9.build.synthesis import (
 from prod9.build.window_bar import window_bar
 from prod9.data.intensity import IntensityScale
 from prod9.data.prepared import PreparedVolume
-from prod9.data.volume_io import RawVolume, volume_suffix, write_nifti
+from prod9.data.raw_volume import RawVolume, volume_suffix
+from prod9.data.write_volume import write_nifti
 from prod9.errors import UserError
 from prod9.generator import Generator
 from prod9.montage import compare, save_figure

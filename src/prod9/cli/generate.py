@@ -18,9 +18,9 @@ from prod9.cli.drawing import (
     configured,
 )
 from prod9.cli.verbs import OverridesArgument, OverwriteOption
-from prod9.data.volume_io import MAX_VOXELS
 from prod9.errors import UserError
 from prod9.ranks import is_main
+from prod9.shapes import MAX_VOXELS
 
 
 def generate(

@@ -21,6 +21,7 @@ from prod9.config.data import MedMNISTName
 from prod9.config.loss import PerceptualLossConfig
 from prod9.data import medmnist
 from prod9.data.brats_inspection import inspect_cohort
+from prod9.data.medmnist_table import class_names
 from prod9.data.phantom_files import make_phantom
 from prod9.demo.brats import run_brats_demo
 from prod9.demo.run import run_demo
@@ -84,7 +85,7 @@ def list_data(root: RootOption = _ROOT) -> None:
     path = Column("file", overflow="fold")
     table = Table("data set", "size", path, "there", "train/val/test", "classes")
     for row in medmnist.describe(root):
-        names = ", ".join(medmnist.class_names(row.flag))
+        names = ", ".join(class_names(row.flag))
         counts = "/".join(str(n) for n in row.counts.values())
         there = row.problem or ("yes" if row.present else "no")
         table.add_row(row.flag, str(row.size), str(row.path), there, counts, names)

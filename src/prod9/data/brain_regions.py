@@ -9,9 +9,7 @@ works, and nothing about patients.
 
 import importlib.util
 import math
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import torch.nn.functional as F
 from nibabel import nifti1
 from torch import Tensor
 
+from prod9.data.one_thread import one_thread
 from prod9.errors import UserError
 from prod9.files import atomic_write
 
@@ -102,21 +101,6 @@ def _load_template(smoothing_mm: float) -> tuple[Tensor, Tensor]:
     return volume, affine
 
 
-@contextmanager
-def _one_thread_per_operation() -> Generator[int]:
-    """Keep torch from splitting an operation; give the number of threads it would have used.
-
-    How an operation is split decides its last bits: this way they do not depend on the machine's
-    number of cores. Parallel work is left to a pool over regions.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _rotations(degrees: Tensor) -> Tensor:
     """Return rotation matrices (B, 3, 3) from angles about x, y and z, shape (B, 3)."""
     sin, cos = torch.sin(torch.deg2rad(degrees)), torch.cos(torch.deg2rad(degrees))
@@ -160,7 +144,7 @@ class RegionSampler:
         self.size = size
         self.variation = variation or Variation()
         spacing = SPACING_MM[size]
-        with _one_thread_per_operation():
+        with one_thread():
             smoothing = 0.4 * spacing if size == 28 else 0.0
             self.template, self.affine = _load_template(smoothing)
         self.half_mm = (size - 1) / 2 * spacing
@@ -176,7 +160,7 @@ class RegionSampler:
             return torch.randn(batch, *shape, generator=generator)
 
         result = torch.empty(batch, size, size, size, dtype=torch.uint8)
-        with _one_thread_per_operation() as threads, ThreadPoolExecutor(threads) as pool:
+        with one_thread() as threads, ThreadPoolExecutor(threads) as pool:
             # The order of these draws is part of the data set.
             rotation = _rotations(v.rotation_degrees * normal(3))
             scale = 1.0 + v.scale * normal(1, 1)

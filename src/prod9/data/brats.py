@@ -15,15 +15,12 @@ from nibabel.nifti1 import Nifti1Header
 
 from prod9.data.brats_layouts import MODALITIES, BadCase, Case, Cohort, Release, find_cases
 from prod9.data.nifti_header import BROKEN, open_nifti, unreadable
-from prod9.data.volume_io import (
-    MAX_VOXELS,
-    RawVolume,
-    read_volume,
-    require_room,
-    require_whole_gzip,
-)
+from prod9.data.nifti_volume import require_room, require_whole_gzip
+from prod9.data.raw_volume import RawVolume
+from prod9.data.read_volume import read_volume
 from prod9.data.volumes import require_finite
 from prod9.errors import UserError
+from prod9.shapes import MAX_VOXELS
 
 __all__ = [
     "GRID_TOLERANCE_MM",

@@ -20,7 +20,7 @@ from prod9.data.brats import (
     read_case,
     unusable,
 )
-from prod9.data.volume_io import read_volume
+from prod9.data.read_volume import read_volume
 from prod9.errors import UserError
 
 

@@ -20,8 +20,10 @@ from prod9.data.collection_intensity import (
     with_percentiles,
 )
 from prod9.data.collection_listing import list_volumes
+from prod9.data.medmnist_table import BRAIN, members
+from prod9.data.read_volume import read_volume
 from prod9.data.scans import ScanSet
-from prod9.data.volume_io import read_volume
+from prod9.data.splits import SPLITS
 from prod9.errors import UserError
 
 MEMORY_BUDGET = 2 << 30
@@ -70,7 +72,7 @@ def open_collection(
     Raises:
         UserError: there is no such data set or folder; the data set's file is missing or broken; as
             :func:`~prod9.data.collection_listing.list_volumes`,
-            :func:`~prod9.data.volume_io.read_volume` and
+            :func:`~prod9.data.read_volume.read_volume` and
             :func:`~prod9.data.collection_intensity.choose_intensity`; volumes differ in shape or
             spacing. The sentence names the file.
 
@@ -173,11 +175,11 @@ def named_dataset(what: str | Path, option: str) -> tuple[str, str | None] | Non
     if name not in _DATASETS:
         return None
     folder = Path(what).is_dir()
-    if slash and split not in medmnist.SPLITS:
+    if slash and split not in SPLITS:
         if folder:
             return None
         raise UserError(
-            f"{option} {what}: {name} has no split {split!r}, only {', '.join(medmnist.SPLITS)}, "
+            f"{option} {what}: {name} has no split {split!r}, only {', '.join(SPLITS)}, "
             "and there is no such folder."
         )
     if folder:
@@ -189,14 +191,13 @@ def named_dataset(what: str | Path, option: str) -> tuple[str, str | None] | Non
 
 
 def _open_dataset(name: str, split: str, size: int, root: Path, option: str) -> Collection:
-    if split not in medmnist.SPLITS:
+    if split not in SPLITS:
         raise UserError(
-            f"{option} {name}: there is no split {split!r}; choose from "
-            f"{', '.join(medmnist.SPLITS)}."
+            f"{option} {name}: there is no split {split!r}; choose from {', '.join(SPLITS)}."
         )
     if size not in (28, 64):
         raise UserError(f"{option} {name}: volumes have 28 or 64 voxels per side, not {size}.")
-    for row in medmnist.members(name):
+    for row in members(name):
         if row.md5 and not row.file(root, size).exists():
             raise UserError(
                 f"{option} {name}: there is no {row.file(root, size)}; fetch it with `prod9 data "
@@ -205,7 +206,7 @@ def _open_dataset(name: str, split: str, size: int, root: Path, option: str) -> 
     config = MedMNISTSourceConfig.model_validate(
         {"dataset_name": name, "size": size, "root": root, "download": False}
     )
-    side = brain_regions.SPACING_MM[size] if name == medmnist.BRAIN else None
+    side = brain_regions.SPACING_MM[size] if name == BRAIN else None
     volumes = medmnist.load(config, split)
     spacing = None if side is None else (side, side, side)
     return of_volume_set(volumes, f"{name}/{split}", spacing)

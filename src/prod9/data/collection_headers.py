@@ -10,8 +10,10 @@ import numpy as np
 from prod9.data.geometry import Placement
 from prod9.data.nifti_header import open_nifti
 from prod9.data.npz import read_npy_header
-from prod9.data.volume_io import MAX_VOXELS, read_volume, volume_suffix
+from prod9.data.raw_volume import volume_suffix
+from prod9.data.read_volume import read_volume
 from prod9.errors import UserError
+from prod9.shapes import MAX_VOXELS
 
 # Headers round: spacings of one set may differ by this share.
 _SPACING_TOLERANCE = 0.01
@@ -23,7 +25,7 @@ class Header:
 
     path: Path
     dtype: np.dtype
-    """As :attr:`prod9.data.volume_io.RawVolume.dtype`."""
+    """As :attr:`prod9.data.raw_volume.RawVolume.dtype`."""
     placement: Placement
     """The way to RAS+ axes, without resampling."""
     spacing_mm: tuple[float, float, float] | None
@@ -34,8 +36,8 @@ def read_header(path: Path) -> Header:
     """Read the header of a ``.nii``, ``.nii.gz`` or ``.npy``.
 
     Raises:
-        UserError: as :func:`~prod9.data.volume_io.read_volume` where the header is no volume's, and
-            :meth:`~prod9.data.geometry.Placement.of`.
+        UserError: as :func:`~prod9.data.read_volume.read_volume` where the header is no volume's,
+            and :meth:`~prod9.data.geometry.Placement.of`.
 
     """
     npy = volume_suffix(path) == ".npy"

@@ -9,7 +9,8 @@ import numpy as np
 
 from prod9.data.collection import Collection
 from prod9.data.intensity import IntensityScale
-from prod9.data.volume_io import RawVolume, read_volume
+from prod9.data.raw_volume import RawVolume
+from prod9.data.read_volume import read_volume
 from prod9.errors import UserError
 
 PERCENTILES = (0.1, 99.9)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias, cast
 
 from prod9.data.collection import ONE_CLASS
-from prod9.data.volume_io import SUFFIXES, volume_suffix
+from prod9.data.raw_volume import SUFFIXES, volume_suffix
 from prod9.errors import UserError
 
 MANIFESTS = ("manifest.json", "manifest.csv")

@@ -14,8 +14,8 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
-from prod9.data.volume_io import MAX_VOXELS
 from prod9.errors import UserError
+from prod9.shapes import MAX_VOXELS
 
 # Headers round: a spacing this close to the wanted one is the wanted one, and stays exact.
 SPACING_TOLERANCE = 1e-3

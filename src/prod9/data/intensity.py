@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prod9.data.volume_io import RawVolume, slabs
+from prod9.data.raw_volume import RawVolume, slabs
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from prod9.data.phantom import CORE, ENHANCING, OEDEMA, PhantomCase, draw_case
+from prod9.data.phantom import PhantomCase, draw_case
+from prod9.data.phantom_tumour import CORE, ENHANCING, OEDEMA
 from prod9.errors import UserError
 from prod9.files import atomic_write, remove_leftovers, temporary_for, write_text
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from prod9.config import PreprocessingConfig
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
-from prod9.data.volume_io import RawVolume, read_volume
+from prod9.data.raw_volume import RawVolume
+from prod9.data.read_volume import read_volume
 
 NOTHING = 0.02
 """A decoder's background is nearly 0, not exactly: intensities up to here are taken for it."""
@@ -30,7 +31,7 @@ class PreparedVolume:
         """Read a file as a tokenizer with this ``preprocessing`` wants it.
 
         Raises:
-            UserError: as :func:`prod9.data.volume_io.read_volume` and
+            UserError: as :func:`prod9.data.read_volume.read_volume` and
                 :meth:`prod9.data.geometry.Placement.of`.
 
         """

@@ -24,8 +24,8 @@ from prod9.config import PreprocessingConfig
 from prod9.data.brats import MODALITIES, BadCase, BadCaseError, Case, describes_channels, read_case
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
+from prod9.data.raw_volume import RawVolume
 from prod9.data.scans import Scan
-from prod9.data.volume_io import RawVolume
 from prod9.errors import UserError
 from prod9.files import atomic_write, hexdigest, write_text
 from prod9.ranks import barrier, share_of, world_size

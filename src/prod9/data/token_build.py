@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from prod9 import __version__
 from prod9.data.token_shards import Encode, Shards, volumes_per_shard
 from prod9.data.token_store import TokenStore, TokenStoreKey, reopen, sound_meta
 from prod9.errors import UserError
-from prod9.files import hexdigest
+from prod9.files import hexdigest, sync
 from prod9.ranks import barrier, is_main, main_first, rank, total, world_size
 
 _ABANDONED_SECONDS = 7 * 24 * 3600
@@ -123,11 +122,11 @@ def _commit(
         meta = {**wanted, "sha256": digests, "prod9_version": __version__}
         (whole / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         for each in (*whole.iterdir(), whole):
-            _sync(each)
+            sync(each)
         if path.exists():
             shutil.rmtree(path)
         whole.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     _remove_shards(path)
 
 
@@ -143,12 +142,3 @@ def _remove_shards(path: Path) -> None:
             old = time.time() - parts.stat().st_mtime > _ABANDONED_SECONDS
             if old or parts.name.startswith(f".{path.name}-"):
                 shutil.rmtree(parts, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

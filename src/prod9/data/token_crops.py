@@ -27,9 +27,9 @@ class TokenCrops(Dataset[TokenBatch]):
         scans: the scans; only their boxes are read.
         stride: voxels per cell.
         window: cells per side of a crop (less where the grid is smaller).
-        config: repetitions per epoch, and how often the brain is in the middle.
-        train: whether places are drawn anew in each epoch.
-        seed: of the places.
+        config: repetitions per epoch, how often the brain is in the middle, and the batches.
+        train: whether places are drawn anew in each epoch, and the order too.
+        seed: of the places and the order.
 
     """
 
@@ -44,10 +44,9 @@ class TokenCrops(Dataset[TokenBatch]):
         train: bool,
         seed: int,
     ) -> None:
-        self.store, self.train, self.seed = store, train, seed
+        self.store, self.config, self.train, self.seed = store, config, train, seed
         self.modalities = len(store.class_names)
         self.repetitions = config.crops_per_volume if train else 1
-        self.foreground = config.foreground_crops
         self.grid = store.tokens.shape[1:]
         self.window = tuple(min(w, side) for w, side in zip(window, self.grid, strict=True))
         # Padding to the stride is shared by both faces.
@@ -65,11 +64,12 @@ class TokenCrops(Dataset[TokenBatch]):
         starts = np.empty((len(key.indices), 3), np.float32)
         targets = np.empty(len(key.indices), np.int64)
         names: list[str] = []
+        foreground = self.config.foreground_crops
         for position, item in enumerate(key.indices):
             row = item // self.repetitions
             scan, target = divmod(row, self.modalities)
             random = np.random.default_rng([self.seed, key.epoch if self.train else 0, item])
-            start = crop_start(random, self.grid, self.window, self.boxes[scan], self.foreground)
+            start = crop_start(random, self.grid, self.window, self.boxes[scan], foreground)
             first = scan * self.modalities
             cells = tuple(slice(s, s + w) for s, w in zip(start, self.window, strict=True))
             tokens[position] = self.store.take((slice(first, first + self.modalities), *cells))
@@ -87,20 +87,12 @@ class TokenCrops(Dataset[TokenBatch]):
         )
 
 
-def token_crop_loader(
-    store: TokenStore,
-    scans: ScanSet,
-    *,
-    stride: int,
-    window: Sequence[int],
-    config: BraTSSourceConfig,
-    train: bool,
-    seed: int,
-) -> DataLoader[TokenBatch]:
-    """Return batches of crops; shuffled and cropped by (seed, epoch) in training."""
-    source = TokenCrops(
-        store, scans, stride=stride, window=window, config=config, train=train, seed=seed
-    )
+def token_crop_loader(crops: TokenCrops) -> DataLoader[TokenBatch]:
+    """Return batches of the crops; shuffled and cropped by (seed, epoch) in training."""
     return make_loader(
-        source, config.batch_size, train=train, seed=seed, num_workers=config.num_workers
+        crops,
+        crops.config.batch_size,
+        train=crops.train,
+        seed=crops.seed,
+        num_workers=crops.config.num_workers,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prod9.cli import main
-from prod9.data.volume_io import write_nifti
+from prod9.data.write_volume import write_nifti
 from prod9.evaluate.schema import Evaluation
 
 SIDE = 14

@@ -1,4 +1,3 @@
-from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,6 @@ STILL = Variation(
 @pytest.fixture(scope="module")
 def sampler() -> RegionSampler:
     return RegionSampler(28)
-
-
-@pytest.fixture
-def two_threads() -> Generator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -332,7 +332,8 @@ def test_every_layout_reads_to_the_same_arrays(layout: Callable[..., Case]) -> N
 
 
 def test_the_header_writes_a_result(layout: Callable[..., Case], tmp_path: Path) -> None:
-    from prod9.data.volume_io import read_volume, write_nifti
+    from prod9.data.read_volume import read_volume
+    from prod9.data.write_volume import write_nifti
 
     raw = read_case(layout())
     write_nifti(tmp_path / "out.nii.gz", raw.arrays[2], raw.affine, header=raw.header)

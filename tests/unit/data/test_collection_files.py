@@ -16,8 +16,9 @@ from prod9.data import collection_files as module
 from prod9.data.collection import Collection
 from prod9.data.collection_files import named_dataset, open_collection
 from prod9.data.collection_pairs import paired
-from prod9.data.medmnist import DATASETS
-from prod9.data.volume_io import read_volume, write_nifti
+from prod9.data.medmnist_table import DATASETS
+from prod9.data.read_volume import read_volume
+from prod9.data.write_volume import write_nifti
 from prod9.errors import UserError
 
 SHAPE = (4, 5, 6)

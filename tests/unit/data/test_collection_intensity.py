@@ -14,7 +14,7 @@ from prod9.data.collection_intensity import (
     parse_intensity,
     with_percentiles,
 )
-from prod9.data.volume_io import RawVolume
+from prod9.data.raw_volume import RawVolume
 from prod9.data.volumes import VolumeSet
 from prod9.errors import UserError
 

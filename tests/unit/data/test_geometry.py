@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from nibabel.affines import apply_affine, voxel_sizes
 
 from prod9.data.geometry import Placement
-from prod9.data.volume_io import read_volume, write_nifti, write_volume
+from prod9.data.read_volume import read_volume
+from prod9.data.write_volume import write_nifti, write_volume
 from prod9.errors import UserError
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -7,6 +7,7 @@ import pytest
 
 from prod9.config import MedMNISTDataConfig
 from prod9.data import brain_regions, medmnist
+from prod9.data.medmnist_table import DATASETS, PUBLISHED, class_names
 from prod9.data.splits import SPLITS
 from prod9.errors import UserError
 
@@ -16,8 +17,8 @@ SIZES = {"train": 4, "val": 2, "test": 3}
 
 def arrays_for(flag: str = "nodulemnist3d", size: int = 28) -> Arrays:
     """Three splits in MedMNIST's layout; each volume is filled with a number of its own."""
-    row = medmnist.DATASETS[flag]
-    base = 10 * list(medmnist.DATASETS).index(flag)
+    row = DATASETS[flag]
+    base = 10 * list(DATASETS).index(flag)
     arrays: Arrays = {}
     for split, count in SIZES.items():
         values = base + np.arange(count, dtype=np.uint8)
@@ -32,7 +33,7 @@ def arrays_for(flag: str = "nodulemnist3d", size: int = 28) -> Arrays:
 def write(root: Path, flag: str = "nodulemnist3d", size: int = 28, **change: Any) -> Path:
     arrays = arrays_for(flag, size)
     arrays.update(change)
-    path = medmnist.DATASETS[flag].file(root, size)
+    path = DATASETS[flag].file(root, size)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **{key: value for key, value in arrays.items() if value is not None})
     return path
@@ -50,14 +51,12 @@ def refused(root: Path, split: Any = "train", **more: Any) -> str:
 
 
 def test_the_table_is_the_published_one() -> None:
-    assert (
-        sum(sum(row.split_sizes) for row in medmnist.PUBLISHED) == 9996
-    )  # version 3 of the record
-    assert [len(row.class_names) for row in medmnist.PUBLISHED] == [11, 2, 2, 3, 2, 2]
-    digests = [digest for row in medmnist.PUBLISHED for digest in row.md5.values()]
+    assert sum(sum(row.split_sizes) for row in PUBLISHED) == 9996  # version 3 of the record
+    assert [len(row.class_names) for row in PUBLISHED] == [11, 2, 2, 3, 2, 2]
+    digests = [digest for row in PUBLISHED for digest in row.md5.values()]
     assert len(set(digests)) == 12
     assert all(len(digest) == 32 and int(digest, 16) for digest in digests)
-    row = medmnist.DATASETS["vesselmnist3d"]
+    row = DATASETS["vesselmnist3d"]
     assert row.url(28) == ("https://zenodo.org/records/10519652/files/vesselmnist3d.npz?download=1")
     assert row.url(64) == (
         "https://zenodo.org/records/10519652/files/vesselmnist3d_64.npz?download=1"
@@ -65,9 +64,9 @@ def test_the_table_is_the_published_one() -> None:
 
 
 def test_class_names() -> None:
-    assert medmnist.class_names("fracturemnist3d") == ("buckle", "nondisplaced", "displaced")
-    assert medmnist.class_names("brainregionmnist3d") == brain_regions.CLASS_NAMES
-    joint = medmnist.class_names("all")
+    assert class_names("fracturemnist3d") == ("buckle", "nondisplaced", "displaced")
+    assert class_names("brainregionmnist3d") == brain_regions.CLASS_NAMES
+    joint = class_names("all")
     assert len(joint) == len(set(joint)) == 22
     assert joint[0] == "organmnist3d/liver"
     assert joint[11:13] == ("nodulemnist3d/benign", "nodulemnist3d/malignant")
@@ -94,7 +93,7 @@ def test_labels_may_be_flat(tmp_path: Path) -> None:
 
 
 def test_all_joins_the_six_with_labels_of_their_own(tmp_path: Path) -> None:
-    for row in medmnist.PUBLISHED:
+    for row in PUBLISHED:
         write(tmp_path, row.flag)
     volumes = medmnist.load(config(tmp_path, "all"), "val")
     assert volumes.images[:, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21, 30, 31, 40, 41, 50, 51]
@@ -107,8 +106,8 @@ def test_all_joins_the_six_with_labels_of_their_own(tmp_path: Path) -> None:
 
 
 def test_sides_of_the_body_are_never_flipped() -> None:
-    assert medmnist.DATASETS["organmnist3d"].flip_axes == ()
-    assert medmnist.DATASETS["brainregionmnist3d"].flip_axes == ()
+    assert DATASETS["organmnist3d"].flip_axes == ()
+    assert DATASETS["brainregionmnist3d"].flip_axes == ()
 
 
 def test_a_missing_file_without_download_says_everything(tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_a_missing_file_is_downloaded_with_its_digest(
     online = MedMNISTDataConfig(dataset_name="nodulemnist3d", root=tmp_path)
     assert len(medmnist.load(online, "train")) == 4
     assert len(medmnist.load(online, "val")) == 2
-    row = medmnist.DATASETS["nodulemnist3d"]
+    row = DATASETS["nodulemnist3d"]
     assert asked == [(row.url(28), "md5:8755a7e9e05a4d9ce80a24c3e7a256f3", True)]
 
 

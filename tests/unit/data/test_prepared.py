@@ -10,7 +10,7 @@ from prod9.config import PreprocessingConfig
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
 from prod9.data.prepared import PreparedVolume
-from prod9.data.volume_io import RawVolume
+from prod9.data.raw_volume import RawVolume
 from prod9.errors import UserError
 
 SHAPE = (14, 11, 9)

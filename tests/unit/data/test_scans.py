@@ -20,10 +20,10 @@ from prod9.data.brats import MODALITIES, Case, find_cases
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
 from prod9.data.phantom_files import make_phantom
+from prod9.data.read_volume import read_volume
 from prod9.data.scan_cache import prepare
 from prod9.data.scan_crops import ScanCrops, crop_loader, crop_start
 from prod9.data.scans import Scan, ScanSet, common_grid, whole_volumes
-from prod9.data.volume_io import read_volume
 from prod9.errors import UserError
 
 ENDINGS = {"T1": "_t1", "T1ce": "_t1ce", "T2": "_t2", "FLAIR": "_flair"}

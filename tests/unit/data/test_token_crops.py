@@ -177,18 +177,26 @@ def test_a_window_larger_than_the_grid_is_the_grid(store: TokenStore, scans: Sca
     assert not batch.origin[:, :2].any()
 
 
+def test_the_loader_shuffles_in_training_alone(store: TokenStore, scans: ScanSet) -> None:
+    def batches(train: bool, seed: int = 4, epoch: int = 0) -> list[list[str]]:
+        crops = crops_of(store, scans, train=train, seed=seed, crops_per_volume=1)
+        loader = token_crop_loader(crops)
+        set_epoch(loader, epoch)
+        return [batch.names for batch in loader]
+
+    assert batches(False, epoch=3) == [store.names[:5], store.names[5:10], store.names[10:]]
+    drawn = [batches(True), batches(True, epoch=1), batches(True, seed=5)]
+    for index, epoch in enumerate(drawn):
+        assert epoch not in drawn[:index]
+        assert [len(names) for names in epoch] == [5, 5]  # what does not fill a batch is left out
+        assert len({name for names in epoch for name in names} & set(store.names)) == 10
+    assert batches(True) == drawn[0]
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_workers_change_nothing(store: TokenStore, scans: ScanSet, train: bool) -> None:
     here, there = (
-        token_crop_loader(
-            store,
-            scans,
-            stride=STRIDE,
-            window=(3, 2, 4),
-            config=config(num_workers=workers),
-            train=train,
-            seed=4,
-        )
+        token_crop_loader(crops_of(store, scans, train=train, seed=4, num_workers=workers))
         for workers in (0, 1)
     )
     for epoch in (0, 1):

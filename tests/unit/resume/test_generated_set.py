@@ -19,7 +19,7 @@ from forked import answer_of, finish, kill, start, wait_for
 from prod9.build import generate as module
 from prod9.build.generate import generate_files
 from prod9.config import SamplerConfig
-from prod9.data.volume_io import read_volume
+from prod9.data.read_volume import read_volume
 from prod9.errors import UserError
 from prod9.generator import Generator
 

@@ -1,4 +1,4 @@
-"""Intensities of the foreground; large volumes, slab by slab."""
+"""Intensities, of the whole volume or its foreground; large volumes, slab by slab."""
 
 from pathlib import Path
 from typing import Any
@@ -6,14 +6,59 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from volume_files import values
 
-from prod9.data import volume_io
+from prod9.data import raw_volume
 from prod9.data.intensity import IntensityScale
-from prod9.data.volume_io import RawVolume, cast_to, read_volume
+from prod9.data.raw_volume import RawVolume
+from prod9.data.read_volume import read_volume
+from prod9.data.write_volume import cast_to
 
 
 def raw_of(array: np.ndarray) -> RawVolume:
     return RawVolume(array.astype(np.float32), np.eye(4), array.dtype, Path("case.npy"))
+
+
+def test_uint8_is_divided_by_255() -> None:
+    array = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    raw = raw_of(array)
+    scale = IntensityScale.of(raw)
+    assert np.array_equal(scale.apply(raw.array), array.astype(np.float32) / 255)
+    assert np.array_equal(cast_to(scale.invert(scale.apply(raw.array)), raw.dtype), array)
+
+
+def test_other_types_use_their_range_and_come_back() -> None:
+    raw = raw_of(values((6, 7, 8)))
+    scale = IntensityScale.of(raw)
+    assert (scale.low, scale.high) == (-100, 335 * 7 - 100)
+    scaled = scale.apply(raw.array)
+    assert (scaled.min(), scaled.max()) == (0, 1)
+    assert np.array_equal(cast_to(scale.invert(scaled), raw.dtype), values((6, 7, 8)))
+
+
+def test_percentiles_clip_outliers() -> None:
+    array = np.arange(1, 1002, dtype=np.int16).reshape(7, 11, 13)
+    array.flat[-1] = 30_000
+    scale = IntensityScale.of(raw_of(array), percentiles=(1.0, 99.0))
+    assert (scale.low, scale.high) == pytest.approx((11, 991))
+    assert scale.apply(array).max() == 1
+    assert scale.apply(np.array([501.0])) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("constant", [0.0, -3.5, 7e8])
+def test_a_constant_volume_comes_back(constant: float) -> None:
+    raw = raw_of(np.full((2, 3, 4), constant, np.float32))
+    scale = IntensityScale.of(raw)
+    scaled = scale.apply(raw.array)
+    assert np.array_equal(scaled, np.zeros((2, 3, 4)))
+    assert np.array_equal(scale.invert(scaled + 0.3), raw.array)
+
+
+def test_the_whole_float32_range_does_not_overflow() -> None:
+    raw = raw_of(np.array([[[-3e38, 0, 3e38]]], np.float32))
+    scale = IntensityScale.of(raw)
+    assert scale.apply(raw.array).ravel().tolist() == [0, 0.5, 1]
+    assert np.allclose(scale.invert(scale.apply(raw.array)), raw.array)
 
 
 def ct() -> np.ndarray:
@@ -24,7 +69,7 @@ def ct() -> np.ndarray:
 
 @pytest.fixture(params=[1 << 22, 7])
 def slab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(volume_io, "_SLAB", request.param)
+    monkeypatch.setattr(raw_volume, "_SLAB", request.param)
     return request.param
 
 
@@ -121,7 +166,7 @@ def test_uint8_with_percentiles() -> None:
 def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch, slab_voxels: int) -> None:
     array = np.random.default_rng(3).normal(0, 4e4, (11, 5, 6)).astype(np.float32)
     scale = IntensityScale(-3e4, 5e4)
-    monkeypatch.setattr(volume_io, "_SLAB", slab_voxels)
+    monkeypatch.setattr(raw_volume, "_SLAB", slab_voxels)
     exact = (array.astype(np.float64) + 3e4) / 8e4
     assert np.array_equal(scale.apply(array), exact.clip(0, 1).astype(np.float32))
     inverse = (array.astype(np.float64) * 8e4 - 3e4).astype(np.float32)

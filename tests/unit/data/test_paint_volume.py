@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Extension
 
-from prod9.data import volume_io
-from prod9.data.volume_io import read_volume, write_inside
+from prod9.data import raw_volume
+from prod9.data.paint_volume import write_inside
+from prod9.data.read_volume import read_volume
 from prod9.errors import UserError
 
 SHAPE = (7, 5, 6)
@@ -92,7 +93,7 @@ def check(source: Path, target: Path, slope: float = 1, inter: float = 0) -> Non
 def test_outside_not_a_bit_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, suffix: str, slab: int
 ) -> None:
-    monkeypatch.setattr(volume_io, "_SLAB", slab)
+    monkeypatch.setattr(raw_volume, "_SLAB", slab)
     source, target = tmp_path / f"scan{suffix}", tmp_path / "out" / f"painted{suffix}"
     if suffix == ".npy":
         np.save(source, stored_values(dtype))
