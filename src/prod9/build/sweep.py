@@ -22,11 +22,11 @@ from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection
 from prod9.errors import UserError
-from prod9.evaluate.distances import set_distance
 from prod9.evaluate.diversity import within_class_msssim
 from prod9.evaluate.domain_classifier import Classifier, classifier_space, train_classifier
 from prod9.evaluate.feature_spaces import FeatureSpace, features_of
 from prod9.evaluate.provenance import provenance
+from prod9.evaluate.set_distance import set_distance
 from prod9.evaluate.sweep import Sweep, SweepRow, tied, winner
 from prod9.files import require_writable, write_text
 from prod9.generator import Generator
