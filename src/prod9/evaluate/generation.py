@@ -124,6 +124,7 @@ def evaluate_generation(
                 generated,
                 real,
                 seed=seed,
+                learned=classifier,
                 on_step=lambda done, total: tell("training on generated volumes", done, total),
             )
     return _summary(real, generated, classifier, figures, closeness, helped, seed), warnings
