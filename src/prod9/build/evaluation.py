@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import Progress
 
 from prod9.build.feature_cache import cached_features
+from prod9.build.feature_networks import NO_MEDICALNET, feature_spaces, lpips_of
 from prod9.build.kept import Kept
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection, comparable
 from prod9.data.collection_files import observed_range
 from prod9.errors import UserError
-from prod9.evaluate.efficientnet import efficientnet_space
-from prod9.evaluate.feature_spaces import FeatureSpace, medicalnet_space
+from prod9.evaluate.feature_spaces import CPU, FeatureSpace
 from prod9.evaluate.generation import evaluate_generation
 from prod9.evaluate.privacy import held_out
 from prod9.evaluate.provenance import provenance
@@ -32,8 +33,6 @@ from prod9.evaluate.reconstruction import (
 )
 from prod9.evaluate.schema import Evaluation, Generation, Reconstruction, SetRecord
 from prod9.files import hexdigest, write_text
-from prod9.losses.medicalnet import load_weights
-from prod9.losses.perceptual import MedicalNetPerceptualLoss
 from prod9.losses.weights import cache_dir, find_medicalnet
 from prod9.metrics.codebook import CodebookStats
 from prod9.ranks import is_main, world_size
@@ -41,10 +40,6 @@ from prod9.report.document import Section
 from prod9.report.report import ReportContent, write_report
 
 REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
-_NO_MEDICALNET = (
-    "MedicalNet's weights are not there: no LPIPS and no distances in its feature space "
-    "(`prod9 weights fetch medicalnet`, or --medicalnet FILE)."
-)
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,8 @@ class Settings:
     usefulness: bool = True
     medicalnet: Path | None = None
     """Its weights; the cached ones when left out."""
+    device: torch.device = CPU
+    """Of the networks behind LPIPS and the feature spaces; classifiers are trained on the CPU."""
 
 
 @dataclass
@@ -92,8 +89,8 @@ class Evaluator:
 
     def _weights(self) -> Path | None:
         path = find_medicalnet(self.settings.medicalnet, cache_dir())
-        if path is None and _NO_MEDICALNET not in self.warnings:
-            self.warnings.append(_NO_MEDICALNET)
+        if path is None and NO_MEDICALNET not in self.warnings:
+            self.warnings.append(NO_MEDICALNET)
         return path
 
     def measure_reconstruction(
@@ -110,7 +107,7 @@ class Evaluator:
         path = self._weights()
         lpips: FeatureDistance | None = None
         if path is not None:
-            lpips = MedicalNetPerceptualLoss(load_weights(path))
+            lpips = lpips_of(path, self.settings.device)
 
         def through(measure: Callable[[int], Measured]) -> Iterator[Measured]:
             weights = "" if path is None else hexdigest(path, "sha256")
@@ -176,7 +173,11 @@ class Evaluator:
     def _spaces(self) -> list[FeatureSpace]:
         wanted = self.settings.feature_spaces
         path = self._weights() if "medicalnet" in wanted else None
-        return feature_spaces([k for k in wanted if k != "medicalnet" or path is not None], path)
+        return feature_spaces(
+            [k for k in wanted if k != "medicalnet" or path is not None],
+            path,
+            self.settings.device,
+        )
 
     def evaluation(self, source: Mapping[str, Any], **parts: Any) -> Evaluation:
         """Return everything that was measured.
@@ -238,27 +239,6 @@ class Evaluator:
         write_report(folder / page, content)
         self.kept.clear()
         return folder / page
-
-
-def feature_spaces(
-    keys: Sequence[FeatureSpaceKey], medicalnet: Path | None = None
-) -> list[FeatureSpace]:
-    """Return the feature spaces that need no training, in the order of ``keys``.
-
-    Raises:
-        UserError: MedicalNet's weights are not there, or damaged.
-
-    """
-    spaces: list[FeatureSpace] = []
-    for key in keys:
-        if key == "efficientnet":
-            spaces.append(efficientnet_space())
-        if key == "medicalnet":
-            path = find_medicalnet(medicalnet, cache_dir())
-            if path is None:
-                raise UserError(_NO_MEDICALNET)
-            spaces.append(medicalnet_space(path))
-    return spaces
 
 
 def _record(collection: Collection, *, with_digest: bool) -> SetRecord:

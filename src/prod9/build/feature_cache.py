@@ -28,9 +28,9 @@ def cached_features(
 ) -> Tensor:
     """Return :func:`features_of`, from the user's cache where it is there.
 
-    Entries are named by the network's weights and the volumes' content; a cache that cannot be
-    written, or is damaged, costs time, not the evaluation. The processes of a distributed run share
-    the work, and whoever was killed goes on where it was.
+    Entries are named by the network's weights, its kind of device and the volumes' content; a cache
+    that cannot be written, or is damaged, costs time, not the evaluation. The processes of a
+    distributed run share the work, and whoever was killed goes on where it was.
     """
     if space.key == "classifier":  # trained anew each time, and quick
         return features_of(space, collection, on_volume)
@@ -70,7 +70,7 @@ def _in_blocks(
 
 
 def _path(space: FeatureSpace, collection: Collection) -> Path:
-    content = f"{_VERSION} {space.name} {space.weights_sha256} {collection.sha256}"
+    content = f"{_VERSION} {space.name} {space.weights_sha256} {collection.sha256} {space.device}"
     return cache_dir() / "features" / f"{hashlib.sha256(content.encode()).hexdigest()}.npy"
 
 

@@ -17,7 +17,12 @@ from prod9.build.scans import open_scans, preprocessing_of, require_unseen
 from prod9.build.sets import drawn, split_of
 from prod9.build.synthesis import Settings as SynthesisSettings
 from prod9.build.tokens import open_tokens, scans_of
-from prod9.build.trainer import lightning_accelerator, limited, quieten_lightning
+from prod9.build.trainer import (
+    lightning_accelerator,
+    limited,
+    quieten_lightning,
+    resolve_device,
+)
 from prod9.build.translation import measure_translation
 from prod9.config import (
     BraTSDataConfig,
@@ -54,7 +59,8 @@ def measure_stage1(config: Stage1Config, split: Literal["val", "test"]) -> dict[
     """
     folder = RunFolder(config.output_dir)
     tokenizer = stage1.load_tokenizer(config)
-    evaluator = Evaluator(Settings(config.seed, medicalnet=config.loss.perceptual.weights_path))
+    weights, device = config.loss.perceptual.weights_path, tokenizer.device
+    evaluator = Evaluator(Settings(config.seed, medicalnet=weights, device=device))
     if split == "test":
         evaluator.kept = Kept(folder.root / UNFINISHED)
     figures = measure_reconstruction(evaluator, config, tokenizer, split)
@@ -178,8 +184,8 @@ def measure_stage2(config: Stage2Config, split: Literal["val", "test"]) -> dict[
 
 def evaluator_of(config: Stage2Config) -> Evaluator:
     """Return an empty evaluation with the settings of a configuration."""
-    wanted = config.evaluation
-    return Evaluator(Settings(config.seed, wanted.feature_spaces, wanted.usefulness))
+    wanted, device = config.evaluation, resolve_device(config.trainer.accelerator)
+    return Evaluator(Settings(config.seed, wanted.feature_spaces, wanted.usefulness, device=device))
 
 
 def headline(generation: Generation) -> dict[str, object]:
