@@ -16,7 +16,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from prod9.report.server import VolumeServer, find_volumes
+from prod9.report.server import VolumeServer
+from prod9.report.viewed_files import find_volumes
 from prod9.report.viewer import ViewerVolume, nifti_bytes, niivue_script, viewer_fragment
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -38,7 +38,7 @@ from prod9.errors import UserError
 from prod9.generator import TransformerSpec, build_transformer, load_generator, save_transformer
 from prod9.plain import read_plain, write_plain
 from prod9.report.curves import read_history
-from prod9.report.server import find_volumes
+from prod9.report.viewed_files import find_volumes
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 
 AFFINE = np.array([[-1.0, 0, 0, 9], [0, 1, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
@@ -289,6 +289,8 @@ def read_noted(path: Path) -> object:
 
 
 def read_cached_features(path: Path) -> object:
+    content = path.read_bytes()  # sealed: a wrong digest would hide all that lies behind it
+    path.write_bytes(content + hashlib.sha256(content).digest())
     return read_features(path, (4, 8))
 
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prod9.report.server import VolumeServer, find_volumes
+from prod9.report.server import VolumeServer
+from prod9.report.viewed_files import find_volumes
 
 SECRET = b"a secret beside the volumes"
 METHODS = ("GET", "HEAD", "POST", "PUT", "TRACE", "CONNECT", "get", "", "GET GET", "\x00", "Ü")

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import Progress
 
 from prod9.build.csv_text import csv_text
 from prod9.build.feature_cache import cached_features
-from prod9.build.feature_spaces import NO_MEDICALNET, feature_spaces
+from prod9.build.feature_networks import NO_MEDICALNET, feature_spaces, lpips_of
 from prod9.build.kept import Kept
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection, comparable
 from prod9.data.collection_files import observed_range
 from prod9.errors import UserError
-from prod9.evaluate.feature_spaces import FeatureSpace
+from prod9.evaluate.feature_spaces import CPU, FeatureSpace
 from prod9.evaluate.generation import evaluate_generation
 from prod9.evaluate.privacy import held_out
 from prod9.evaluate.provenance import provenance
@@ -31,8 +32,6 @@ from prod9.evaluate.reconstruction import (
 )
 from prod9.evaluate.schema import Evaluation, Generation, Reconstruction, SetRecord
 from prod9.files import hexdigest, write_text
-from prod9.losses.medicalnet import load_weights
-from prod9.losses.perceptual import MedicalNetPerceptualLoss
 from prod9.losses.weights import cache_dir, find_medicalnet
 from prod9.metrics.codebook import CodebookStats
 from prod9.ranks import is_main, world_size
@@ -51,6 +50,8 @@ class Settings:
     usefulness: bool = True
     medicalnet: Path | None = None
     """Its weights; the cached ones when left out."""
+    device: torch.device = CPU
+    """Of the networks behind LPIPS and the feature spaces; classifiers are trained on the CPU."""
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Evaluator:
         path = self._weights()
         lpips: FeatureDistance | None = None
         if path is not None:
-            lpips = MedicalNetPerceptualLoss(load_weights(path))
+            lpips = lpips_of(path, self.settings.device)
 
         def through(measure: Callable[[int], Measured]) -> Iterator[Measured]:
             weights = "" if path is None else hexdigest(path, "sha256")
@@ -171,7 +172,11 @@ class Evaluator:
     def _spaces(self) -> list[FeatureSpace]:
         wanted = self.settings.feature_spaces
         path = self._weights() if "medicalnet" in wanted else None
-        return feature_spaces([k for k in wanted if k != "medicalnet" or path is not None], path)
+        return feature_spaces(
+            [k for k in wanted if k != "medicalnet" or path is not None],
+            path,
+            self.settings.device,
+        )
 
     def evaluation(self, source: Mapping[str, Any], **parts: Any) -> Evaluation:
         """Return everything that was measured.

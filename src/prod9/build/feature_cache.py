@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from prod9.build.kept import Kept
+from prod9.build.sealed import read_sealed, write_sealed
 from prod9.data.collection import Collection
-from prod9.data.npz import read_npy
 from prod9.errors import UserError
 from prod9.evaluate.feature_spaces import FeatureSpace, features_of
-from prod9.files import atomic_write
 from prod9.losses.weights import cache_dir
 from prod9.ranks import is_main, main_first, total, world_size
 
-_VERSION = 1
-"""Raised when a feature space computes something else with the same weights."""
+_VERSION = 2
+"""Raised when a feature space computes something else with the same weights, or files change."""
 _BLOCK = 32
 """Volumes whose features are written together: what is lost at most when a process dies."""
 
@@ -29,9 +28,9 @@ def cached_features(
 ) -> Tensor:
     """Return :func:`features_of`, from the user's cache where it is there.
 
-    Entries are named by the network's weights and the volumes' content; a cache that cannot be
-    written costs time, not the evaluation. The processes of a distributed run share the work, and
-    whoever was killed goes on where it was.
+    Entries are named by the network's weights, its kind of device and the volumes' content; a cache
+    that cannot be written, or is damaged, costs time, not the evaluation. The processes of a
+    distributed run share the work, and whoever was killed goes on where it was.
     """
     if space.key == "classifier":  # trained anew each time, and quick
         return features_of(space, collection, on_volume)
@@ -46,8 +45,8 @@ def cached_features(
     features = _in_blocks(space, collection, blocks, on_volume)
     with main_first():  # who shares its disk finds it written
         if is_main() or _read(path, (len(collection), space.dimensions)) is None:
-            with suppress(UserError), atomic_write(path) as new, new.open("wb") as file:
-                np.save(file, features.numpy(), allow_pickle=False)
+            with suppress(UserError):
+                write_sealed(path, features.numpy())
     blocks.clear()  # not before the whole is there
     return features
 
@@ -71,15 +70,17 @@ def _in_blocks(
 
 
 def _path(space: FeatureSpace, collection: Collection) -> Path:
-    content = f"{_VERSION} {space.name} {space.weights_sha256} {collection.sha256}"
+    content = f"{_VERSION} {space.name} {space.weights_sha256} {collection.sha256} {space.device}"
     return cache_dir() / "features" / f"{hashlib.sha256(content.encode()).hexdigest()}.npy"
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    try:
-        stored = read_npy(path)
-    except UserError:  # not there, or damaged: made again
-        return None
-    if stored.shape != shape or stored.dtype != np.float64 or not np.isfinite(stored).all():
+    stored = read_sealed(path)
+    if (
+        stored is None
+        or stored.shape != shape
+        or stored.dtype != np.float64
+        or not np.isfinite(stored).all()
+    ):
         return None
     return torch.from_numpy(stored)

@@ -16,7 +16,12 @@ from prod9.build.scans import open_scans, preprocessing_of, require_unseen
 from prod9.build.sets import drawn, split_of
 from prod9.build.synthesis import Settings as SynthesisSettings
 from prod9.build.tokens import open_tokens, scans_of
-from prod9.build.trainer import lightning_accelerator, limited, quieten_lightning
+from prod9.build.trainer import (
+    lightning_accelerator,
+    limited,
+    quieten_lightning,
+    resolve_device,
+)
 from prod9.build.translation_figures import measure_translation
 from prod9.config import (
     BraTSDataConfig,
@@ -53,7 +58,8 @@ def measure_stage1(config: Stage1Config, split: HeldOut) -> dict[str, object]:
     """
     folder = RunFolder(config.output_dir)
     tokenizer = stage1.load_tokenizer(config)
-    evaluator = Evaluator(Settings(config.seed, medicalnet=config.loss.perceptual.weights_path))
+    weights, device = config.loss.perceptual.weights_path, tokenizer.device
+    evaluator = Evaluator(Settings(config.seed, medicalnet=weights, device=device))
     if split == "test":
         evaluator.kept = Kept(folder.root / UNFINISHED)
     figures = measure_reconstruction(evaluator, config, tokenizer, split)
@@ -177,8 +183,8 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
 
 def evaluator_of(config: Stage2Config) -> Evaluator:
     """Return an empty evaluation with the settings of a configuration."""
-    wanted = config.evaluation
-    return Evaluator(Settings(config.seed, wanted.feature_spaces, wanted.usefulness))
+    wanted, device = config.evaluation, resolve_device(config.trainer.accelerator)
+    return Evaluator(Settings(config.seed, wanted.feature_spaces, wanted.usefulness, device=device))
 
 
 def headline(generation: Generation) -> dict[str, object]:

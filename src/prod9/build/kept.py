@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from prod9 import __version__
-from prod9.data.npz import read_npy
+from prod9.build.sealed import read_sealed, write_sealed
 from prod9.errors import UserError
-from prod9.files import atomic_write
 from prod9.ranks import any_of, barrier, is_main, share_of, world_size
 
 
@@ -65,15 +64,16 @@ class Kept:
         return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()}.npy"
 
     def one(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Give the part called ``name``; make it if it is not there."""
+        """Give the part called ``name``; make it if it is not there, or damaged."""
         if self.folder is None:
             return make()
         path = self._path(name)
-        with suppress(UserError):  # not there, or damaged: made again
-            return read_npy(path)
+        kept = read_sealed(path)
+        if kept is not None:
+            return kept
         part = make()
-        with suppress(UserError), atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.save(file, part, allow_pickle=False)
+        with suppress(UserError):
+            write_sealed(path, part)
         return part
 
     def clear(self) -> None:

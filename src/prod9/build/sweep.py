@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import yaml
 from pydantic import ValidationError
 from torch import Tensor
@@ -14,18 +15,19 @@ from prod9.build import stage2
 from prod9.build.announce import say
 from prod9.build.csv_text import csv_text
 from prod9.build.feature_cache import cached_features
-from prod9.build.feature_spaces import feature_spaces
+from prod9.build.feature_networks import feature_spaces
 from prod9.build.figures import real_splits
 from prod9.build.sets import drawn
+from prod9.build.trainer import resolve_device
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection
 from prod9.errors import UserError
-from prod9.evaluate.distances import set_distance
 from prod9.evaluate.diversity import within_class_msssim
 from prod9.evaluate.domain_classifier import Classifier, classifier_space, train_classifier
 from prod9.evaluate.feature_spaces import FeatureSpace, features_of
 from prod9.evaluate.provenance import provenance
+from prod9.evaluate.set_distance import set_distance
 from prod9.evaluate.sweep import Sweep, SweepRow, tied, winner
 from prod9.files import require_writable, write_text
 from prod9.generator import Generator
@@ -98,7 +100,8 @@ def sweep(
     real, train = real_splits(config, generator.tokenizer, "val")
     labels = stage2.labels_of(generator, ["all"], samples_per_class)
     classifier = train_classifier(train, seed=config.seed) if len(train.counts) > 1 else None
-    chosen = _space(space, classifier, train, real)
+    device = resolve_device(config.trainer.accelerator)
+    chosen = _space(space, classifier, train, real, device)
     theirs = cached_features(chosen, real, lambda done: None)
     others = features_of(chosen, train.select(_spread(len(train), len(labels))))
     spread = within_class_msssim(real, config.seed)
@@ -129,10 +132,14 @@ def sweep(
 
 
 def _space(
-    key: FeatureSpaceKey, classifier: Classifier | None, train: Collection, real: Collection
+    key: FeatureSpaceKey,
+    classifier: Classifier | None,
+    train: Collection,
+    real: Collection,
+    device: torch.device,
 ) -> FeatureSpace:
     if key != "classifier":
-        return feature_spaces((key,))[0]
+        return feature_spaces((key,), device=device)[0]
     if classifier is None:
         raise UserError("--space classifier needs classes; choose efficientnet.")
     right = float((classifier.predict(real).numpy() == real.labels).mean())

@@ -6,8 +6,9 @@ from typing import Annotated, get_args
 import typer
 
 from prod9.build.evaluation import METRICS, REPORT, ROWS, Evaluator, Settings
-from prod9.build.feature_spaces import feature_spaces
+from prod9.build.feature_networks import feature_spaces
 from prod9.build.launch import require_alone
+from prod9.build.trainer import resolve_device
 from prod9.cli.verbs import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection, comparable
@@ -115,7 +116,7 @@ def evaluate(
     known = None if train is None or drawn is None else opened(train, "--train")
     if drawn is not None:
         comparable(reference, drawn, *([] if known is None else [known]))
-    evaluator = Evaluator(Settings(seed, spaces, usefulness, medicalnet))
+    evaluator = Evaluator(Settings(seed, spaces, usefulness, medicalnet, resolve_device("auto")))
     if pairs is not None:
         evaluator.measure_reconstruction(*pairs)
     if drawn is not None:

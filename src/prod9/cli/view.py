@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from prod9.report.server import VolumeServer, find_volumes
+from prod9.report.server import VolumeServer
+from prod9.report.viewed_files import find_volumes
 
 
 def view(

@@ -16,6 +16,7 @@ from prod9.build.figures import measure_reconstruction
 from prod9.build.generate import generate_files
 from prod9.build.scans import open_scans, preprocessing_of
 from prod9.build.synthesis import Settings
+from prod9.build.trainer import resolve_device
 from prod9.build.translation import Translated, translate
 from prod9.build.translation_figures import SOURCES, TARGET, measure_translation
 from prod9.config import BraTSDataConfig, BraTSSourceConfig, Stage2Config
@@ -117,7 +118,9 @@ def run_brats_demo(
         overwrite=overwrite,
     )
     clock.lap("pictures")
-    evaluator = Evaluator(EvaluationSettings(one.seed))
+    evaluator = Evaluator(
+        EvaluationSettings(one.seed, device=resolve_device(one.trainer.accelerator))
+    )
     measure_reconstruction(evaluator, one, tokenizer, "test")
     first = torch.from_numpy(scans["test"].whole(0, MODALITIES.index(TARGET)))[None, None]
     agreement = window_agreement(tokenizer, first, one.sliding_window)

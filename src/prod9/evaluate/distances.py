@@ -5,42 +5,21 @@ against the same reference; and the curve over the number of volumes, because th
 of few volumes is biased upwards by about c / N (Chong & Forsyth 2020, arXiv 1911.07023).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prod9.evaluate.distance_schema import CurvePoint, FeatureSpaceFigures, SetDistance
 from prod9.evaluate.feature_spaces import FeatureSpace
-from prod9.evaluate.schema import CurvePoint, FeatureSpaceFigures, SetDistance
-from prod9.metrics.bootstrap import resampled_interval
+from prod9.evaluate.floor import Floor, at_floor, floor_of, frechet_ratio
+from prod9.evaluate.set_distance import FEWEST, set_distance
 from prod9.metrics.frechet import frechet_distance
-from prod9.metrics.kernel_distance import kernel_distance
-from prod9.metrics.manifold import density_coverage, precision_recall
 
-_K_PRECISION, _K_DENSITY = 3, 5
-_FEWEST = 8
-"""Volumes below which a distance is not worth its name."""
 _TOLERANCE = 0.05
 _REPEATS = 5
-_MOST_FOR_INTERVAL = 600
-"""Vectors that an interval is taken from: of more, hours of resampling would tell little."""
-
-
-def _interval(
-    statistic: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor, seed: int
-) -> tuple[float, float]:
-    """Return an interval of a distance; of large sets too wide, because it is a subset's."""
-    stream = torch.Generator().manual_seed(seed)
-    few = [
-        rows[torch.randperm(len(rows), generator=stream)[:_MOST_FOR_INTERVAL]] for rows in (x, y)
-    ]
-    if len(few[0]) == len(x) and len(few[1]) == len(y):
-        return resampled_interval(statistic, x, y, seed=seed)
-    low, high = resampled_interval(statistic, few[0], few[1], seed=seed)
-    shift = statistic(x, y) - statistic(few[0], few[1])
-    return low + shift, high + shift
 
 
 @dataclass(frozen=True)
@@ -58,30 +37,6 @@ class Features:
     def of_class(self, label: int) -> Tensor:
         """Return the features of a class."""
         return self.values[torch.from_numpy(self.labels == label)]
-
-
-def set_distance(features: Tensor, reference: Tensor, seed: int) -> SetDistance:
-    """Measure one set against a reference, (N, D) and (M, D), N and M at least 2."""
-    n, m = len(features), len(reference)
-    frechet_interval = kernel_interval = None
-    if min(n, m) >= _FEWEST:
-        low, high = _interval(frechet_distance, features, reference, seed)
-        frechet_interval = max(0.0, low), high
-        kernel_interval = _interval(kernel_distance, features, reference, seed)
-    near = precision_recall(reference, features, _K_PRECISION) if min(n, m) > _K_PRECISION else None
-    dense = density_coverage(reference, features, _K_DENSITY) if min(n, m) > _K_DENSITY else None
-    return SetDistance(
-        volumes=n,
-        reference_volumes=m,
-        frechet=frechet_distance(features, reference),
-        frechet_interval=frechet_interval,
-        kernel=kernel_distance(features, reference),
-        kernel_interval=kernel_interval,
-        precision=near and near.precision,
-        recall=near and near.recall,
-        density=dense and dense.density,
-        coverage=dense and dense.coverage,
-    )
 
 
 def distances(
@@ -108,17 +63,19 @@ def distances(
 
     """
     random = np.random.default_rng(seed)
-    floor = _floor(generated, real, other, other_name, random)
+    others = None if other is None else other.values
+    floor = floor_of(len(generated), real.values, others, other_name, random)
     curve = _curve(generated.values, real.values, floor, random)
     limit, stable_from = _limit(curve)
     per_class = {
         name: set_distance(generated.of_class(label), real.of_class(label), seed)
         for label, name in enumerate(class_names)
         if len(class_names) > 1
-        and min(np.sum(generated.labels == label), np.sum(real.labels == label)) >= _FEWEST
+        and min(np.sum(generated.labels == label), np.sum(real.labels == label)) >= FEWEST
     }
-    times = None if floor is None else _ratio(generated.values, floor, random)
+    times = None if floor is None else frechet_ratio(generated.values, floor, random)
     again = _as_many(reconstructed, len(generated), real, random, seed)
+    fair = None if floor is None else at_floor(generated.values, floor, seed)
     return FeatureSpaceFigures(
         space=space.name,
         key=space.key,
@@ -128,6 +85,7 @@ def distances(
         floor=None if floor is None else set_distance(floor.values, floor.reference, seed),
         floor_of=None if floor is None else floor.name,
         frechet_ratio=times,
+        at_floor=fair,
         reconstructed=again,
         curve=curve,
         frechet_limit=limit,
@@ -146,46 +104,17 @@ def _as_many(
     return set_distance(features.values[torch.from_numpy(chosen)], real.values, seed)
 
 
-@dataclass(frozen=True)
-class _Floor:
-    """Real volumes against other real volumes."""
-
-    values: Tensor
-    reference: Tensor
-    name: str
-
-
-def _floor(
-    generated: Features,
-    real: Features,
-    other: Features | None,
-    other_name: str,
-    random: np.random.Generator,
-) -> _Floor | None:
-    if other is not None and len(other) > 1:
-        count = min(len(generated), len(other))
-        chosen = torch.from_numpy(random.choice(len(other), count, replace=False))
-        return _Floor(other.values[chosen], real.values, f"{count} of {other_name}")
-    half = len(real) // 2
-    if half < 2:
-        return None
-    count = min(half, max(2, len(generated)))
-    order = torch.from_numpy(random.permutation(len(real)))
-    name = f"{count} real volumes against {len(real) - half} others of the same set"
-    return _Floor(real.values[order[:count]], real.values[order[half:]], name)
-
-
 def _curve(
     generated: Tensor,
     real: Tensor,
-    floor: _Floor | None,
+    floor: Floor | None,
     random: np.random.Generator,
 ) -> list[CurvePoint]:
     def subset(values: Tensor, count: int) -> Tensor:
         return values[torch.from_numpy(random.choice(len(values), count, replace=False))]
 
     most = min(len(generated), len(real))
-    sizes = sorted({most >> k for k in range(4) if most >> k >= _FEWEST})
+    sizes = sorted({most >> k for k in range(4) if most >> k >= FEWEST})
     points: list[CurvePoint] = []
     for size in sizes:
         found = [
@@ -226,23 +155,3 @@ def _limit(curve: Sequence[CurvePoint]) -> tuple[float | None, int | None]:
     if lowest <= 0 or slope <= 0:
         return float(intercept), None
     return float(intercept), max(2, int(np.ceil(slope / (_TOLERANCE * lowest))))
-
-
-def _ratio(generated: Tensor, floor: _Floor, random: np.random.Generator) -> float | None:
-    """Return the generated over the floor's distance, both of as many volumes.
-
-    Against the same reference; the mean over random subsets where one set has more.
-    """
-    count = min(len(generated), len(floor.values))
-
-    def mean(values: Tensor) -> float:
-        repeats = 1 if len(values) == count else _REPEATS
-        drawn = [random.choice(len(values), count, replace=False) for _ in range(repeats)]
-        return float(
-            np.mean([frechet_distance(values[torch.from_numpy(i)], floor.reference) for i in drawn])
-        )
-
-    if count < 2:
-        return None
-    base = mean(floor.values)
-    return mean(generated) / base if base > 0 else None

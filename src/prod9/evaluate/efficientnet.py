@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prod9.errors import UserError
-from prod9.evaluate.feature_spaces import FeatureSpace, one_by_one
+from prod9.evaluate.feature_spaces import CPU, FeatureSpace, one_by_one
 from prod9.files import hexdigest
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -61,7 +61,7 @@ def pictures(volume: Tensor) -> Tensor:
     return ((torch.cat(planes) * 255 - 127) / 128).expand(-1, 3, -1, -1)
 
 
-def efficientnet_space(weights: Path | None = None) -> FeatureSpace:
+def efficientnet_space(weights: Path | None = None, device: torch.device = CPU) -> FeatureSpace:
     """Return the features of EfficientNet-Lite0: the mean over 21 slices of its pooled 1280.
 
     Seven evenly spaced slices along each axis. Slices that were shuffled along one axis are each
@@ -70,13 +70,14 @@ def efficientnet_space(weights: Path | None = None) -> FeatureSpace:
 
     Args:
         weights: another copy of the file; that of the installed package when left out.
+        device: that computes.
 
     Raises:
         UserError: a package or the file is missing, or the file is damaged.
 
     """
     path = weights or _installed_weights()
-    network = _load(path)
+    network = _load(path).to(device)
 
     def embed(volume: Tensor) -> Tensor:
         features = network.extract_features(pictures(volume))
@@ -87,7 +88,8 @@ def efficientnet_space(weights: Path | None = None) -> FeatureSpace:
         name=f"EfficientNet-Lite0 (ImageNet), mean over {SLICES} slices of each of 3 planes",
         dimensions=DIMENSIONS,
         weights_sha256=WEIGHTS_SHA256,
-        embed=one_by_one(embed),
+        embed=one_by_one(embed, device),
+        device=device.type,
     )
 
 

@@ -1,6 +1,7 @@
 """Feature spaces: networks that turn a volume into a vector, so that sets can be compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ SMALLEST_SIDE = 48
 mostly padding (the last stage reaches 8 cells far), at 16 voxels 2^3."""
 LARGEST_SIDE = 128
 _VOXELS_AT_ONCE = 1 << 23
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class FeatureSpace:
     Each volume goes through the network by itself: neither its companions nor their number change
     its features by a bit.
     """
+    device: str = "cpu"
+    """Kind of device that the network is on; others differ in the last digits."""
 
 
 def nothing(_: int) -> None:
@@ -74,14 +78,35 @@ def _batch_size(shape: tuple[int, int, int]) -> int:
     return max(1, _VOXELS_AT_ONCE // (d * h * w))
 
 
-def one_by_one(embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Turn volume (1, 1, D, H, W) -> features (1, n) into what :class:`FeatureSpace` asks for."""
+def one_by_one(
+    embed: Callable[[Tensor], Tensor], device: torch.device = CPU
+) -> Callable[[Tensor], Tensor]:
+    """Turn volume (1, 1, D, H, W) -> features (1, n) into what :class:`FeatureSpace` asks for.
+
+    Args:
+        embed: gets its volume on ``device``, and leaves the features there.
+        device: of the network.
+
+    """
 
     def embed_batch(volumes: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return torch.cat([embed(volume) for volume in volumes.float().split(1)])
+        with torch.no_grad(), in_full_precision(device):
+            return torch.cat([embed(part.to(device)).cpu() for part in volumes.float().split(1)])
 
     return embed_batch
+
+
+@contextmanager
+def in_full_precision(device: torch.device) -> Generator[None]:
+    """Convolve in fp32 wherever it is, always by the same algorithm.
+
+    GPUs round the factors to 10 bits (TF32) by default: figures would depend on the machine.
+    """
+    with (
+        torch.autocast(device.type, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+    ):
+        yield
 
 
 def resized(volume: Tensor) -> Tensor:
@@ -101,7 +126,7 @@ def resized(volume: Tensor) -> Tensor:
     return volume
 
 
-def medicalnet_space(path: Path) -> FeatureSpace:
+def medicalnet_space(path: Path, device: torch.device = CPU) -> FeatureSpace:
     """Return the features of MedicalNet's ResNet-10 (23 medical data sets, segmentation).
 
     A volume is resized (see :func:`resized`), brought to mean 0 and standard deviation 1 by itself
@@ -110,6 +135,7 @@ def medicalnet_space(path: Path) -> FeatureSpace:
 
     Args:
         path: of ``resnet_10_23dataset.pth``.
+        device: that computes.
 
     Raises:
         UserError: as :func:`prod9.losses.medicalnet.load_weights`.
@@ -117,7 +143,7 @@ def medicalnet_space(path: Path) -> FeatureSpace:
     """
     network = MedicalNetResNet10()
     network.load_state_dict(load_weights(path))
-    network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False).to(device)
 
     def embed(volume: Tensor) -> Tensor:
         return network(normalize_intensity(resized(volume))).mean((2, 3, 4))
@@ -127,5 +153,6 @@ def medicalnet_space(path: Path) -> FeatureSpace:
         name="MedicalNet ResNet-10 (23 medical data sets), whole volume, intensities standardised",
         dimensions=512,
         weights_sha256=hexdigest(path, "sha256"),
-        embed=one_by_one(embed),
+        embed=one_by_one(embed, device),
+        device=device.type,
     )

@@ -6,12 +6,14 @@ import numpy as np
 from torch import Tensor
 
 from prod9.data.collection import Collection
+from prod9.evaluate.distance_schema import FeatureSpaceFigures
 from prod9.evaluate.distances import Features, distances
 from prod9.evaluate.diversity import flat_voxels, within_class_msssim
 from prod9.evaluate.domain_classifier import Classifier, classifier_space, train_classifier
 from prod9.evaluate.feature_spaces import FeatureSpace, features_of
 from prod9.evaluate.privacy import privacy, short_name
-from prod9.evaluate.schema import ClassFigures, FeatureSpaceFigures, Generation, Privacy, Usefulness
+from prod9.evaluate.schema import ClassFigures, Generation, Privacy, Usefulness
+from prod9.evaluate.stability import too_few
 from prod9.evaluate.usefulness import usefulness
 
 MOST_TRAIN = 1000
@@ -99,7 +101,12 @@ def evaluate_generation(
         figures.append(distances(space, ours, theirs, others, name, names, seed, again))
         if others is not None:
             vectors[space.name] = (ours.values, others.values, theirs.values)
-    warnings += [text for space in figures if (text := _stability(space))]
+    warnings += [
+        f"Frechet distance, {short_name(space.space)}: UNSTABLE at {space.generated.volumes:,} "
+        f"volumes: {why}"
+        for space in figures
+        if (why := too_few(space))
+    ]
     warnings += _mixture(real, generated)
     for other in (generated, *([] if train is None else [train])):
         warnings += _unlike(real, other)
@@ -117,6 +124,7 @@ def evaluate_generation(
                 generated,
                 real,
                 seed=seed,
+                learned=classifier,
                 on_step=lambda done, total: tell("training on generated volumes", done, total),
             )
     return _summary(real, generated, classifier, figures, closeness, helped, seed), warnings
@@ -175,30 +183,6 @@ def _summary(
         usefulness=helped,
         privacy=closeness,
     )
-
-
-def _stability(space: FeatureSpaceFigures) -> str | None:
-    """Say so where there are too few volumes for a Frechet distance."""
-    n, d = space.generated.volumes, space.dimensions
-    where = f"Frechet distance, {short_name(space.space)}: "
-    if space.frechet_limit is None:
-        return (
-            f"{where}UNSTABLE at {n} volumes: too few even for a curve over their number. Compare "
-            "it with the floor beside it only."
-        )
-    if space.stable_from is None:
-        return (
-            f"{where}UNSTABLE at {n} volumes: it falls as 1/N, and its limit may be 0; at this "
-            "number the sets cannot be told apart by it. Compare it with the floor beside it only."
-        )
-    if not space.stable:
-        more = "" if n >= d else f", and {n} is less than the {d} dimensions of a feature"
-        return (
-            f"{where}UNSTABLE at {n} volumes: still falling; within 5 % of its limit from about "
-            f"{space.stable_from} volumes on{more}. Compare it only with figures at the same "
-            "number of volumes, and rather quote the kernel distance, which has no such bias."
-        )
-    return None
 
 
 def _blank(generated: Collection) -> list[str]:

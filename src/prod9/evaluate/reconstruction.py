@@ -10,7 +10,8 @@ from torch import Tensor
 
 from prod9.config import SlidingWindowConfig
 from prod9.data.collection import Collection
-from prod9.evaluate.schema import Interval, Reconstruction, ReconstructionFigures
+from prod9.evaluate.record import Interval
+from prod9.evaluate.schema import Reconstruction, ReconstructionFigures
 from prod9.metrics.bootstrap import bootstrap_interval
 from prod9.metrics.codebook import CodebookStats
 from prod9.metrics.ms_ssim import ms_ssim

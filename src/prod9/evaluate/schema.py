@@ -6,17 +6,10 @@ space it was taken in. ``null`` stands for what could not be measured; ``warning
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Record(BaseModel):
-    """Frozen; unknown fields are errors, so that a file of another version is not half read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-Interval = tuple[float, float]
-"""Lower and upper end of a 95 % interval: bootstrap, unless a field says otherwise."""
+from prod9.evaluate.distance_schema import FeatureSpaceFigures
+from prod9.evaluate.record import Interval, Record
 
 
 class SetRecord(Record):
@@ -71,67 +64,6 @@ class Reconstruction(ReconstructionFigures):
     )
 
 
-class SetDistance(Record):
-    """Distances of a set from the reference set, in one feature space."""
-
-    volumes: int = Field(description="Of the set.")
-    reference_volumes: int = Field(description="Of the reference.")
-    frechet: float = Field(description="Frechet distance (FID where the space is Inception).")
-    frechet_interval: Interval | None = Field(
-        description="95 % interval over resampled halves; null below 8 volumes."
-    )
-    kernel: float = Field(
-        description="Kernel distance (KID): unbiased squared MMD, polynomial kernel of degree 3."
-    )
-    kernel_interval: Interval | None = Field(description="95 % interval, as above.")
-    precision: float | None = Field(description="Improved precision, k = 3.")
-    recall: float | None = Field(description="Improved recall, k = 3.")
-    density: float | None = Field(description="Density, k = 5.")
-    coverage: float | None = Field(description="Coverage, k = 5.")
-
-
-class CurvePoint(Record):
-    """Frechet distance of subsets of N against N reference volumes."""
-
-    volumes: int = Field(description="N, of both sets.")
-    generated: float = Field(description="Mean over random subsets.")
-    generated_sd: float = Field(description="Standard deviation over random subsets.")
-    floor: float | None = Field(description="Mean of other real volumes against the reference.")
-
-
-class FeatureSpaceFigures(Record):
-    """Generated volumes beside real ones in one feature space."""
-
-    space: str = Field(description="Network, what it was trained on, what goes in.")
-    key: Literal["efficientnet", "medicalnet", "classifier"] = Field(description="Short name.")
-    dimensions: int = Field(description="Of a feature vector.")
-    weights_sha256: str = Field(description="Of the network's weights.")
-    generated: SetDistance = Field(description="Generated against real.")
-    floor: SetDistance | None = Field(
-        description="Other real volumes, as many as generated ones if there are, against real ones."
-    )
-    floor_of: str | None = Field(description="Which other real volumes those are.")
-    frechet_ratio: float | None = Field(
-        default=None,
-        description="Generated over floor, both of as many volumes, against the same ones.",
-    )
-    reconstructed: SetDistance | None = Field(
-        default=None,
-        description="Reconstructions of real volumes, as many, against the same real ones: what "
-        "the tokenizer alone loses (rFID).",
-    )
-    curve: list[CurvePoint] = Field(description="The Frechet distance over the number of volumes.")
-    frechet_limit: float | None = Field(
-        description="Where the curve goes for many volumes (line in 1/N; Chong & Forsyth 2020)."
-    )
-    stable_from: int | None = Field(
-        description="Volumes at which the Frechet distance is within 5 % of that limit; null: "
-        "nobody knows, because the limit may be 0, or there are too few for a curve."
-    )
-    stable: bool = Field(description="Whether there are as many.")
-    per_class: dict[str, SetDistance] = Field(description="Class by class, where there are enough.")
-
-
 class ClassFigures(Record):
     """One class."""
 
@@ -155,7 +87,10 @@ class TrainedClassifier(Record):
 class Usefulness(Record):
     """The same classifier, trained on real, generated and both, for the same number of steps."""
 
-    steps: int = Field(description="Training steps of each classifier.")
+    steps: int = Field(
+        description="Training steps of each classifier, each of 64 volumes, or of the whole set "
+        "where that is smaller."
+    )
     test_volumes: int = Field(description="Real held-out volumes.")
     rows: list[TrainedClassifier] = Field(description="One a training set.")
 

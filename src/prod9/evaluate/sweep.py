@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import Field
 
 from prod9.config.sampler import SamplerConfig
-from prod9.evaluate.schema import Interval, Record, SetDistance
+from prod9.evaluate.distance_schema import SetDistance
+from prod9.evaluate.record import Interval, Record
 
 RECOGNISED_WITHIN = 0.02
 """A winner's volumes are recognised at most this share less often than the best setting's."""

@@ -10,6 +10,7 @@ from prod9.data.collection import Collection, comparable
 from prod9.errors import UserError
 from prod9.evaluate.domain_classifier import (
     BATCH_SIZE,
+    Classifier,
     accuracy,
     balanced_accuracy,
     default_steps,
@@ -39,15 +40,18 @@ def usefulness(
     *,
     steps: int | None = None,
     seed: int = 0,
+    learned: Classifier | None = None,
     on_step: Callable[[int, int], None] = nothing,
 ) -> Usefulness:
     """Train one classifier on each of several sets, alike in all else; test all on real volumes.
 
     The classifier is that of :mod:`prod9.evaluate.domain_classifier`. All start from the same
-    weights and take equally many steps of equally many volumes, at the same rates: what differs is
-    what they saw. Sets: all real training volumes; as many of them as were generated, of the same
-    classes where there are enough (left out where that would be all); the generated ones; both
-    together. The intervals hold the chance in the test volumes, not that in the training.
+    weights and take equally many steps at the same rates: what differs is what they saw. A step is
+    of 64 volumes, or of the whole set where that is smaller, whatever the other sets are: the
+    generated volumes and as many real ones are always learned from alike. Sets: all real training
+    volumes; as many of them as were generated, of the same classes where there are enough (left out
+    where that would be all); the generated ones; both together. The intervals hold the chance in
+    the test volumes, not that in the training.
 
     Args:
         train: real volumes.
@@ -55,6 +59,8 @@ def usefulness(
         test: real volumes that neither the generator nor a classifier has seen; at least two.
         steps: of each classifier; when left out, those that suit ``train``.
         seed: of the first weights, the order, the subset and the intervals.
+        learned: what ``train_classifier`` made of ``train`` with the same seed and steps, so that
+            it is not trained again.
         on_step: called after each step with the steps done and the steps of all classifiers.
 
     Raises:
@@ -82,8 +88,7 @@ def usefulness(
     sets[GENERATED] = (made, made_labels)
     sets[BOTH] = (torch.cat([real, made]), torch.cat([real_labels, made_labels]))
 
-    batch_size = min(BATCH_SIZE, *(len(labels) for _, labels in sets.values()))
-    done, total = 0, steps * len(sets)
+    done, total = 0, steps * (len(sets) - (learned is not None))
 
     def count() -> None:
         nonlocal done
@@ -92,15 +97,17 @@ def usefulness(
 
     rows: list[TrainedClassifier] = []
     for name, (volumes, labels) in sets.items():
-        classifier = fit(
-            volumes,
-            labels,
-            train.class_names,
-            steps=steps,
-            batch_size=batch_size,
-            seed=seed,
-            on_step=count,
-        )
+        classifier = learned if name == ALL else None
+        if classifier is None:
+            classifier = fit(
+                volumes,
+                labels,
+                train.class_names,
+                steps=steps,
+                batch_size=BATCH_SIZE,
+                seed=seed,
+                on_step=count,
+            )
         predicted = classifier.predict_in(held_out)
         rows.append(
             TrainedClassifier(

@@ -10,7 +10,7 @@ from typing import Any
 from prod9.data.collection import Collection
 from prod9.evaluate.schema import Evaluation
 from prod9.files import write_text
-from prod9.report import sections
+from prod9.report import generated, sections
 from prod9.report.curves import read_history, training_figure
 from prod9.report.document import Section, document, escape
 from prod9.report.pictures import chart, choose, montage_rows, rule
@@ -72,8 +72,8 @@ def write_report(path: Path, content: ReportContent) -> None:
         _pictures(content.sets),
         viewer,
         sections.reconstruction(evaluation),
-        sections.generation(evaluation),
-        sections.diversity(evaluation),
+        generated.generation(evaluation),
+        generated.diversity(evaluation),
         sections.usefulness(evaluation),
         sections.privacy(evaluation, content.sets),
         sections.other(evaluation),

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from prod9.evaluate.schema import Evaluation, FeatureSpaceFigures, Privacy, Usefulness
+from prod9.evaluate.distance_schema import FeatureSpaceFigures
+from prod9.evaluate.schema import Evaluation, Privacy, Usefulness
 from prod9.report.document import Section, escape
-from prod9.report.tables import number, prose, ratio, share
+from prod9.report.numbers import number, prose, share
+from prod9.report.tables import ratio
 
 SHORT = {
     "efficientnet": "EfficientNet, ImageNet",

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from prod9.evaluate import distances as distances_module
-from prod9.evaluate.distances import Features, distances, set_distance
+from prod9.evaluate import set_distance as set_distance_module
+from prod9.evaluate.distances import Features, distances
 from prod9.evaluate.feature_spaces import FeatureSpace
+from prod9.evaluate.set_distance import set_distance
 
 DIMENSIONS = 6
 SPACE = FeatureSpace("efficientnet", "toy", DIMENSIONS, "0" * 64, lambda volumes: volumes)
@@ -70,8 +71,17 @@ def test_ratio_is_one_for_equal_sources_whatever_the_numbers(generated, real, ot
     assert far.frechet_ratio > 8
 
 
+def test_neighbours_at_the_floor_are_those_of_all_where_numbers_are_equal():
+    found = measured(gaussian(60, 1.0), gaussian(100, seed=1), gaussian(200, seed=2))
+    keys = set(type(found.at_floor).model_fields)
+    assert found.at_floor.model_dump() == found.generated.model_dump(include=keys)
+    halves = measured(gaussian(60, 1.0), gaussian(100, seed=1))
+    assert (halves.at_floor.volumes, halves.at_floor.reference_volumes) == (50, 50)
+
+
 def test_no_floor_for_three_real_volumes():
-    assert measured(gaussian(10), gaussian(3, seed=1)).floor is None
+    found = measured(gaussian(10), gaussian(3, seed=1))
+    assert (found.floor, found.at_floor) == (None, None)
 
 
 def test_curve_falls_to_the_known_limit():
@@ -97,7 +107,7 @@ def test_few_volumes_have_no_limit():
 
 
 def test_interval_of_large_sets_is_taken_around_their_own_distance(monkeypatch):
-    monkeypatch.setattr(distances_module, "_MOST_FOR_INTERVAL", 100)
+    monkeypatch.setattr(set_distance_module, "_MOST_FOR_INTERVAL", 100)
     x, y = gaussian(2000, 2.0).values, gaussian(2000, seed=1).values
     found = set_distance(x, y, seed=0)
     assert found.frechet == pytest.approx(4, abs=0.4)

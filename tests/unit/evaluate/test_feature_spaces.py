@@ -8,7 +8,13 @@ from torch import Tensor
 
 from prod9.data.collection import ONE_CLASS, Collection, of_tensor
 from prod9.errors import UserError
-from prod9.evaluate.feature_spaces import FeatureSpace, features_of, medicalnet_space, resized
+from prod9.evaluate.feature_spaces import (
+    FeatureSpace,
+    features_of,
+    medicalnet_space,
+    one_by_one,
+    resized,
+)
 from prod9.files import hexdigest
 from prod9.losses.medicalnet import MedicalNetResNet10
 
@@ -154,3 +160,36 @@ def test_the_space_says_whose_weights(weights, medicalnet, tmp_path):
     assert medicalnet.weights_sha256 == hexdigest(weights, "sha256")
     with pytest.raises(UserError, match=r"no file .*nowhere\.pth"):
         medicalnet_space(tmp_path / "nowhere.pth")
+
+
+def test_the_network_and_its_volumes_go_to_the_device(weights, monkeypatch):
+    """There is one device here; asked for are the moves to it."""
+    asked: list[torch.device] = []
+    to = torch.Tensor.to
+
+    def counted(self: Tensor, *args: object, **more: object) -> Tensor:
+        asked.extend(arg for arg in args if isinstance(arg, torch.device))
+        return to(self, *args, **more)
+
+    device = torch.device("cpu", 0)
+    space = medicalnet_space(weights, device)
+    monkeypatch.setattr(torch.Tensor, "to", counted)
+    volumes = torch.rand(2, 1, 8, 8, 8, generator=generator())
+    found = space.embed(volumes)
+    assert asked == [device, device]  # one volume after the other
+    assert found.device == torch.device("cpu")
+    assert torch.equal(found, medicalnet_space(weights).embed(volumes))
+
+
+def test_no_device_rounds_the_factors():
+    seen: list[tuple[bool, bool]] = []
+
+    def embed(volume: Tensor) -> Tensor:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+        return volume.flatten(1)
+
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    for _ in range(2):
+        one_by_one(embed)(torch.rand(1, 1, 2, 2, 2))
+    assert seen == [(False, True)] * 2
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before

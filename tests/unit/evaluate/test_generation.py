@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prod9.data.collection import of_tensor
-from prod9.evaluate import generation
+from prod9.evaluate import domain_classifier, generation, usefulness
 from prod9.evaluate.generation import evaluate_generation
 
 SIDE = 10
@@ -36,6 +36,21 @@ def test_honest_volumes_are_recognised_varied_and_new():
     assert found.usefulness.rows[-2].accuracy == 1.0
     assert found.msssim == pytest.approx(found.msssim_real, abs=0.05)
     assert not any("Privacy" in warning for warning in warnings)
+
+
+def test_the_classifier_of_all_real_volumes_is_trained_once(monkeypatch):
+    sizes, fit = [], domain_classifier.fit
+
+    def counted(volumes, *rest, **more):
+        sizes.append(len(volumes))
+        return fit(volumes, *rest, **more)
+
+    for module in (domain_classifier, usefulness):
+        monkeypatch.setattr(module, "fit", counted)
+    found, _ = judged(draw(30, 2), with_usefulness=True)
+    assert sizes == [60, 30, 30, 90]
+    assert [row.volumes for row in found.usefulness.rows] == sizes
+    assert found.usefulness.rows[0].accuracy == found.classifier_real_accuracy
 
 
 def test_swapped_classes_are_not_recognised():

@@ -3,7 +3,7 @@
 import pytest
 
 from prod9.config.sampler import SamplerConfig
-from prod9.evaluate.schema import SetDistance
+from prod9.evaluate.distance_schema import SetDistance
 from prod9.evaluate.sweep import Sweep, SweepRow, tied, winner
 
 

@@ -4,6 +4,7 @@ import torch
 
 from prod9.data.collection import Collection, of_tensor, without_classes
 from prod9.errors import UserError
+from prod9.evaluate import domain_classifier
 from prod9.evaluate.domain_classifier import accuracy, train_classifier
 from prod9.evaluate.schema import Usefulness
 from prod9.evaluate.usefulness import drawn_like, usefulness
@@ -70,11 +71,44 @@ def test_the_same_seed_gives_the_same_figures():
     assert first != other
 
 
-def test_the_first_row_is_the_plain_classifier():
-    result = usefulness(TRAIN, toy(48, 2, "generated", shuffled=True), TEST, steps=6, seed=4)
-    plain = train_classifier(TRAIN, steps=6, batch_size=48, seed=4)
+@pytest.mark.parametrize("count", [6, 48])
+def test_the_first_row_is_the_plain_classifier(count):
+    """However few were generated."""
+    result = usefulness(TRAIN, toy(count, 2, "generated", shuffled=True), TEST, steps=6, seed=4)
+    plain = train_classifier(TRAIN, steps=6, seed=4)
     wanted = accuracy(plain.predict(TEST), torch.from_numpy(TEST.labels))
     assert result.rows[0].accuracy == wanted
+
+
+def fits(monkeypatch):
+    """Return where the batch and the size of every set that is learned from are put down."""
+    seen, real_order = [], domain_classifier._order
+
+    def order(volumes, steps, batch_size, seed):
+        seen.append((volumes, batch_size))
+        return real_order(volumes, steps, batch_size, seed)
+
+    monkeypatch.setattr(domain_classifier, "_order", order)
+    return seen
+
+
+def test_no_set_is_learned_from_in_the_steps_of_a_smaller_one(monkeypatch):
+    seen = fits(monkeypatch)
+    usefulness(toy(70, 0, "train"), toy(6, 2, "generated"), TEST, steps=1)
+    assert seen == [(70, 64), (6, 6), (6, 6), (76, 64)]
+
+
+def test_what_was_learned_before_is_not_learned_again(monkeypatch):
+    made = toy(20, 5, "generated", shuffled=True)
+    wanted = usefulness(TRAIN, made, TEST, steps=6, seed=3)
+    learned = train_classifier(TRAIN, steps=6, seed=3)
+    seen, told = fits(monkeypatch), []
+    found = usefulness(
+        TRAIN, made, TEST, steps=6, seed=3, learned=learned, on_step=lambda *n: told.append(n)
+    )
+    assert found == wanted
+    assert [volumes for volumes, _ in seen] == [20, 20, 68]
+    assert told == [(i + 1, 18) for i in range(18)]
 
 
 def test_steps_are_counted_over_all_classifiers():

@@ -8,18 +8,21 @@ import numpy as np
 
 from prod9.data.collection import ONE_CLASS, Collection, of_volume_set
 from prod9.data.volumes import VolumeSet
+from prod9.evaluate.distance_schema import (
+    CurvePoint,
+    FeatureSpaceFigures,
+    Neighbours,
+    SetDistance,
+)
 from prod9.evaluate.schema import (
     ClassFigures,
     Closeness,
     ClosePair,
-    CurvePoint,
     Evaluation,
-    FeatureSpaceFigures,
     Generation,
     Privacy,
     Reconstruction,
     ReconstructionFigures,
-    SetDistance,
     SetRecord,
     TrainedClassifier,
     Usefulness,
@@ -140,9 +143,17 @@ def space(**other: Any) -> FeatureSpaceFigures:
         "dimensions": 1280,
         "weights_sha256": "ab" * 32,
         "generated": distance(31.25, 0.035, frechet_interval=(29.0, 33.7)),
-        "floor": distance(12.5, 0.007, recall=0.75, coverage=0.875),
-        "floor_of": "44 volumes of the training split",
+        "floor": distance(12.5, 0.007, 30, reference_volumes=305, recall=0.75, coverage=0.875),
+        "floor_of": "30 real volumes against 305 others of the same set",
         "frechet_ratio": 2.5,
+        "at_floor": Neighbours(
+            volumes=30,
+            reference_volumes=305,
+            precision=0.78,
+            recall=0.3,
+            density=0.9,
+            coverage=0.7,
+        ),
         "curve": [
             CurvePoint(volumes=40, generated=31.0, generated_sd=0.5, floor=12.0),
             CurvePoint(volumes=20, generated=45.0, generated_sd=2.0, floor=20.0),

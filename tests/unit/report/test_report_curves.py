@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from report_samples import space
 
-from prod9.evaluate.schema import CurvePoint
+from prod9.evaluate.distance_schema import CurvePoint
 from prod9.report.curves import frechet_figure, read_history, training_figure
 
 HEADER = "epoch,step,train/loss,val/loss\n"

@@ -111,7 +111,7 @@ def test_everything_in_its_place(tmp_path: Path) -> None:
         "floor 12.5, 2.5 ×",
         "too few volumes to quote it",
         "⚠ Too few volumes: 44",
-        "at about 2,300 volumes",
+        "from about 2,300 volumes on",
         "Fitted limit for many volumes: 26.2",
         "LPIPS: not measured MedicalNet's weights are not there: no LPIPS (prod9 weights).",
         "80.7 % of the codes occur; perplexity 168",
@@ -123,7 +123,7 @@ def test_everything_in_its_place(tmp_path: Path) -> None:
     ):
         assert shown in page.text, shown
     likeness = page.row("MS-SSIM of pairs within a class ↓")
-    assert likeness[1:] == ["0.68 [0.64, 0.72]", "0.609"]
+    assert likeness[1:] == ["0.68 [0.64, 0.72]", "0.609", "up to 24 a class"]
     assert page.row("generation") == ["generation", "44.9"]
     assert page.row("threads") == ["threads", "2"]
     assert page.row("loss") == ["loss", "3.500"]
@@ -133,6 +133,20 @@ def test_everything_in_its_place(tmp_path: Path) -> None:
     # In the viewer the originals, which are the real volumes, do not stand twice.
     assert "The 20 embedded volumes" in page.text
     assert "train/loss 0.25" in page.tags("img")[-1]["alt"]
+
+
+def test_diversity_stands_beside_real_volumes_at_equal_numbers(tmp_path: Path) -> None:
+    _, page = written(tmp_path, content(evaluation()))
+    # Not the 0.25 and 0.5 of 44 volumes against 610, which the floor's 30 against 305 are not.
+    recall, coverage = (
+        page.row(f"{name} ↑ (EfficientNet, ImageNet)") for name in ("Recall", "Coverage")
+    )
+    assert recall[1:] == ["0.300", "0.750", "30 / 305"]
+    assert coverage[1:] == ["0.700", "0.875", "30 / 305"]
+    alone = generation(spaces=[space(floor=None, floor_of=None, at_floor=None)])
+    _, page = written(tmp_path, content(evaluation(generation=alone)))
+    recall = page.row("Recall ↑ (EfficientNet, ImageNet)")
+    assert recall[1:] == ["0.250", "not measured", "44 / 610"]
 
 
 def test_the_raw_figures_can_be_read_again(tmp_path: Path) -> None:
@@ -160,6 +174,7 @@ def test_all_that_may_be_null(tmp_path: Path) -> None:
         generated=made.model_copy(update=nothing),
         floor=None,
         floor_of=None,
+        at_floor=None,
         curve=[],
         frechet_limit=None,
         stable_from=None,

@@ -14,21 +14,18 @@ from report_samples import (
     usefulness,
 )
 
+from prod9.report.numbers import absent, number, share, why
 from prod9.report.tables import (
-    absent,
     class_table,
     closeness_table,
-    number,
     other_table,
     ratio,
     reconstruction_table,
     sets_table,
-    share,
     space_class_table,
     space_table,
     table,
     usefulness_table,
-    why,
 )
 
 
@@ -117,14 +114,15 @@ def test_a_single_class_is_not_shown_twice() -> None:
 
 def test_a_feature_space_has_its_floor_beside_each_figure() -> None:
     page = Page(space_table(space()))
-    assert page.row("Volumes: set / reference")[1:3] == ["44 / 610", "44 / 610"]
+    assert page.row("Volumes: set / reference")[1:3] == ["44 / 610", "30 / 305"]
     assert page.row("Fréchet distance ↓")[1:4] == ["31.2 [29.0, 33.7]", "12.5", "2.5 ×"]
     assert page.row("Kernel distance ↓")[1:4] == ["0.0350", "0.00700", ""]
     assert page.row("Precision ↑")[1:3] == ["0.812", "0.812"]
-    assert page.row("Recall ↑")[1:3] == ["0.250", "0.750"]
-    assert page.row("Density ↑")[1:3] == ["0.938", "0.938"]
+    # The ratios are of as many: 0.3 / 0.75, 0.9 / 0.9375, 0.7 / 0.875.
+    assert page.row("Recall ↑")[1:4] == ["0.250", "0.750", "0.40 ×"]
+    assert page.row("Density ↑")[1:4] == ["0.938", "0.938", "0.96 ×"]
     coverage = page.row("Coverage ↑")
-    assert coverage[1:3] == ["0.500", "0.875"]
+    assert coverage[1:4] == ["0.500", "0.875", "0.80 ×"]
     assert coverage[4] == "Low coverage: modes are missing."
 
 
@@ -132,7 +130,9 @@ def test_a_feature_space_without_floor_or_recall() -> None:
     made = distance(31.25, 0.035, recall=None)
     page = Page(space_table(space(generated=made, floor=None, frechet_ratio=None)))
     assert page.row("Fréchet distance ↓")[1:4] == ["31.2", "not measured", "–"]
-    assert page.row("Recall ↑")[1:3] == ["not measured", "not measured"]
+    assert page.row("Recall ↑")[1:4] == ["not measured", "not measured", "–"]
+    nowhere = distance(12.5, 0.007, recall=0.0)
+    assert Page(space_table(space(floor=nowhere))).row("Recall ↑")[3] == "–"
 
 
 def test_classes_in_a_space_and_by_themselves() -> None:

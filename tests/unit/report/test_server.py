@@ -15,7 +15,8 @@ import pytest
 from prod9.cli.run import guarded, new_app
 from prod9.cli.view import view
 from prod9.errors import UserError
-from prod9.report.server import ViewedFile, VolumeServer, find_volumes
+from prod9.report.server import VolumeServer
+from prod9.report.viewed_files import ViewedFile, find_volumes
 from prod9.report.viewer import asset, nifti_bytes
 
 

@@ -76,6 +76,30 @@ def test_a_torn_part_is_made_again(tmp_path: Path) -> None:
     assert right(tmp_path / "0.npy")
 
 
+def flip_a_bit(path: Path, place: int = -40) -> None:
+    """Damage one of the last numbers: behind it are 32 bytes of digest alone."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_seen_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (tmp_path / "kept", tmp_path / "log", tmp_path)
+    squares(0, *given)
+    assert capsys.readouterr().err == ""
+    bad = sorted((tmp_path / "kept").iterdir())[3]
+    flip_a_bit(bad)
+    squares(0, *given)
+    assert len(made(tmp_path / "log")) == 10
+    assert right(tmp_path / "0.npy")
+    assert f"{bad} is damaged; what it held is made again" in capsys.readouterr().err
+    squares(0, *given)
+    assert len(made(tmp_path / "log")) == 10  # and is whole again
+    assert capsys.readouterr().err == ""
+
+
 def test_a_folder_that_cannot_be_written_costs_time_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     squares(0, tmp_path / "file", tmp_path / "log", tmp_path)
@@ -176,6 +200,22 @@ def test_interrupted_features_go_on(tmp_path: Path, cache: Path) -> None:
     assert np.array_equal(np.load(whole), found)
     assert torch.equal(cached_features(space(0, log), collection, told.append), found)
     assert len(made(log)) == 14
+
+
+def test_a_flipped_bit_in_features_is_seen_and_named(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collection, log = volumes(30), tmp_path / "log"
+    wanted = cached_features(space(0, log), collection, lambda done: None)
+    (whole,) = cache.iterdir()
+    flip_a_bit(whole)  # still an array of finite numbers
+    assert not np.array_equal(np.load(whole), wanted)
+    found = cached_features(space(0, log), collection, lambda done: None)
+    assert torch.equal(found, wanted)
+    assert len(made(log)) == 60
+    assert capsys.readouterr().err.count(f"{whole} is damaged") == 1
+    assert torch.equal(cached_features(space(0, log), collection, lambda done: None), wanted)
+    assert len(made(log)) == 60
 
 
 def test_processes_share_features(tmp_path: Path, cache: Path) -> None:
