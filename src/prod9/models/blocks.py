@@ -55,7 +55,8 @@ class AttentionBlock(nn.Module):
         b, c, d, h, w = x.shape
         qkv = self.qkv(self.norm(x)).flatten(2)  # (B, 3C, N)
         qkv = qkv.view(b, 3, self.heads, c // self.heads, d * h * w).transpose(3, 4)
-        q, k, v = qkv.unbind(1)  # each (B, heads, N, C/heads)
+        # Fused attention wants the channels of a cell side by side; the other keeps (N, N) weights.
+        q, k, v = qkv.contiguous().unbind(1)  # each (B, heads, N, C/heads)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
         return x + self.out(attended.reshape(b, c, d, h, w))
 
