@@ -129,6 +129,29 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_whole(path: Path, content: bytes) -> None:
+    """Add ``content`` to a file whose end is whole; it stays whole, unless the process dies.
+
+    Raises:
+        UserError: the file cannot be written, or the disk is full; the file is as it was.
+
+    """
+    try:
+        with path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                rest = memoryview(content)
+                while rest:  # a disk that is nearly full takes a part
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {_reason(error)}; free some space or choose another folder."
+        ) from error
+
+
 def hexdigest(path: Path, algorithm: str) -> str:
     """Return the hexadecimal digest of a file (``algorithm`` as in :mod:`hashlib`)."""
     with path.open("rb") as file:

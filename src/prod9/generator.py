@@ -20,7 +20,7 @@ from prod9.outpainting import centred, draw_tokens
 from prod9.plain import fitted, read_export, write_plain
 from prod9.shapes import Tokens
 from prod9.sliding_window import decode
-from prod9.tokenizer import BROKEN_EXPORT, ClassName, Side, Tokenizer, digest_of
+from prod9.tokenizer import BROKEN_EXPORT, ClassName, Sides, Tokenizer, digest_of
 
 _KIND = "prod9-transformer"
 _MADE_BY = "prod9-train-transformer train"
@@ -36,9 +36,9 @@ class TransformerSpec(Section):
     class_names: tuple[ClassName, ...]
     num_sources: int = 0
     """Modalities that may be given as sources: all classes for scans, none otherwise."""
-    grid: tuple[Side, Side, Side]
+    grid: Sides
     """Token grid of the training volumes."""
-    window: tuple[Side, Side, Side]
+    window: Sides
     """Cells per training crop; the whole grid where volumes are not cropped."""
     train_subjects: tuple[str, ...] = ()
     """As the tokenizer's."""

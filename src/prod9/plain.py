@@ -1,9 +1,8 @@
 """Writing ``.pt`` files whole, and reading them without unpickling code."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +21,34 @@ def write_plain(path: Path, content: object) -> None:
         UserError: the file cannot be written, as on a full disk; an older one stays as it was.
 
     """
-    # Into memory first: torch's own writer reports a full disk as a RuntimeError without a cause.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        tolerant = _Tolerant(file)
+        torch.save(content, cast("IO[bytes]", tolerant))
+        if tolerant.failed is not None:
+            raise tolerant.failed
+
+
+class _Tolerant:
+    """Takes all that torch's writer has for a file, and remembers why the file did not.
+
+    The writer, should a call fail, tells of a RuntimeError without a cause.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.failed: BaseException | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write ``data``, or nothing after a failure; either way all of it is said to be."""
+        if self.failed is None:
+            try:
+                self.file.write(data)
+            except BaseException as error:  # an interrupt, too
+                self.failed = error
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Leave it to whoever closes the file."""
 
 
 def read_plain(path: Path, remedy: str) -> object:

@@ -32,13 +32,14 @@ def _plain_name(name: str) -> str:
 
 def _readable_size(sides: tuple[int, int, int]) -> tuple[int, int, int]:
     if math.prod(sides) > MAX_VOXELS:
-        raise ValueError(f"a volume has more than {MAX_VOXELS} voxels")
+        raise ValueError(f"a volume has more than {MAX_VOXELS} voxels, or a grid cells")
     return sides
 
 
 # Exports are read from files: what they say must fit into names of files, and into memory.
 ClassName: TypeAlias = Annotated[str, AfterValidator(_plain_name)]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+Sides: TypeAlias = Annotated[tuple[Side, Side, Side], AfterValidator(_readable_size)]
 Millimetres: TypeAlias = Annotated[float, Field(gt=0, lt=1e6)]
 
 BROKEN_EXPORT = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
@@ -55,7 +56,7 @@ class TokenizerSpec(Section):
     prod9_version: str = __version__
     autoencoder: AutoencoderConfig
     dataset_name: str
-    volume_shape: Annotated[tuple[Side, Side, Side], AfterValidator(_readable_size)]
+    volume_shape: Sides
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     class_names: tuple[ClassName, ...]
     preprocessing: PreprocessingConfig | None = None

@@ -16,7 +16,16 @@ import numpy as np
 import pytest
 import torch
 from fuzz_promise import little_memory
-from fuzz_targets import checkpoint_file, pickle_of, spec_of, tokenizer_file, with_pickle, with_spec
+from fuzz_targets import (
+    checkpoint_file,
+    pickle_of,
+    read_transformer,
+    spec_of,
+    tokenizer_file,
+    transformer_file,
+    with_pickle,
+    with_spec,
+)
 
 from prod9.config.load import load_stage1
 from prod9.data import limits
@@ -311,6 +320,37 @@ def test_an_export_of_absurd_sizes(tmp_path: Path, change: dict[str, Any]) -> No
     if "autoencoder" not in change:
         assert "is not a tokenizer" in message  # and not: another digest, when it was believed
     assert "export it again" in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"grid": [4096, 4096, 4096]},
+        {"window": [4096, 4096, 4096]},
+        {"grid": [10**9, 4, 4]},
+        {"window": [4, 4, 0]},
+        {"num_sources": 10**9},
+        {"num_sources": -1},
+        {"transformer": {"patch_size": 10**6}},
+        {"transformer": {"num_blocks": 10**9}},
+        {"transformer": {"mlp_ratio": 1e300}},
+    ],
+)
+def test_a_transformer_of_absurd_sizes(tmp_path: Path, change: dict[str, Any]) -> None:
+    spec = json.loads(spec_of(transformer_file()))
+    for key, value in change.items():
+        spec[key] = spec[key] | value if isinstance(value, dict) else value
+    path = tmp_path / "x.pt"
+    path.write_bytes(with_spec(transformer_file(), json.dumps(spec).encode()))
+    # Not: damaged, by another digest, when it was believed.
+    assert "is not a transformer" in refused(read_transformer, path)
+
+
+def test_the_largest_grid_that_is_believed(tmp_path: Path) -> None:
+    spec = json.loads(spec_of(transformer_file())) | {"grid": [2048, 1024, 1024]}
+    path = tmp_path / "x.pt"
+    path.write_bytes(with_spec(transformer_file(), json.dumps(spec).encode()))
+    assert "is damaged" in refused(read_transformer, path)
 
 
 @pytest.mark.parametrize(

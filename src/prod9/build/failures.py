@@ -7,7 +7,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from prod9 import ranks
-from prod9.build.place import placed
+from prod9.build.place import placed, speak_as_torchrun
 
 LAUNCHED = "PROD9_LAUNCHED"
 """Set in the environment of processes whose launcher is prod9's own, which says how they ended."""
@@ -24,6 +24,8 @@ _ABOUT_CONNECTIONS = (
 )
 _CALL = timedelta(seconds=5)
 """How long a launcher's store, which is there before the processes are, may take to answer."""
+_LAST_CALL = timedelta(seconds=10)
+"""How long one that has failed before they met looks for the others, where rank 0 has the store."""
 
 _stores: list[dist.Store] = []
 
@@ -35,24 +37,44 @@ def share(store: dist.Store) -> None:
 
 def _store() -> dist.Store | None:
     """Return where all processes see what one notes, met or not; None where there is no such."""
-    if not _stores and placed() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    if not _stores and (place := placed()):
+        if place.launcher == "srun":
+            speak_as_torchrun(place)
+        held = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         with suppress(RuntimeError, ValueError):
-            share(next(iter(dist.rendezvous("env://", timeout=_CALL)))[0])
+            share(next(iter(dist.rendezvous("env://", timeout=_CALL if held else _LAST_CALL)))[0])
     return _stores[0] if _stores else None
 
 
-def _first(event: str) -> bool:
+def _first(event: str, store: dist.Store | None) -> bool:
     """Whether no process has noted ``event`` before."""
-    if (store := _store()) is not None:
+    if store is not None:
         with suppress(RuntimeError):  # whoever held the store is gone
             return store.add(event, 1) == 1
     place = placed()
     return place is None or place.rank == 0
 
 
-def speaks() -> bool:
-    """Whether this process is the first to fail, and so the one to say why; ask once."""
-    return _first("failed")
+def fault_of(rank: int) -> str:
+    """Return the key under which a process notes what it has found wrong, for those it met."""
+    return f"fault/{rank}"
+
+
+def of_fault(message: str) -> str:
+    """Return what this process is to say of its failure; empty: another one has said why it failed.
+
+    Who failed before the processes met lets them know, so that nobody waits for it; who finds none
+    of them speaks for itself.
+    """
+    place, store = placed(), _store()
+    if place is not None and store is not None:
+        with suppress(RuntimeError):
+            store.set(fault_of(place.rank), message)
+    if _first("failed", store):
+        return f"error: {message}"
+    if place is not None and store is None:
+        return f"error: process {place.rank} of {place.world_size}: {message}"
+    return ""
 
 
 def is_loss(error: Exception) -> bool:
@@ -69,5 +91,6 @@ def of_loss(error: Exception) -> str:
     """
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if LAUNCHED in os.environ:
-        return f"process {ranks.rank()} noticed: {reason}" if _first("lost") else ""
-    return f"error: {_GONE.format(reason=reason)}" if speaks() else ""
+        return f"process {ranks.rank()} noticed: {reason}" if _first("lost", _store()) else ""
+    said = _first("failed", _store())
+    return f"error: {_GONE.format(reason=reason)}" if said else ""

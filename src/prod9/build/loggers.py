@@ -9,14 +9,9 @@ from urllib.parse import urlsplit
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import (
-    CSVLogger,
-    Logger,
-    MLFlowLogger,
-    TensorBoardLogger,
-    WandbLogger,
-)
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from prod9.build.history import HistoryLogger
 from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.errors import UserError
@@ -56,7 +51,7 @@ def build_loggers(config: TrainerConfig, folder: RunFolder) -> list[Logger]:
     at ``MLFLOW_TRACKING_URI`` or in ``mlflow.db`` of the run folder, with its files in
     ``mlflow_files``. A resumed run is a new run there, of the same name.
     """
-    history = CSVLogger(folder.history, name="", version="", flush_logs_every_n_steps=50)
+    history = HistoryLogger(folder.history)
     root = folder.root.resolve()
     match config.logger:
         case "csv":

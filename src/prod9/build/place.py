@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+
 
 @dataclass(frozen=True)
 class Place:
@@ -48,3 +50,20 @@ def placed(environment: Mapping[str, str] = os.environ) -> Place | None:
             per_node=world // nodes,
         )
     return None
+
+
+def speak_as_torchrun(place: Place) -> None:
+    """Set the variables by which PyTorch and Lightning find the other processes."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "")
+    first = SLURMEnvironment.resolve_root_node_address(hosts) or "127.0.0.1"
+    os.environ.setdefault("MASTER_ADDR", first)
+    # Every process of the job must name the same one, and two jobs on a machine different ones.
+    os.environ.setdefault("MASTER_PORT", str(15000 + int(job[-4:] or 0)))
+    os.environ |= {
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_RANK": str(place.local_rank),
+        "LOCAL_WORLD_SIZE": str(place.per_node),
+        "GROUP_RANK": str(place.rank // place.per_node),
+    }

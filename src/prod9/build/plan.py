@@ -98,8 +98,13 @@ class Plan:
     data_note: str
     steps_per_epoch: int | None
     steps: int | None
+    previews: int | None
+    """Pictures drawn on the way and at the end."""
     checkpoint_bytes: int
     checkpoints: int
+    gathered_bytes: int
+    """Of a checkpoint, in the memory of the main process's host: all of it where weights are split
+    over processes; else it is written tensor by tensor."""
     token_store_bytes: int | None
     seconds_per_step: float | None
     seconds_from: str
@@ -107,7 +112,7 @@ class Plan:
 
     @property
     def hours(self) -> float | None:
-        """Of all training steps, without validation."""
+        """Of all training steps, without validation and previews."""
         if self.steps is None or self.seconds_per_step is None:
             return None
         return self.steps * self.seconds_per_step / 3600
@@ -150,6 +155,8 @@ def make_plan(path: Path, overrides: tuple[str, ...], request: Request) -> Plan:
             codes = np.min_scalar_type(math.prod(tokenizer.network.levels) - 1).itemsize
             store = (volumes.train + volumes.val) * math.prod(tokenizer.grid) * codes
     seconds, source = _seconds(foot, batch, request)
+    split = foot.split and request.devices > 1
+    checkpoint = 4 * (3 * trained + averaged)
     note = "how many volumes there are is not known: the data folder is not there (--cases N)"
     return Plan(
         config=str(path),
@@ -170,9 +177,11 @@ def make_plan(path: Path, overrides: tuple[str, ...], request: Request) -> Plan:
         data_note=note if volumes is None else volumes.note,
         steps_per_epoch=steps_per_epoch,
         steps=steps,
-        checkpoint_bytes=4 * (3 * trained + averaged),
+        previews=None if steps is None else 0 if split else _previews(config, steps),
+        checkpoint_bytes=checkpoint,
         # The last, the one before, and the one that is being written.
         checkpoints=3 + config.callbacks.checkpoint.keep_best,
+        gathered_bytes=checkpoint if split else 0,
         token_store_bytes=store,
         seconds_per_step=seconds,
         seconds_from=source,
@@ -212,6 +221,11 @@ def _batches(config: Stage1Config | Stage2Config, samples: int, devices: int) ->
     if limit is None:
         return whole
     return max(1, min(whole, limit) if isinstance(limit, int) else int(whole * limit))
+
+
+def _previews(config: Stage1Config | Stage2Config, steps: int) -> int:
+    every = config.callbacks.preview.every_n_steps
+    return -(-steps // every) if every else 0
 
 
 def _seconds(foot: Footprint, batch: int, request: Request) -> tuple[float | None, str]:

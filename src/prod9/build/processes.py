@@ -11,11 +11,10 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from prod9 import ranks
 from prod9.build import failures
-from prod9.build.place import Place, placed
+from prod9.build.place import Place, placed, speak_as_torchrun
 from prod9.config import TrainerConfig
 from prod9.errors import UserError
 
@@ -112,9 +111,9 @@ def _find_no_fault(store: dist.Store, config: TrainerConfig, place: Place) -> No
         _require_agreement(config, place)
     except UserError as error:
         fault = str(error)
-    store.set(f"fault/{place.rank}", fault)
+    store.set(failures.fault_of(place.rank), fault)
     try:
-        found = [store.get(f"fault/{rank}").decode() for rank in range(place.world_size)]
+        found = [store.get(failures.fault_of(rank)).decode() for rank in range(place.world_size)]
     except RuntimeError as error:  # who held the store has found a fault, said so and left
         reason = str(error).splitlines()[0]
         raise UserError(fault or f"the processes of this run have not met: {reason}.") from error
@@ -144,7 +143,7 @@ def join(config: TrainerConfig) -> None:
             )
         return
     if place.launcher == "srun":
-        _speak_as_torchrun(place)
+        speak_as_torchrun(place)
     try:
         store = _meet()
     except dist.DistError as error:
@@ -177,23 +176,6 @@ def _wait_less_for_gpus() -> None:
     # PyTorch has no public way to give two backends two timeouts.
     backend = cast(Any, group)._get_backend(torch.device("cuda"))
     backend._set_default_timeout(_PATIENCE_OF_GPUS)
-
-
-def _speak_as_torchrun(place: Place) -> None:
-    """Set the variables by which PyTorch and Lightning find the other processes."""
-    job = os.environ.get("SLURM_JOB_ID", "")
-    hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "")
-    first = SLURMEnvironment.resolve_root_node_address(hosts) or "127.0.0.1"
-    os.environ.setdefault("MASTER_ADDR", first)
-    # Every process of the job must name the same one, and two jobs on a machine different ones.
-    os.environ.setdefault("MASTER_PORT", str(15000 + int(job[-4:] or 0)))
-    os.environ |= {
-        "RANK": str(place.rank),
-        "WORLD_SIZE": str(place.world_size),
-        "LOCAL_RANK": str(place.local_rank),
-        "LOCAL_WORLD_SIZE": str(place.per_node),
-        "GROUP_RANK": str(place.rank // place.per_node),
-    }
 
 
 def leave() -> None:

@@ -120,13 +120,16 @@ def lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "disk, token store", size(plan.token_store_bytes)
     each = size(plan.checkpoint_bytes)
     yield "disk, checkpoints", f"at most {plan.checkpoints} x {each}"
-    yield "memory, to write a checkpoint", f"{each} more of the host's, for a moment"
+    if plan.gathered_bytes:
+        gathered = size(plan.gathered_bytes)
+        yield "memory, to write a checkpoint", f"{gathered} more of the first host's, for a moment"
     if plan.seconds_per_step is None:
         yield "time", plan.seconds_from
     else:
         yield "time of a step", f"about {plan.seconds_per_step:.3g} s ({plan.seconds_from})"
     if plan.hours is not None:
-        yield "time of all steps", f"about {plan.hours:,.1f} hours, without validation"
+        out = f"previews ({plan.previews:,} of them)" if plan.previews else "previews"
+        yield "time of all steps", f"about {plan.hours:,.1f} hours, without validation and {out}"
 
 
 def size(count: float) -> str:

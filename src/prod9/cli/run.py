@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
-from prod9.build.failures import LOST, is_loss, of_loss, speaks
+from prod9.build.failures import LOST, is_loss, of_fault, of_loss
 from prod9.build.memory import keep_freed_memory
 from prod9.build.out_of_memory import sentence, where
 from prod9.errors import UserError
@@ -86,8 +86,8 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             threading.excepthook = threading.__excepthook__
-        if speaks():
-            console.print(f"error: {message}", style="red")
+        if text := of_fault(message):
+            console.print(text, style="red")
         sys.exit(2)
 
     return run

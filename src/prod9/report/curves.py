@@ -49,8 +49,8 @@ def read_history(folder: Path) -> History:
     """Read a run's ``metrics*.csv``: for each value its (step, value) pairs.
 
     A resumed run has one file per part; ``metrics.csv`` is the newest. Steps that were lost with an
-    interruption and done again are those of the newer part. What is no number (a line torn by a
-    crash) is left out; a folder without history gives none.
+    interruption and done again are those of the newer part. What is no number, and a line torn by a
+    crash, is left out; a folder without history gives none.
     """
     series: History = {}
     # (A run of a few batches may have logged nothing.)
@@ -71,7 +71,8 @@ def _read_part(path: Path) -> History:
     opened = path.open(encoding="utf-8", errors="replace", newline="")
     # csv.Error: the file is damaged; what comes before stays.
     with opened as file, suppress(csv.Error):
-        for row in csv.DictReader(file):
+        # A line without its end is torn: a part of a number is a number too.
+        for row in csv.DictReader(line for line in file if line.endswith("\n")):
             step = _number(row.get("step"))
             if step is None or not math.isfinite(step):
                 continue

@@ -11,9 +11,10 @@ import matplotlib.figure
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from prod9.build import loggers, stage1
+from prod9.build.history import HistoryLogger
 from prod9.build.loggers import build_loggers, require_logger
 from prod9.build.run_folder import RunFolder
 from prod9.build.trainer import build_trainer
@@ -60,12 +61,12 @@ def config(folder: Path, logger: str) -> Stage1Config:
 def test_the_history_is_always_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     (history,) = build_loggers(TrainerConfig(logger="csv"), folder)
-    assert isinstance(history, CSVLogger)
+    assert isinstance(history, HistoryLogger)
     assert Path(history.log_dir) == folder.history
     board, history = build_loggers(TrainerConfig(), folder)
     assert isinstance(board, TensorBoardLogger)
     assert Path(board.log_dir) == folder.tensorboard
-    assert isinstance(history, CSVLogger)
+    assert isinstance(history, HistoryLogger)
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:

@@ -64,6 +64,9 @@ def test_several_devices_share_an_epoch() -> None:
     assert four.memory.needed == one.memory.needed  # the gradients lie in what is sent
     overrides = (*NARROW, "trainer.strategy=fsdp")
     split = make_plan(MEDMNIST2, overrides, Request(measure=False, devices=4))
+    assert (four.gathered_bytes, split.gathered_bytes) == (0, split.checkpoint_bytes)
+    assert (split.previews, "memory, to write a checkpoint" in dict(lines(split))) == (0, True)
+    assert "memory, to write a checkpoint" not in dict(lines(four))
     saved = one.memory.needed - split.memory.needed
     assert saved == pytest.approx(0.75 * 5 * 4 * one.parameters["transformer"], rel=0.05)
 
@@ -168,6 +171,17 @@ def test_time_on_a_gpu_is_arithmetic_over_its_rate() -> None:
     named = make_plan(DEMO1, (), Request(gpu_memory=24, card="t4"))  # the same steps
     rate = CARDS["t4"] * SHARE_OF_PEAK * 1e12
     assert named.seconds_per_step == pytest.approx(flops / rate)
+
+
+@pytest.mark.parametrize(("every", "count"), [(1, 140), (50, 3), (70, 2), (1000, 1), (0, 0)])
+def test_previews_are_counted_and_not_in_the_time(every: int, count: int) -> None:
+    """Every so many batches, and at the end, unless that has been drawn."""
+    few = ("trainer.limit_train_batches=28", "trainer.max_epochs=5")
+    every_n = f"callbacks.preview.every_n_steps={every}"
+    plan = make_plan(DEMO1, (every_n, *few), Request(gpu_memory=24, tflops=10))
+    assert (plan.steps, plan.previews) == (140, count)
+    told = dict(lines(plan))["time of all steps"]
+    assert told.endswith("previews" if count == 0 else f"previews ({count} of them)")
 
 
 def test_a_batch_that_does_not_fit_is_told_what_does() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ import torch.distributed as dist
 
 from prod9 import ranks
 from prod9.build import failures, launch, processes
-from prod9.build.processes import Place, placed, wanted
+from prod9.build.place import Place, placed, speak_as_torchrun
+from prod9.build.processes import wanted
 from prod9.config import TrainerConfig
 from prod9.errors import UserError
 
@@ -65,10 +67,10 @@ def test_srun_speaks_as_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in TORCHRUN:
         monkeypatch.delenv(name, raising=False)
     environment = dict(SRUN)
-    monkeypatch.setattr(processes.os, "environ", environment)
+    monkeypatch.setattr(os, "environ", environment)
     place = placed(environment)
     assert place is not None
-    processes._speak_as_torchrun(place)
+    speak_as_torchrun(place)
     assert environment["MASTER_ADDR"] == "gpu07"
     assert environment["MASTER_PORT"] == str(15000 + 4567)
     assert placed(environment) == Place("torchrun", 6, 8, 2, 4)
@@ -215,35 +217,72 @@ def test_what_is_wrong_with_one_of_two_is_told_once(
     assert (err.count("error:"), "Traceback" in err) == (1, False)
 
 
-@pytest.mark.slow
-def test_the_same_of_srun() -> None:
+def srun(script: str, ranks: Sequence[str] = ("0", "1")) -> list[str]:
+    """Run a script as some of two tasks of srun, which all end with code 2; what each says."""
     step = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     step |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost"}
     step["SLURM_JOB_ID"] = str(os.getpid())
-    script = JOINING.format(first=ONE_GPU, accelerator="cpu")
-    both = [
+    tasks = [
         subprocess.Popen(
             [sys.executable, "-c", script],
             env={**step, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in ("0", "1")
+        for rank in ranks
     ]
-    told = [process.communicate(timeout=60)[1] for process in both]
-    assert [process.returncode for process in both] == [2, 2]
-    assert "".join(told).count("error: process 1 of this machine sees 1 GPU; ") == 1
+    try:
+        told = [task.communicate(timeout=60)[1] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    assert [task.returncode for task in tasks] == [2] * len(tasks)
     assert "Traceback" not in "".join(told)
+    return told
 
 
-def test_who_speaks_of_srun_before_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_the_same_of_srun() -> None:
+    told = "".join(srun(JOINING.format(first=ONE_GPU, accelerator="cpu")))
+    assert told.count("error:") == told.count("error: process 1 of this machine sees 1 GPU; ") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["'1'", "'0'", "'01'"])
+def test_a_fault_before_they_meet_is_told_once(where: str) -> None:
+    """And nobody waits for the others."""
+    first = f"if os.environ['SLURM_PROCID'] in {where}: raise UserError('alone')"
+    told = srun("import os\n" + JOINING.format(first=first, accelerator="cpu"))
+    assert sum(text.count("error:") for text in told) == 1
+    assert [text.count("error: alone\n") for text in told] in ([0, 1], [1, 0])
+
+
+@pytest.mark.slow
+def test_who_finds_nobody_says_which_it_is() -> None:
+    first = "failures._LAST_CALL = timedelta(seconds=1); raise UserError('alone')"
+    script = "from datetime import timedelta\nfrom prod9.build import failures\n" + JOINING
+    (told,) = srun(script.format(first=first, accelerator="cpu"), ranks=["1"])
+    assert told.splitlines()[-1] == "error: process 1 of 2: alone"
+
+
+def test_what_is_said_before_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment alone: without a store, with one, and after another has spoken."""
     for name in TORCHRUN:
         monkeypatch.delenv(name, raising=False)
     for name, value in SRUN.items():
         monkeypatch.setenv(name, value)
-    assert not failures.speaks()
+    monkeypatch.setattr(failures, "_store", lambda: None)
+    assert failures.of_fault("no data.") == "error: process 6 of 8: no data."
     monkeypatch.setenv("SLURM_PROCID", "0")
-    assert failures.speaks()
+    assert failures.of_fault("no data.") == "error: no data."
+    store = dist.HashStore()
+    monkeypatch.setattr(failures, "_store", lambda: store)
+    monkeypatch.setenv("SLURM_PROCID", "6")
+    assert failures.of_fault("no data.") == "error: no data."
+    assert store.get(failures.fault_of(6)) == b"no data."
+    monkeypatch.setenv("SLURM_PROCID", "7")
+    assert failures.of_fault("no disk.") == ""
+    assert store.get(failures.fault_of(7)) == b"no disk."
 
 
 def test_no_more_processes_than_gpus_are_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ def test_a_resumed_run_is_one_history(tmp_path: Path) -> None:
 
 
 def test_a_torn_line_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text(HEADER + "0,1,2.5,\n0,2,1.5e-,\n0,,3,\n0,4,nan,\n0,5")
+    rows = "0,1,2.5,\n0,2,1.5e-,\n0,,3,\n0,4,nan,\n0,5,1.2"  # of 1.25, perhaps
+    (tmp_path / "metrics.csv").write_text(HEADER + rows)
     series = read_history(tmp_path)["train/loss"]
     assert [step for step, _ in series] == [1, 4]
     assert math.isnan(series[1][1])
