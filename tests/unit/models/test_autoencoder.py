@@ -187,6 +187,20 @@ def test_residual_and_attention_blocks_start_without_effect() -> None:
     assert ResidualBlock(8, 12, 4)(x).shape == (1, 12, 3, 4, 5)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_attention_keeps_no_weight_per_pair_of_cells(layout: torch.memory_format) -> None:
+    sizes: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.untyped_storage().nbytes() // 4)
+        return tensor
+
+    attention, cells = AttentionBlock(8, 4), 6**3
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        attention(volume(6, 6, 6, channels=8).to(memory_format=layout))
+    assert 0 < max(sizes) <= 3 * 8 * cells < cells**2  # queries, keys and values are the largest
+
+
 def test_upsampling_places_sub_voxels() -> None:
     up = Upsample(8, 3)
     with torch.no_grad():
