@@ -23,7 +23,14 @@ def write_plain(path: Path, content: object) -> None:
     """
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         tolerant = _Tolerant(file)
-        torch.save(content, cast("IO[bytes]", tolerant))
+        try:
+            torch.save(content, cast("IO[bytes]", tolerant))
+        except RuntimeError as error:
+            # An interrupt between two lines of Python reaches the writer, which covers it up.
+            covered = error.__context__
+            if covered is not None and not isinstance(covered, Exception):
+                raise covered from None
+            raise
         if tolerant.failed is not None:
             raise tolerant.failed
 

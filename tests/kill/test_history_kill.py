@@ -36,7 +36,7 @@ def killed(nursery: Nursery, folder: Path, kill: Kill) -> int:
     return rows
 
 
-def test_before_every_call(nursery: Nursery, tmp_path: Path) -> None:
+def test_before_calls(nursery: Nursery, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     survey = nursery.run(WORK, tmp_path / "whole")
     assert survey.code == 0, survey.output

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from prod9 import plain
 from prod9.build.trainer import WholeCheckpoints
 from prod9.errors import UserError
 from prod9.plain import read_plain, write_plain
@@ -77,6 +78,26 @@ def test_an_interrupt_in_mid_write_stays_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, 100_000, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        write_plain(tmp_path / "x.pt", large(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_before_a_write_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Once(plain._Tolerant):
+        """Python may stop at any of its lines, not only where an error is remembered."""
+
+        calls = 0
+
+        def write(self, data: bytes | memoryview) -> int:
+            type(self).calls += 1
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    monkeypatch.setattr(plain, "_Tolerant", Once)
     with pytest.raises(KeyboardInterrupt):
         write_plain(tmp_path / "x.pt", large(0))
     assert list(tmp_path.iterdir()) == []

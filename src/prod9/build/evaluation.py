@@ -110,7 +110,8 @@ class Evaluator:
 
         def through(measure: Callable[[int], Measured]) -> Iterator[Measured]:
             weights = "" if path is None else hexdigest(path, "sha256")
-            decided_by = f"{originals.sha256} {made_by} {weights}"
+            device = self.settings.device.type
+            decided_by = f"{originals.sha256} {made_by} {weights} {device}"
             names = [f"figures of {index} of {decided_by}" for index in range(len(originals))]
             parts = self.kept.all_of(
                 names,

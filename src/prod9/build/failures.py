@@ -24,7 +24,7 @@ _ABOUT_CONNECTIONS = (
 )
 _CALL = timedelta(seconds=5)
 """How long a launcher's store, which is there before the processes are, may take to answer."""
-_LAST_CALL = timedelta(seconds=10)
+_LAST_CALL = timedelta(seconds=60)
 """How long one that has failed before they met looks for the others, where rank 0 has the store."""
 
 _stores: list[dist.Store] = []

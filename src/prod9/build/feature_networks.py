@@ -49,7 +49,8 @@ def lpips_of(path: Path, device: torch.device = CPU) -> FeatureDistance:
         UserError: the weights are damaged.
 
     """
-    network = MedicalNetPerceptualLoss(load_weights(path)).to(device)
+    # In training it would normalise over the volumes of all processes, which measure others.
+    network = MedicalNetPerceptualLoss(load_weights(path)).to(device).eval()
 
     def distance(prediction: Volume, target: Volume) -> torch.Tensor:
         with in_full_precision(device):

@@ -13,7 +13,7 @@ from prod9.data.limits import require_memory
 from prod9.data.npz import npz_headers, read_npz_array
 from prod9.data.prepared import NOTHING, PreparedVolume
 from prod9.data.raw_volume import SUFFIXES, RawVolume, volume_suffix
-from prod9.data.write_volume import write_volume
+from prod9.data.write_volume import refuse_overwrite, write_volume
 from prod9.errors import UserError
 from prod9.files import atomic_write
 from prod9.metrics.psnr import psnr
@@ -57,8 +57,7 @@ def _stem(path: Path) -> str:
 
 
 def _free(target: Path, overwrite: bool) -> Path:
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists; pass --overwrite to replace it.")
+    refuse_overwrite(target, overwrite)
     return target
 
 

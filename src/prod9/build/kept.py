@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from prod9 import __version__
-from prod9.build.sealed import read_sealed, write_sealed
+from prod9.build.sealed import FORMAT, read_sealed, write_sealed
 from prod9.errors import UserError
 from prod9.ranks import any_of, barrier, is_main, share_of, world_size
 
@@ -60,7 +60,7 @@ class Kept:
     def _path(self, name: str) -> Path:
         assert self.folder is not None
         # Another version may compute something else under the same name.
-        content = f"{__version__} {name}"
+        content = f"{__version__} {FORMAT} {name}"
         return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()}.npy"
 
     def one(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -68,7 +68,7 @@ def sentence(place: Where, config: Stage1Config | Stage2Config | None = None) ->
     what = "the GPU" if place == "GPU" else "this machine"
     if config is None:
         lower = (
-            "lower data.batch_size, or sliding_window.roi_size for infer"
+            "lower data.batch_size or sliding_window.roi_size; evaluate takes --device cpu"
             if place == "GPU"
             else "give fewer or smaller volumes, or lower data.batch_size"
         )

@@ -1,5 +1,6 @@
 """The folder of a run: where everything goes, and what may be replaced."""
 
+import itertools
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,7 +111,11 @@ class RunFolder:
         self.check(config, resume=resume, overwrite=overwrite)
         if resume:
             self._prepare_to_resume()
-        elif overwrite and self.config.exists():  # else nothing here is prod9's
+        elif not self.config.exists():  # nothing here is prod9's
+            pass
+        elif not overwrite:  # a run that left nothing to go on from: its values are not this one's
+            _put_aside(self.history)
+        else:
             self._remove_checkpoints()
             for part in (self.previews, self.history, self.tensorboard, self.nonfinite):
                 shutil.rmtree(part, ignore_errors=True)
@@ -182,6 +187,14 @@ class RunFolder:
                 f"{point.path} is a checkpoint of another configuration: {', '.join(fixed)} "
                 "differ; use that configuration, or another output_dir."
             )
+
+
+def _put_aside(folder: Path) -> None:
+    """Rename ``history`` to ``history-1``, or the next number that is free."""
+    if folder.exists():
+        numbers = itertools.count(1)
+        names = (folder.with_name(f"{folder.name}-{number}") for number in numbers)
+        folder.rename(next(name for name in names if not name.exists()))
 
 
 class ResumePoint(NamedTuple):

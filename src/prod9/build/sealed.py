@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from prod9.build.announce import say
+from prod9.build.announce import warn
 from prod9.data.npz import read_npy
 from prod9.errors import UserError
 from prod9.files import atomic_write, hexdigest
 
+FORMAT = 1
+"""Raised when files are sealed in another way; to be part of their names."""
 _DIGEST_BYTES = 32
 """Of SHA-256, behind the array: numpy, which stops there, reads the file too."""
 
@@ -41,5 +43,5 @@ def read_sealed(path: Path) -> np.ndarray | None:
     if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]:
         with suppress(UserError):
             return read_npy(path)
-    say(f"warning: {path} is damaged; what it held is made again")
+    warn(f"{path} is damaged; what it held is made again")
     return None

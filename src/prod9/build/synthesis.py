@@ -14,6 +14,7 @@ from prod9.config import PreprocessingConfig, SamplerConfig, SlidingWindowConfig
 from prod9.data.brats import GRID_TOLERANCE_MM, grid_distance_mm
 from prod9.data.prepared import PreparedVolume
 from prod9.data.raw_volume import RawVolume
+from prod9.data.write_volume import refuse_overwrite
 from prod9.errors import UserError
 from prod9.files import write_text
 from prod9.generator import Generator
@@ -86,8 +87,7 @@ def require_free(paths: Sequence[Path | None], inputs: Sequence[Path], overwrite
             continue
         if path.resolve() in given:
             raise UserError(f"{path} is one of the inputs; choose another --output.")
-        if path.exists() and not overwrite:
-            raise UserError(f"{path} exists; pass --overwrite to replace it.")
+        refuse_overwrite(path, overwrite)
 
 
 def read_scan(path: Path, preprocessing: PreprocessingConfig) -> PreparedVolume:

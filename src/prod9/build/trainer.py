@@ -29,8 +29,12 @@ from prod9.training.position import Continuation
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def resolve_device(accelerator: str) -> torch.device:
+def resolve_device(accelerator: str, asked: str = "trainer.accelerator=") -> torch.device:
     """Return the device for work outside Lightning (encoding, generating).
+
+    Args:
+        accelerator: ``auto``, ``gpu`` or ``cpu``.
+        asked: where the user says so, for the message.
 
     Raises:
         UserError: the device asked for is not there.
@@ -41,8 +45,8 @@ def resolve_device(accelerator: str) -> torch.device:
     if accelerator in ("auto", "cpu"):
         return torch.device("cpu")
     raise UserError(
-        f"trainer.accelerator={accelerator}, but this machine has none that PyTorch can use; "
-        "set trainer.accelerator=auto, and see `prod9 doctor`."
+        f"{asked}{accelerator}, but this machine has none that PyTorch can use; set {asked}auto, "
+        "and see `prod9 doctor`."
     )
 
 

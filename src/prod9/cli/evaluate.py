@@ -1,7 +1,7 @@
 """``prod9 evaluate``: figures and a page on volumes of any generator."""
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -79,6 +79,9 @@ def evaluate(
     root: Annotated[Path, typer.Option(help="Folder of the data sets' files.")] = Path(
         "data/medmnist3d"
     ),
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"], typer.Option(help="Where feature networks compute.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -94,6 +97,7 @@ def evaluate(
     for text in (real, generated, train, reconstructed):
         _require_text(text)
     _require_free(output, overwrite)
+    place = resolve_device(device, "--device ")
     spaces: list[FeatureSpaceKey] = [space for space in _SPACES if space in (features or _SPACES)]
     for name in features or ():
         if name not in _SPACES:
@@ -116,7 +120,7 @@ def evaluate(
     known = None if train is None or drawn is None else opened(train, "--train")
     if drawn is not None:
         comparable(reference, drawn, *([] if known is None else [known]))
-    evaluator = Evaluator(Settings(seed, spaces, usefulness, medicalnet, resolve_device("auto")))
+    evaluator = Evaluator(Settings(seed, spaces, usefulness, medicalnet, place))
     if pairs is not None:
         evaluator.measure_reconstruction(*pairs)
     if drawn is not None:

@@ -1,7 +1,7 @@
 """``prod9-train-transformer sweep``: which sampler settings are best."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from prod9.build.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
 from prod9.build.sweep import sweep as run_sweep
 from prod9.cli.drawing import SeedOption, configured
 from prod9.cli.verbs import ConfigOption, OverridesArgument, OverwriteOption
+from prod9.config.evaluation import FeatureSpaceKey
 
 
 def sweep(
@@ -32,7 +33,7 @@ def sweep(
         int, typer.Option("--num-samples", "-n", min=1, help="Volumes per class and setting.")
     ] = 16,
     space: Annotated[
-        Literal["efficientnet", "medicalnet", "classifier"],
+        FeatureSpaceKey,
         typer.Option(help="Feature space of the Frechet distance."),
     ] = "efficientnet",
     seed: SeedOption = None,

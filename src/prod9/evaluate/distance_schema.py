@@ -1,9 +1,8 @@
 """What is found in one feature space: the part of ``metrics.json`` that holds distances."""
 
-from typing import Literal
-
 from pydantic import Field
 
+from prod9.config.evaluation import FeatureSpaceKey
 from prod9.evaluate.record import Interval, Record
 
 
@@ -44,7 +43,7 @@ class FeatureSpaceFigures(Record):
     """Generated volumes beside real ones in one feature space."""
 
     space: str = Field(description="Network, what it was trained on, what goes in.")
-    key: Literal["efficientnet", "medicalnet", "classifier"] = Field(description="Short name.")
+    key: FeatureSpaceKey = Field(description="Short name.")
     dimensions: int = Field(description="Of a feature vector.")
     weights_sha256: str = Field(description="Of the network's weights.")
     generated: SetDistance = Field(description="Generated against real.")

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from prod9.evaluate.distance_schema import CurvePoint, FeatureSpaceFigures, SetDistance
 from prod9.evaluate.feature_spaces import FeatureSpace
-from prod9.evaluate.floor import Floor, at_floor, floor_of, frechet_ratio
+from prod9.evaluate.floor import REPEATS, Floor, at_floor, floor_of, frechet_ratio, subset
 from prod9.evaluate.set_distance import FEWEST, set_distance
 from prod9.metrics.frechet import frechet_distance
 
 _TOLERANCE = 0.05
-_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -110,22 +109,17 @@ def _curve(
     floor: Floor | None,
     random: np.random.Generator,
 ) -> list[CurvePoint]:
-    def subset(values: Tensor, count: int) -> Tensor:
-        return values[torch.from_numpy(random.choice(len(values), count, replace=False))]
+    def distance(values: Tensor, reference: Tensor, count: int) -> float:
+        return frechet_distance(subset(values, count, random), subset(reference, count, random))
 
     most = min(len(generated), len(real))
     sizes = sorted({most >> k for k in range(4) if most >> k >= FEWEST})
     points: list[CurvePoint] = []
     for size in sizes:
-        found = [
-            frechet_distance(subset(generated, size), subset(real, size)) for _ in range(_REPEATS)
-        ]
+        found = [distance(generated, real, size) for _ in range(REPEATS)]
         below = None
         if floor is not None and min(len(floor.values), len(floor.reference)) >= size:
-            below = [
-                frechet_distance(subset(floor.values, size), subset(floor.reference, size))
-                for _ in range(_REPEATS)
-            ]
+            below = [distance(floor.values, floor.reference, size) for _ in range(REPEATS)]
         points.append(
             CurvePoint(
                 volumes=size,

@@ -15,8 +15,9 @@ from prod9.evaluate.schema import Evaluation
 _HEAD = """# metrics.json
 
 What `prod9 evaluate`, `test` of both stages and the demonstrations write. Generated from the models
-in `prod9/evaluate/schema.py`; `schema_version` rises when a field changes its meaning. `null`: not
-measured; `warnings` say why. Numbers that are not finite are the strings `"Infinity"` and `"NaN"`.
+in `prod9/evaluate/`; `schema_version` rises when a field changes its meaning, from the first
+release on. `null`: not measured; `warnings` say why. Numbers that are not finite are the strings
+`"Infinity"` and `"NaN"`.
 """
 
 

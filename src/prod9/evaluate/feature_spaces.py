@@ -4,12 +4,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.collection import Collection
 from prod9.files import hexdigest
 from prod9.losses.medicalnet import MedicalNetResNet10, load_weights
@@ -31,7 +31,7 @@ class FeatureSpace:
     nothing to do with each other.
     """
 
-    key: Literal["efficientnet", "medicalnet", "classifier"]
+    key: FeatureSpaceKey
     name: str
     """For tables: network, what it was trained on, what goes in."""
     dimensions: int

@@ -10,7 +10,8 @@ from prod9.evaluate.distance_schema import Neighbours
 from prod9.evaluate.set_distance import neighbours
 from prod9.metrics.frechet import frechet_distance
 
-_REPEATS = 5
+REPEATS = 5
+"""Random subsets of which a figure is the mean."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ def at_floor(generated: Tensor, floor: Floor, seed: int) -> Neighbours | None:
 
 def _subsets(values: Tensor, count: int, random: np.random.Generator) -> list[Tensor]:
     """Return random subsets of ``count``; but one where that is all."""
-    repeats = 1 if len(values) == count else _REPEATS
-    drawn = [random.choice(len(values), count, replace=False) for _ in range(repeats)]
-    return [values[torch.from_numpy(chosen)] for chosen in drawn]
+    repeats = 1 if len(values) == count else REPEATS
+    return [subset(values, count, random) for _ in range(repeats)]
+
+
+def subset(values: Tensor, count: int, random: np.random.Generator) -> Tensor:
+    """Return ``count`` rows, chosen at random, none twice."""
+    return values[torch.from_numpy(random.choice(len(values), count, replace=False))]

@@ -114,15 +114,17 @@ def diversity(evaluation: Evaluation) -> Section | None:
         rows.append([name, *numbers, f"up to {MOST} a class"])
     for space in g.spaces:
         # Both numbers of volumes decide these figures: what stands side by side has equal ones.
-        mine = space.at_floor or space.generated
-        real = space.floor if space.at_floor is not None else None
+        pairs = ((space.at_floor, space.floor), (space.generated, None))
         for key, name in (("recall", "Recall ↑"), ("coverage", "Coverage ↑")):
-            if getattr(mine, key) is not None:
+            mine, real = next(
+                (p for p in pairs if getattr(p[0], key, None) is not None), (None, None)
+            )
+            if mine is not None:
                 rows.append(
                     [
                         f"{name} <small>({SHORT[space.key]})</small>",
                         number(getattr(mine, key)),
-                        number(None if real is None else getattr(real, key)),
+                        number(getattr(real, key, None)),
                         f"{mine.volumes:,} / {mine.reference_volumes:,}",
                     ]
                 )

@@ -10,6 +10,7 @@ from prod9.build import evaluation, feature_cache, feature_networks
 from prod9.build.evaluation import Evaluator, Settings
 from prod9.data.collection import Collection, of_tensor
 from prod9.evaluate.feature_spaces import FeatureSpace
+from prod9.losses import perceptual
 from prod9.losses.medicalnet import MedicalNetResNet10
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
 
@@ -64,6 +65,20 @@ def test_features_of_one_kind_of_device_are_not_taken_for_anothers(
         assert len([*(tmp_path / "features").iterdir()]) == files
 
 
+def test_lpips_asks_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of several measures volumes of its own, and another number of them."""
+    state = MedicalNetResNet10().state_dict()
+    monkeypatch.setattr(feature_networks, "load_weights", lambda path: state)
+    distance = feature_networks.lpips_of(Path("weights.pth"))
+
+    def waits(value: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("waits for the other processes")
+
+    monkeypatch.setattr(perceptual, "world_size", lambda: 2)
+    monkeypatch.setattr(perceptual, "total", waits)
+    assert float(distance(torch.rand(1, 1, 8, 8, 8), torch.rand(1, 1, 8, 8, 8))) > 0
+
+
 def test_lpips_is_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -71,4 +86,4 @@ def test_lpips_is_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
         first, second = torch.rand(2, 1, 1, 16, 16, 16)
     monkeypatch.setattr(feature_networks, "load_weights", lambda path: state)
     found = feature_networks.lpips_of(Path("weights.pth"))(first, second)
-    assert float(found) == float(MedicalNetPerceptualLoss(state)(first, second)) > 0
+    assert float(found) == float(MedicalNetPerceptualLoss(state).eval()(first, second)) > 0

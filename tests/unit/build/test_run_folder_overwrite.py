@@ -34,6 +34,18 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
+def test_values_of_a_run_that_left_no_checkpoint_are_put_aside(tmp_path: Path) -> None:
+    config = old_run(tmp_path)
+    for number in (1, 2):
+        (tmp_path / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+        RunFolder(tmp_path).claim(config, resume=False, overwrite=False)
+        assert not (tmp_path / "history").exists()
+        assert (tmp_path / f"history-{number}" / "old").read_text() == "old"
+        (tmp_path / "history").mkdir()
+        (tmp_path / "history" / "old").write_text("old")
+    assert (tmp_path / "nonfinite" / "old").exists()
+
+
 def test_checkpoints_that_stay_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new run would be resumed from one of the old."""
     config = old_run(tmp_path)

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prod9.build.feature_networks import lpips_of
 from prod9.data.collection import ONE_CLASS, Collection, of_tensor
 from prod9.errors import UserError
+from prod9.evaluate.efficientnet import efficientnet_space
 from prod9.evaluate.feature_spaces import (
     FeatureSpace,
     features_of,
@@ -162,7 +164,26 @@ def test_the_space_says_whose_weights(weights, medicalnet, tmp_path):
         medicalnet_space(tmp_path / "nowhere.pth")
 
 
-def test_the_network_and_its_volumes_go_to_the_device(weights, monkeypatch):
+def test_networks_go_to_the_device(weights, monkeypatch):
+    asked: list[torch.device] = []
+    to = torch.nn.Module.to
+
+    def counted(self: torch.nn.Module, *args: object, **more: object) -> torch.nn.Module:
+        asked.extend(arg for arg in args if isinstance(arg, torch.device))
+        return to(self, *args, **more)
+
+    monkeypatch.setattr(torch.nn.Module, "to", counted)
+    device = torch.device("cpu", 0)
+    for make in (medicalnet_space, lpips_of):
+        asked.clear()
+        make(weights, device)
+        assert asked == [device]
+    asked.clear()
+    efficientnet_space(device=device)
+    assert asked == [device]
+
+
+def test_volumes_go_to_the_device(weights, monkeypatch):
     """There is one device here; asked for are the moves to it."""
     asked: list[torch.device] = []
     to = torch.Tensor.to

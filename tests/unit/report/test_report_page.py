@@ -147,6 +147,15 @@ def test_diversity_stands_beside_real_volumes_at_equal_numbers(tmp_path: Path) -
     _, page = written(tmp_path, content(evaluation(generation=alone)))
     recall = page.row("Recall ↑ (EfficientNet, ImageNet)")
     assert recall[1:] == ["0.250", "not measured", "44 / 610"]
+    few = space()  # a floor of so few volumes that one of its figures is not to be had
+    assert few.at_floor is not None
+    few = few.model_copy(update={"at_floor": few.at_floor.model_copy(update={"recall": None})})
+    _, page = written(tmp_path, content(evaluation(generation=generation(spaces=[few]))))
+    recall, coverage = (
+        page.row(f"{name} ↑ (EfficientNet, ImageNet)") for name in ("Recall", "Coverage")
+    )
+    assert recall[1:] == ["0.250", "not measured", "44 / 610"]
+    assert coverage[1:] == ["0.700", "0.875", "30 / 305"]
 
 
 def test_the_raw_figures_can_be_read_again(tmp_path: Path) -> None:

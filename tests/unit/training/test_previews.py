@@ -7,8 +7,9 @@ import matplotlib.figure
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from prod9.build.history import HistoryLogger
 from prod9.config import MedMNISTDataConfig, Stage1Config
 from prod9.data.volumes import VolumeSet, loader
 from prod9.losses.focal_frequency import FocalFrequencyLoss
@@ -128,7 +129,7 @@ def test_whoever_takes_pictures_gets_them(
 ) -> None:
     class Trainer(pl.Trainer):
         is_global_zero = True
-        loggers = (Wandb(), MLFlow(), TensorBoard(), CSVLogger(tmp_path))  # type: ignore[assignment]
+        loggers = (Wandb(), MLFlow(), TensorBoard(), HistoryLogger(tmp_path))  # type: ignore[assignment]
 
         def __init__(self) -> None:
             pass
