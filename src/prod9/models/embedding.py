@@ -36,7 +36,8 @@ class TokenEmbedding(nn.Module):
 
     def table(self) -> Float[Tensor, "v_plus_1 dim"]:
         """Vectors of all codes and, last, of the mask."""
-        by_level = self.levels.weight[self._rows].sum(1)  # (V, dim)
+        # Not weight[rows]: its gradient adds up in whatever order the threads come.
+        by_level = nn.functional.embedding(self._rows, self.levels.weight).sum(1)  # (V, dim)
         mask = torch.zeros_like(by_level[:1])
         return self.codes.weight + torch.cat([by_level, mask])
 
