@@ -120,3 +120,28 @@ def test_sources_keep_the_scale_of_the_tokens() -> None:
     assert not embedding.names.any()
     added = embedding(torch.arange(500).view(1, 1, 1, 1, 500), table).detach()
     assert float(added.std()) == pytest.approx(1, abs=0.05)
+
+
+def test_the_gradient_is_the_same_each_time_on_two_threads() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        embedding = TokenEmbedding(64, (8, 8, 8))
+        tokens = torch.randint(0, 512, (12, 7, 7, 7))
+        wanted = torch.randn(12, 7, 7, 7, 64)
+        found: list[torch.Tensor] = []
+        for _ in range(20):
+            (gradient,) = torch.autograd.grad(
+                (embedding(tokens) * wanted).sum(), embedding.levels.weight
+            )
+            found.append(gradient)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, found[0]) for gradient in found)
+    # Each code's gradient goes to the rows of its digits.
+    of_codes = torch.zeros(512, 64).index_add_(0, tokens.flatten(), wanted.flatten(0, -2))
+    expected = torch.zeros(24, 64)
+    for column, digits in enumerate(embedding._rows.T):
+        expected.index_add_(0, digits, of_codes)
+        assert int(digits.min()) == 8 * column
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
