@@ -35,7 +35,7 @@ check: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m prod9.config.document --check docs/configuration.md
-	$(BIN)/python -m prod9.evaluate.document --check docs/metrics.md
+	$(BIN)/python -m prod9.results.document --check docs/metrics.md
 	$(BIN)/pytest -q tests/docs
 	$(BIN)/python tools/audit.py
 
@@ -57,7 +57,7 @@ bench: setup
 
 docs: setup
 	$(BIN)/python -m prod9.config.document > docs/configuration.md
-	$(BIN)/python -m prod9.evaluate.document > docs/metrics.md
+	$(BIN)/python -m prod9.results.document > docs/metrics.md
 	$(BIN)/python -m benchmarks --tables > benchmarks/results/README.md
 	$(BIN)/python -m benchmarks --tables --results benchmarks/results/avx2 > benchmarks/results/avx2/README.md
 	$(BIN)/python -m benchmarks --plots docs/images

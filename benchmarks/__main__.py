@@ -88,7 +88,7 @@ def _measure(options: argparse.Namespace, modules: Sequence[str]) -> int:
     from benchmarks.machine import idle_machine
     from benchmarks.registry import select
     from benchmarks.results import RESULTS, Result
-    from prod9.errors import UserError
+    from prod9.errors import Prod9Error
 
     folder: Path = options.results or RESULTS
     if options.quick and options.results is None:
@@ -120,7 +120,7 @@ def _measure(options: argparse.Namespace, modules: Sequence[str]) -> int:
                     ),
                     name,
                 )
-            except UserError as error:
+            except Prod9Error as error:
                 failures += 1
                 done(f"{case.name}  not measured: {error}")
             done_so_far += 1
@@ -137,7 +137,7 @@ def _measure(options: argparse.Namespace, modules: Sequence[str]) -> int:
                 seen = {"busy": watch.busy, "others_share": watch.others_share}
                 command = {"command": f"python -m benchmarks {name}.run"}
                 keep(result.model_copy(update=seen | command), name)
-        except UserError as error:
+        except Prod9Error as error:
             failures += 1
             done(f"{name}  not measured: {error}")
         except Exception:  # a procedure is a program of its own; the next benchmarks still run
@@ -154,12 +154,12 @@ def main(arguments: Sequence[str] | None = None, modules: Sequence[str] | None =
         # Before PyTorch is loaded, and for the processes that a benchmark starts by itself.
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(options.threads)
     from benchmarks.registry import MODULES
-    from prod9.errors import UserError
+    from prod9.errors import Prod9Error
 
     modules = MODULES if modules is None else modules
     try:
         return _dispatch(options, modules)
-    except UserError as error:
+    except Prod9Error as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -195,12 +195,12 @@ def _dispatch(options: argparse.Namespace, modules: Sequence[str]) -> int:
 
 def _list(modules: Sequence[str]) -> int:
     from benchmarks.registry import load
-    from prod9.errors import UserError
+    from prod9.errors import Prod9Error
 
     for path in modules:
         try:
             benchmark = load(path)
-        except UserError as error:
+        except Prod9Error as error:
             print(error)
             continue
         print(f"{benchmark.name}: {benchmark.title}")

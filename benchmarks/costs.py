@@ -14,7 +14,7 @@ import torch
 from benchmarks import peak_memory
 from benchmarks.contender import Contender, Work
 from benchmarks.worker import Worker
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 Points = list[tuple[float, float]]
 """(size, cost), rising in size."""
@@ -40,7 +40,7 @@ def alone(
     Without warm-up, what a first pass prepares counts as well.
 
     Raises:
-        UserError: the work failed, or the system does not tell how much memory a process holds.
+        Prod9Error: the work failed, or the system does not tell how much memory a process holds.
 
     """
     label = f"{setup.__name__} {arguments}"
@@ -52,7 +52,7 @@ def alone(
         seconds = [worker.repeat() for _ in range(repeats)]
         memory = worker.memory()
     if ready is None or memory.total is None or memory.own is None:
-        raise UserError("this system does not tell how much memory a process holds.")
+        raise Prod9Error("this system does not tell how much memory a process holds.")
     return Cost(statistics.median(seconds), memory.own, memory.total - ready)
 
 

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prod9.data.medmnist_table import DATASETS
-from prod9.data.phantom_files import make_phantom
-from prod9.data.token_build import open_or_build
-from prod9.data.token_store import TokenStoreKey
+from prod9.data.phantom.cohort import make_phantom
+from prod9.data.tokens.build import open_or_build
+from prod9.data.tokens.store import TokenStoreKey
 from prod9.losses.weights import cache_dir
 
 MEDMNIST = "organmnist3d"

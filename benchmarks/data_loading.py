@@ -59,10 +59,10 @@ def open_npz_monai(count: int, side: int, workers: int) -> Iterable[Any]:
 def open_nifti(scans: int, voxel_mm: float, seed: int, cache: Path) -> Iterable[Any]:
     """Open prod9's crops of all scans of a BraTS folder, preprocessed into ``cache``."""
     from prod9.config import BraTSDataConfig, PreprocessingConfig
-    from prod9.data.brats import find_cases
-    from prod9.data.scan_cache import prepare
-    from prod9.data.scan_crops import crop_loader
-    from prod9.data.scans import common_grid
+    from prod9.data.brats.cases import find_cases
+    from prod9.data.brats.scan_cache import prepare
+    from prod9.data.brats.scans import common_grid
+    from prod9.data.crops import crop_loader
 
     folder = files("scans", cases=scans, voxel_mm=voxel_mm)
     preprocessing = PreprocessingConfig(spacing_mm=(voxel_mm,) * 3)
@@ -77,7 +77,7 @@ def open_nifti_monai(scans: int, voxel_mm: float, workers: int) -> Iterable[Any]
     """Open MONAI's crops of the same scans."""
     from benchmarks.rivals.monai_data import scan_loader
     from prod9.config import PreprocessingConfig
-    from prod9.data.brats import find_cases
+    from prod9.data.brats.cases import find_cases
 
     cases = find_cases(files("scans", cases=scans, voxel_mm=voxel_mm)).cases
     return scan_loader(cases, PreprocessingConfig(), _roi(), batch_size("nifti"), workers)
@@ -91,7 +91,7 @@ def _roi() -> tuple[int, int, int]:
 
 def open_tokens(count: int, side: int, seed: int, npy: bool = True) -> Iterable[Any]:
     """Open prod9's batches of a token store (its digests are checked each time)."""
-    from prod9.data.token_store import open_store, token_loader
+    from prod9.data.tokens.store import open_store, token_loader
 
     store = open_store(files("tokens", count=count, side=side, npy=npy) / "store")
     return token_loader(store, batch_size("tokens"), train=True, seed=seed)
@@ -136,7 +136,7 @@ def first_batch(opener: Callable[..., Iterable[Any]]) -> Work:
 
 def prod9(kind: str, what: str, passes: int, sizes: dict[str, Any], seed: int) -> Work:
     """``what``: ``epoch``, ``first_batch``, or ``first_batch_ever``, without prod9's own cache."""
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     own = OPEN[kind][0]

@@ -74,7 +74,7 @@ def padded_side(side: int, stride: int) -> int:
 
 def prod9_encode(name: str, side: int, batch: int, seed: int) -> Work:
     """Encode as every command of prod9 does: padding, network, quantisation, token ids."""
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     shape = (batch, 1, side, side, side)
     flops = flops_of(build_autoencoder(preset(name).model.autoencoder).to("meta").encode, *shape)
@@ -87,7 +87,7 @@ def prod9_encode(name: str, side: int, batch: int, seed: int) -> Work:
 
 def prod9_decode(name: str, side: int, batch: int, seed: int) -> Work:
     """Decode as every command of prod9 does: codes, network, cut to size, clamp."""
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     tokenizer = untrained_tokenizer(name, side, seed)

@@ -26,8 +26,8 @@ from scipy import ndimage
 from prod9.config import MedMNISTSourceConfig
 from prod9.data import medmnist
 from prod9.data.brain_regions import CLASS_NAMES, RegionSampler
-from prod9.data.write_volume import write_nifti
-from prod9.evaluate.provenance import provenance
+from prod9.data.volume_files.write import write_nifti
+from prod9.results.provenance import provenance
 
 PER_CLASS = 20
 SEED = 4711

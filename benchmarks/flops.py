@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prod9.build.arithmetic import product_flops
+from prod9.planning.flops import product_flops
 
 
 class FlopCounter(TorchDispatchMode):

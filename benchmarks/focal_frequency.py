@@ -21,8 +21,8 @@ def _volumes(side: int, batch: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def prod9_setup(side: int, batch: int, calls: int, seed: int) -> Work:
-    from prod9.build.memory import keep_freed_memory
     from prod9.losses.focal_frequency import FocalFrequencyLoss
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     x, y = _volumes(side, batch, seed)

@@ -21,8 +21,8 @@ def _latent(side: int, batch: int, seed: int) -> Tensor:
 
 
 def prod9_setup(side: int, batch: int, calls: int, seed: int) -> Work:
-    from prod9.build.memory import keep_freed_memory
     from prod9.fsq import FSQ
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     quantiser, z = FSQ(LEVELS), _latent(side, batch, seed)
@@ -40,7 +40,7 @@ def rival_setup(side: int, batch: int, calls: int, seed: int, keep: bool = False
     from vector_quantize_pytorch import FSQ
 
     if keep:
-        from prod9.build.memory import keep_freed_memory
+        from prod9.runtime.allocator import keep_freed_memory
 
         keep_freed_memory()
     # preserve_symmetry=False, its default, is the paper's bound, which is prod9's too. Latents as

@@ -28,7 +28,7 @@ Costs = Mapping[str, Mapping[float, Cost]]
 
 def prod9_volume(side: int, seed: int = 0) -> Work:
     """Forward and backward of prod9's autoencoder under an L1 loss, one volume."""
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
     from prod9.tokenizer import build_autoencoder
 
     keep_freed_memory()
@@ -77,7 +77,7 @@ def _after_writing(opener: Callable[..., Iterable[Any]], sizes: dict[str, Any]) 
 
 def prod9_npz(count: int) -> Work:
     """Open an npz of ``count`` volumes, until the first batch."""
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     return _after_writing(open_npz, {"count": count, "side": NPZ_SIDE, "seed": 0})
@@ -90,7 +90,7 @@ def monai_npz(count: int) -> Work:
 
 def prod9_store(count: int) -> Work:
     """Open a token store of ``count`` volumes, until the first batch."""
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     sizes = {"count": count, "side": STORE_SIDE, "seed": 0, "npy": False}

@@ -13,7 +13,7 @@ from benchmarks.contender import Case, Contender, Goal
 from benchmarks.machine import describe, idle_machine
 from benchmarks.results import Ceiling, GoalResult, Result, goals_text, now, versions
 from benchmarks.worker import Memory, Worker
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 _QUICK = (2, 1)
 _PAUSE = 0.02
@@ -102,10 +102,10 @@ def judge(goals: Sequence[Goal], result: Result) -> list[GoalResult]:
 def _check_case(case: Case) -> None:
     names = [contender.name for contender in case.contenders]
     if not names or len(set(names)) < len(names):
-        raise UserError(f"{case.name} needs contenders, each of a name of its own, not {names}.")
+        raise Prod9Error(f"{case.name} needs contenders, each of a name of its own, not {names}.")
     for goal in case.goals:
         if goal.rival not in names[1:]:
-            raise UserError(f"{case.name} has a goal against {goal.rival}, which takes no part.")
+            raise Prod9Error(f"{case.name} has a goal against {goal.rival}, which takes no part.")
 
 
 def _ceiling(kind: str, case: Case, threads: int, quick: bool) -> float:
@@ -124,7 +124,7 @@ def measure(
     """Measure one case; every contender has a process of its own and they take turns.
 
     Raises:
-        UserError: a case that contradicts itself.
+        Prod9Error: a case that contradicts itself.
         BusyMachine: others use the machine, and ``even_if_busy`` is not set.
         WorkerError: a contender failed.
 

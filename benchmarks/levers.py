@@ -20,7 +20,7 @@ def _autoencoder() -> nn.Module:
 
 
 def _keep(lever: bool = True) -> None:
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     if lever:
         keep_freed_memory()
@@ -36,8 +36,8 @@ def freed_memory(lever: bool, seed: int) -> Work:
 
 def linear(lever: bool, seed: int) -> Work:
     """Forward and backward of one transformer block over 1,024 positions."""
-    from prod9.models.linear import plain_linear
-    from prod9.models.transformer import Block
+    from prod9.networks.cpu_kernels.linear import plain_linear
+    from prod9.networks.transformer import Block
 
     _keep()
     torch.manual_seed(seed)
@@ -57,7 +57,7 @@ def linear(lever: bool, seed: int) -> Work:
 
 def norm_silu(lever: bool, seed: int) -> Work:
     """Forward and backward of group norm and SiLU, features last."""
-    from prod9.models.norm import NormSiLU
+    from prod9.networks.cpu_kernels.norm import NormSiLU
 
     _keep()
     torch.manual_seed(seed)
@@ -75,7 +75,7 @@ def norm_silu(lever: bool, seed: int) -> Work:
 
 def single_volume(lever: bool, seed: int) -> Work:
     """Encode and decode one volume."""
-    from prod9.models.conv import Conv3d
+    from prod9.networks.cpu_kernels.conv import Conv3d
 
     _keep()
     torch.manual_seed(seed)

@@ -11,8 +11,8 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.flops import FlopCounter
-from prod9.build.trainer import lightning_accelerator, quieten_lightning, resolve_precision
 from prod9.config import TrainerConfig
+from prod9.training.trainer import lightning_accelerator, quieten_lightning, resolve_precision
 
 BatchT = TypeVar("BatchT")
 

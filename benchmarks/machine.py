@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.stopwatch import median_seconds
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 BUSY = 0.1
 """Share of the processor time above which other processes spoil a measurement."""
 _PROC = Path("/proc")
 
 
-class BusyMachine(UserError):
+class BusyMachine(Prod9Error):
     """Others use the machine: a time taken now says nothing."""
 
 
 @dataclass
-class Watch:
+class NonfiniteGuard:
     """Filled when the watched block ends."""
 
     others_share: float | None = None
@@ -129,8 +129,8 @@ def _busy_now(seconds: float) -> float:
 
 
 @contextmanager
-def idle_machine(even_if_busy: bool = False, sample: float = 1.0) -> Iterator[Watch]:
-    """Watch that nobody else works meanwhile; the processes started inside are one's own.
+def idle_machine(even_if_busy: bool = False, sample: float = 1.0) -> Iterator[NonfiniteGuard]:
+    """NonfiniteGuard that nobody else works meanwhile; the processes started inside are one's own.
 
     They must have ended, and been waited for, or be alive still when the block ends.
 
@@ -139,7 +139,7 @@ def idle_machine(even_if_busy: bool = False, sample: float = 1.0) -> Iterator[Wa
             not begin) or on average during it; ``even_if_busy`` notes it instead.
 
     """
-    watch = Watch()
+    watch = NonfiniteGuard()
     share = _busy_now(sample)
     watch.busy = share > BUSY
     if watch.busy and not even_if_busy:
@@ -219,7 +219,7 @@ def ceilings(kind: str, repeats: int = 5) -> float:
 
     Run it in a process of its own: it keeps freed memory, as whoever wants the best rate does.
     """
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from prod9.config.load import load
 from prod9.data.medmnist_table import class_names
 
 if TYPE_CHECKING:
-    from prod9.build.fit import Footprint
+    from prod9.planning.memory_estimate import Footprint
 
 WITHIN = 0.2
 STEPS, WARMUP = 5, 2
@@ -74,14 +74,14 @@ def stage2_step(side: int, batch: int, patch_size: int) -> Work:
 
 def foot_of(stage: int, arguments: dict[str, Any]) -> "Footprint":
     """Return what the plan builds on: the footprint of the case's step on this CPU."""
-    from prod9.build.fit import Footprint
-    from prod9.build.pretence import Setting
-    from prod9.build.rehearsed_steps import (
+    from prod9.planning.fake_steps import (
         Rehearsed,
         TokenSizes,
         rehearse_stage1,
         rehearse_stage2,
     )
+    from prod9.planning.fake_tensors import Setting
+    from prod9.planning.memory_estimate import Footprint
 
     cpu, sides = Setting("cpu", "fp32"), (arguments["side"],) * 3
 
@@ -102,9 +102,9 @@ def foot_of(stage: int, arguments: dict[str, Any]) -> "Footprint":
 
 def estimate(stage: int, arguments: dict[str, Any]) -> dict[str, float]:
     """Return what the plan says, without the process's libraries, MiB and seconds."""
-    from prod9.build.fit import LIBRARIES
-    from prod9.build.memory import keep_freed_memory
-    from prod9.build.plan import step_seconds
+    from prod9.planning.memory_estimate import LIBRARIES
+    from prod9.planning.plan import step_seconds
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     foot, batch = foot_of(stage, arguments), arguments["batch"]

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.lightning_steps import LightningSteps
 from benchmarks.results import GoalResult, Result, goal, result
 from benchmarks.stopwatch import median_seconds
-from prod9.build.arithmetic import operation_flops
+from prod9.planning.flops import operation_flops
 
 KINDS = {
     "aten::convolution": "convolutions",
@@ -169,8 +169,8 @@ def figures_of(step: Callable[[], object], watched: Callable[[OperationTimer], o
 def stage1(name: str, side: int, batch: int, seed: int = 0) -> Any:
     """Profile a Stage 1 step in this process."""
     from benchmarks.stage1_step import build_module, configuration, images
-    from prod9.build.memory import keep_freed_memory
     from prod9.data.volumes import Batch
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(seed)
@@ -184,9 +184,9 @@ def stage1(name: str, side: int, batch: int, seed: int = 0) -> Any:
 def stage2(side: int, patch_size: int, batch: int, seed: int = 0) -> Any:
     """Profile a Stage 2 step in this process."""
     from benchmarks.stage2_step import build_network, shipped
-    from prod9.build.memory import keep_freed_memory
-    from prod9.data.token_store import TokenBatch
-    from prod9.training.stage2 import Stage2Module
+    from prod9.data.tokens.store import TokenBatch
+    from prod9.runtime.allocator import keep_freed_memory
+    from prod9.training.stage2_module import Stage2Module
 
     keep_freed_memory()
     torch.manual_seed(seed)

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timed_training import Budget, SpendBudget, mean_psnr, train_plainly
-from prod9.build.volumes import training_volumes
 from prod9.config import MedMNISTDataConfig, Stage1Config
 from prod9.config.load import load
 from prod9.data import medmnist
+from prod9.training.volumes import training_volumes
 
 CONFIG = Path("maskgit/demo/stage1.yaml")
 SEED = 0
@@ -67,8 +67,8 @@ def configuration(batch: int | None = None) -> Stage1Config:
 def train_prod9(seconds: float, marks: Sequence[float], threads: int) -> Trained:
     """Train the demo's tokenizer in prod9's loop; judge the averaged weights, which it exports."""
     from benchmarks.lightning_steps import bare_trainer
-    from prod9.build.memory import keep_freed_memory
-    from prod9.build.stage1 import build_module
+    from prod9.runtime.allocator import keep_freed_memory
+    from prod9.training.stage1 import build_module
 
     keep_freed_memory()
     torch.set_num_threads(threads)

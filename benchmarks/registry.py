@@ -9,7 +9,7 @@ from types import ModuleType
 from benchmarks.contender import Case
 from benchmarks.harness import judge
 from benchmarks.results import GoalResult, Result
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 MODULES = tuple(
     f"benchmarks.{name}"
@@ -66,7 +66,7 @@ def load(path: str) -> Benchmark:
     """Import a benchmark's module.
 
     Raises:
-        UserError: it, or a package that it needs, is missing.
+        Prod9Error: it, or a package that it needs, is missing.
 
     """
     name = path.rpartition(".")[2]
@@ -74,12 +74,12 @@ def load(path: str) -> Benchmark:
         return Benchmark(name, importlib.import_module(path))
     except ModuleNotFoundError as error:
         if error.name == path:
-            raise UserError(f"there is no benchmark {name} (module {path}).") from error
-        raise UserError(
+            raise Prod9Error(f"there is no benchmark {name} (module {path}).") from error
+        raise Prod9Error(
             f"{name} needs the package {error.name}: pip install '.[bench]'."
         ) from error
     except ImportError as error:
-        raise UserError(f"{name} cannot be imported: {error}.") from error
+        raise Prod9Error(f"{name} cannot be imported: {error}.") from error
 
 
 def select(names: Sequence[str], modules: Sequence[str] = MODULES) -> list[Selected]:
@@ -89,7 +89,7 @@ def select(names: Sequence[str], modules: Sequence[str] = MODULES) -> list[Selec
     module is imported only if it may be meant.
 
     Raises:
-        UserError: a name that nothing has; a module, asked for by name, that cannot be imported.
+        Prod9Error: a name that nothing has; a module, asked for by name, that cannot be imported.
 
     """
     left = set(names)
@@ -103,7 +103,7 @@ def select(names: Sequence[str], modules: Sequence[str] = MODULES) -> list[Selec
             continue
         try:
             benchmark = load(path)
-        except UserError:
+        except Prod9Error:
             if asked:
                 raise
             continue  # what is looked for may be in another
@@ -118,7 +118,7 @@ def select(names: Sequence[str], modules: Sequence[str] = MODULES) -> list[Selec
         if wanted or procedure:
             chosen.append(Selected(benchmark, wanted, procedure))
     if left:
-        raise UserError(f"no benchmark is called {min(left)}: there are {', '.join(known)}.")
+        raise Prod9Error(f"no benchmark is called {min(left)}: there are {', '.join(known)}.")
     return chosen
 
 
@@ -146,7 +146,7 @@ def check(results: Mapping[str, Result], modules: Sequence[str] = MODULES) -> It
     for path in modules:
         try:
             benchmark = load(path)
-        except UserError as error:
+        except Prod9Error as error:
             yield Line("no module", path.rpartition(".")[2], str(error))
             continue
         cases = benchmark.cases()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import prod9
 from benchmarks.machine import describe
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -189,7 +189,7 @@ def read_all(folder: Path = RESULTS) -> dict[str, Result]:
     """Read the results of a folder, by name; JSON files of another kind are left out.
 
     Raises:
-        UserError: a file that says it is such a result, but is not as this version writes them.
+        Prod9Error: a file that says it is such a result, but is not as this version writes them.
 
     """
     found: dict[str, Result] = {}
@@ -200,7 +200,7 @@ def read_all(folder: Path = RESULTS) -> dict[str, Result]:
                 continue
             read = Result.model_validate(content)
         except ValueError as error:  # pydantic's and JSON's mistakes are both of this kind
-            raise UserError(
+            raise Prod9Error(
                 f"{path} cannot be read as a benchmark's result; run that benchmark again: {error}"
             ) from error
         found[read.name] = read

@@ -16,9 +16,9 @@ from benchmarks.stage2_step import build_network, meta_flops, parameters, shippe
 from benchmarks.worker import Worker
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.guidance import guidance_at
-from prod9.models.condition import Condition
-from prod9.models.linear import plain_linear
-from prod9.models.transformer import MaskedTransformer
+from prod9.networks.condition import Condition
+from prod9.networks.cpu_kernels.linear import plain_linear
+from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import draw_tokens
 
 SIDE = 8
@@ -82,7 +82,7 @@ def _prepared(
 
 def prod9(patch_size: int, steps: int, batch: int, seed: int) -> Work:
     """What ``Generator.draw`` does for grids of the training volumes' size."""
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     config = settings(patch_size, steps)
     flops = forward_flops(config) * volumes_forwarded(config.sampler, batch)

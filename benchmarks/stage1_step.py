@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from benchmarks.contender import Case, Contender, Goal, Work
 from benchmarks.flops import flops_of
 from benchmarks.lightning_steps import LightningSteps
-from prod9.build.stage1 import build_focal_frequency
 from prod9.config import Stage1Config
 from prod9.config.load import load
 from prod9.data.volumes import Batch
 from prod9.losses.medicalnet import MedicalNetResNet10
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
-from prod9.models.discriminator import MultiScaleDiscriminator
+from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.tokenizer import CHANNELS, build_autoencoder
-from prod9.training.stage1 import Stage1Module
+from prod9.training.stage1 import build_focal_frequency
+from prod9.training.stage1_module import Stage1Module
 
 if TYPE_CHECKING:
     from benchmarks.rivals.monai_autoencoders import TutorialTraining
@@ -66,7 +66,7 @@ def feature_weight(config: Stage1Config) -> float:
 
 
 def build_module(config: Stage1Config) -> Stage1Module:
-    """Return what ``prod9.build.stage1.build_module`` returns, but for MedicalNet's weights."""
+    """Return what ``prod9.training.stage1.build_module`` returns, but for MedicalNet's weights."""
     sizes = config.model.discriminator
     return Stage1Module(
         config,
@@ -92,7 +92,7 @@ def padded(volumes: Tensor, stride: int) -> Tensor:
 
 def prod9_step(name: str, side: int, batch: int, seed: int) -> Work:
     """Set up prod9: its module in its Lightning loop."""
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(seed)

@@ -21,9 +21,9 @@ from benchmarks.rivals.maskgit_networks import (
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load
 from prod9.data.medmnist_table import class_names
-from prod9.generator import build_transformer
-from prod9.models.condition import Condition
-from prod9.models.transformer import MaskedTransformer
+from prod9.model import build_transformer
+from prod9.networks.condition import Condition
+from prod9.networks.transformer import MaskedTransformer
 
 STAGE1 = Path("maskgit/medmnist3d/stage1/base.yaml")
 STAGE2 = Path("maskgit/medmnist3d/stage2/base.yaml")
@@ -121,9 +121,9 @@ def rival_flops(kind: type[nn.Module], size: Size, batch: int) -> float:
 def prod9(side: int, batch: int, patch_size: int, seed: int) -> Work:
     """``prod9-train-transformer train`` of the shipped configuration, its real Lightning loop."""
     from benchmarks.lightning_steps import LightningSteps
-    from prod9.build.memory import keep_freed_memory
-    from prod9.data.token_store import TokenBatch
-    from prod9.training.stage2 import Stage2Module
+    from prod9.data.tokens.store import TokenBatch
+    from prod9.runtime.allocator import keep_freed_memory
+    from prod9.training.stage2_module import Stage2Module
 
     flops = prod9_flops(patch_size, side, batch)  # before, so that nothing of it is kept
     keep_freed_memory()

@@ -56,7 +56,7 @@ def anatomy(sides: Sides, seed: int) -> Tensor:
 
 def skull_stripped(sides: Sides, seed: int) -> Tensor:
     """Return (1, 1, *sides) in [0, 1]: a drawn BraTS-like T1 scan, 0 outside the brain."""
-    from prod9.data.phantom import draw_case
+    from prod9.data.phantom.case import draw_case
 
     image = torch.from_numpy(draw_case(seed, 0).images["T1"]).float()
     assert tuple(image.shape) == sides
@@ -75,7 +75,7 @@ def number_of_windows(sides: Sides) -> int:
 
 
 def _tokenizer(seed: int) -> Tokenizer:
-    from prod9.build.memory import keep_freed_memory
+    from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     return untrained_tokenizer(PRESET, WINDOWS.roi_size[0], seed)

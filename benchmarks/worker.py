@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import peak_memory
 from benchmarks.contender import Contender, Work
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 # Module and PyPI name of the rivals: their versions are reported where they were used.
 _RIVALS = {
@@ -29,7 +29,7 @@ _RIVALS = {
 }
 
 
-class WorkerError(UserError):
+class WorkerError(Prod9Error):
     """A contender failed: one sentence that names it, then its own traceback."""
 
 

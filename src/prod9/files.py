@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PROCESSES = Path("/proc/self/ns/pid")
@@ -90,8 +90,7 @@ def atomic_write(path: Path) -> Generator[Path]:
     A block that fails leaves nothing behind, and a reader never sees half a file.
 
     Raises:
-        UserError: the folder cannot be made or written, or the disk is full.
-
+        Prod9Error: the folder cannot be made or written, or the disk is full.
     """
     temporary = temporary_for(path)
     try:
@@ -101,7 +100,7 @@ def atomic_write(path: Path) -> Generator[Path]:
         sync(temporary)  # the new name must not get to the disk first
         temporary.replace(path)
     except OSError as error:
-        raise UserError(
+        raise Prod9Error(
             f"cannot write {path}: {_reason(error)}; free some space or choose another folder."
         ) from error
     finally:
@@ -133,8 +132,7 @@ def append_whole(path: Path, content: bytes) -> None:
     """Add ``content`` to a file whose end is whole; it stays whole, unless the process dies.
 
     Raises:
-        UserError: the file cannot be written, or the disk is full; the file is as it was.
-
+        Prod9Error: the file cannot be written, or the disk is full; the file is as it was.
     """
     try:
         with path.open("ab", buffering=0) as file:
@@ -147,7 +145,7 @@ def append_whole(path: Path, content: bytes) -> None:
                 file.truncate(end)
                 raise
     except OSError as error:
-        raise UserError(
+        raise Prod9Error(
             f"cannot write {path}: {_reason(error)}; free some space or choose another folder."
         ) from error
 
@@ -164,8 +162,7 @@ def require_writable(folder: Path) -> None:
     Folders that had to be made for it are removed again: nothing is left behind.
 
     Raises:
-        UserError: it cannot.
-
+        Prod9Error: it cannot.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -175,7 +172,7 @@ def require_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(
+        raise Prod9Error(
             f"cannot write to the folder {folder}: {error.strerror or error}; choose another "
             "folder (output_dir, --output)."
         ) from error

@@ -46,7 +46,6 @@ class FSQ(nn.Module):
     Raises:
         ValueError: fewer than one level, or a level below 3 (with two levels the shift that
             centres an even grid, atanh(1/2 / h) with h near 1/2, grows without bound).
-
     """
 
     _levels: Tensor
@@ -83,7 +82,6 @@ class FSQ(nn.Module):
 
         Returns:
             Codes in [-1, 1], fp32, same shape: integers over floor(L/2).
-
         """
         with torch.autocast(z.device.type, enabled=False):
             rounded = cast(Tensor, _RoundStraightThrough.apply(self.bound(z)))

@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
-from prod9.models.condition import Condition
-from prod9.models.transformer import MaskedTransformer
+from prod9.networks.condition import Condition
+from prod9.networks.transformer import MaskedTransformer
 from prod9.sampling import LogitsFn
 from prod9.shapes import Logits, Tokens
 

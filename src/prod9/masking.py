@@ -22,7 +22,6 @@ def gamma(schedule: Schedule, r: Tensor, count: int | Tensor) -> Tensor:
         r: progress, any shape.
         count: number of tokens, for all or per sample (broadcast against ``r``); only ``log``
             depends on it.
-
     """
     match schedule:
         case "cosine":
@@ -60,7 +59,6 @@ def mask_tokens(
         mask_id: the id that replaces a masked token (the codebook size).
         generator: source of the choice, on the tokens' device.
         scores: uniform numbers (B, N), where they were drawn already.
-
     """
     flat = tokens.flatten(1)
     if scores is None:

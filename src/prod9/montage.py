@@ -94,7 +94,6 @@ def montage(
         rows: (label, volumes of shape (N, 1, D, H, W) in [0, 1]).
         columns: a title per column, or none.
         title: above everything.
-
     """
     count = max(len(volumes) for _, volumes in rows)
     height = 0.9 * len(rows) + (0.3 if columns else 0.1) + (0.35 if title else 0)

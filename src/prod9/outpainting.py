@@ -12,8 +12,8 @@ import torch
 
 from prod9.config.sampler import SamplerConfig
 from prod9.guidance import guided
-from prod9.models.condition import Condition
-from prod9.models.transformer import MaskedTransformer
+from prod9.networks.condition import Condition
+from prod9.networks.transformer import MaskedTransformer
 from prod9.sampling import sample
 from prod9.shapes import Tokens
 from prod9.windows import Windows
@@ -61,7 +61,6 @@ def draw_tokens(
         window: cells per side of a window, as in training; a smaller grid is one window.
         overlap: share of a window that its neighbour covers too.
         on_window: told (windows done, windows in all).
-
     """
     cells = from_the_middle(Windows.over(initial.shape[1:], window, overlap))
     tokens = initial.clone()

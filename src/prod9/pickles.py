@@ -66,7 +66,6 @@ def require_plain(file: BinaryIO) -> None:
     Raises:
         ValueError: it holds more than tensors and plain data, or claims other sizes than it has.
         OSError, zipfile.BadZipFile, and what :mod:`zipfile` raises for damage.
-
     """
     size = file.seek(0, os.SEEK_END)
     _require_one_reading(file, size)
@@ -106,7 +105,6 @@ def _require_one_reading(file: BinaryIO, size: int) -> None:
 
     Raises:
         ValueError: it is not from its first to its last byte what ``torch.save`` writes.
-
     """
     file.seek(0)
     if file.read(4) != b"PK\3\4":
@@ -136,7 +134,6 @@ def _storages(code: bytes) -> Generator[tuple[str, str, int]]:
 
     Raises:
         ValueError: the pickle does anything that plain data and tensors do not need.
-
     """
     kept: dict[int, object] = {}
     top: list[object] = []  # the newest entries of the stack, as far as they are known
@@ -166,7 +163,6 @@ def _named(name: str) -> object:
 
     Raises:
         ValueError: nothing that plain data needs.
-
     """
     module, _, attribute = name.partition(" ")
     if module in ("torch", "torch.storage") and attribute in _ITEM_BYTES:
@@ -187,7 +183,6 @@ def _asked_for(entry: object) -> tuple[str, str, int]:
 
     Raises:
         ValueError: it is not asked for as ``torch.save`` writes it.
-
     """
     match entry:
         case ("storage", _Storage(kind), str(key), str(), int(count)) if count >= 0:

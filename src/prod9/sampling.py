@@ -49,7 +49,6 @@ def halton_cells(grid: tuple[int, ...]) -> Int64[Tensor, " n"]:
 
     Raises:
         ValueError: more than three axes.
-
     """
     bases = (2, 3, 5)
     if len(grid) > len(bases):
@@ -116,7 +115,6 @@ def sample(
 
     Raises:
         ValueError: ``steps`` is below 1.
-
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")

@@ -81,7 +81,6 @@ def decode(
 
     Raises:
         ValueError: a volume of ``sides`` has another grid.
-
     """
     stride, grid = tokenizer.autoencoder.stride, tuple(tokens.shape[1:])
     if grid != tokenizer.grid(sides):

@@ -15,10 +15,10 @@ from prod9 import __version__
 from prod9.config.base import Section
 from prod9.config.data import PreprocessingConfig
 from prod9.config.model import AutoencoderConfig
-from prod9.errors import UserError
-from prod9.models.autoencoder import Autoencoder
-from prod9.plain import fitted, read_export, write_plain
+from prod9.errors import Prod9Error
+from prod9.networks.autoencoder import Autoencoder
 from prod9.shapes import MAX_VOXELS, Tokens, Volume
+from prod9.torch_files import fitted, read_export, write_plain
 
 CHANNELS = 1
 """Channels of a volume: one grey value. (Each modality of a scan is a volume of its own.)"""
@@ -99,7 +99,6 @@ class Tokenizer(nn.Module):
 
     Raises:
         ValueError: some token does not survive tokens -> codes -> tokens.
-
     """
 
     def __init__(self, spec: TokenizerSpec, autoencoder: Autoencoder) -> None:
@@ -160,8 +159,7 @@ class Tokenizer(nn.Module):
         """Read an export and check it.
 
         Raises:
-            UserError: missing, torn or foreign file; another format; weights that do not match.
-
+            Prod9Error: missing, torn or foreign file; another format; weights that do not match.
         """
         content = read_export(path, kind="prod9-tokenizer", made_by="prod9-train-autoencoder train")
         try:
@@ -171,13 +169,13 @@ class Tokenizer(nn.Module):
                 raise ValueError("it has more layers than weights")
             autoencoder = fitted(lambda: build_autoencoder(config), weights)
         except BROKEN_EXPORT as error:
-            raise UserError(
+            raise Prod9Error(
                 f"{path} is not a tokenizer that prod9 {__version__} can read "
                 f"({type(error).__name__}); export it again with this version."
             ) from error
         tokenizer = cls(spec, autoencoder)
         if tokenizer.digest != content.get("digest"):
-            raise UserError(
+            raise Prod9Error(
                 f"{path} is damaged: its weights do not match its digest; "
                 "export it again or copy it again from where it came."
             )

@@ -62,7 +62,6 @@ def axis_shares(windows: Windows, scale: int, mode: str) -> list[dict[int, Tenso
     Returns:
         For each axis, start -> float32 (scale * roi,), in (0, 1]; in every fine cell the shares of
         the windows that cover it sum to 1 (exactly 1 where it is one window).
-
     """
     shares: list[dict[int, Tensor]] = []
     for axis, (side, roi) in enumerate(zip(windows.sides, windows.roi, strict=True)):
@@ -128,7 +127,6 @@ def blend(
 
     Returns:
         float32 (channels, *sides), contiguous, on the CPU.
-
     """
     shares = axis_shares(windows, scale, mode)
     cut = [(scale * n - side) // 2 for n, side in zip(windows.sides, sides, strict=True)]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.results import Ceiling, GoalResult, Result, goal, read_all, result
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 
 def _full() -> Result:
@@ -47,7 +47,7 @@ def test_files_of_another_kind_are_left_out(tmp_path: Path) -> None:
 )
 def test_a_broken_result_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "broken.json").write_text(text)
-    with pytest.raises(UserError, match=r"broken\.json cannot be read"):
+    with pytest.raises(Prod9Error, match=r"broken\.json cannot be read"):
         read_all(tmp_path)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.contender import Work
 from benchmarks.costs import alone, exponent, plot
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 MIB = 2**20
 
@@ -30,7 +30,7 @@ def test_memory_of_setup_and_work_are_told_apart() -> None:
 
 
 def test_a_failure_is_told() -> None:
-    with pytest.raises(UserError, match="no such thing"):
+    with pytest.raises(Prod9Error, match="no such thing"):
         alone(failing)
 
 

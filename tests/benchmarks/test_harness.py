@@ -13,11 +13,11 @@ import torch
 from benchmarks import __main__ as command_line
 from benchmarks import harness
 from benchmarks.contender import Case, Contender, Goal
-from benchmarks.machine import Watch
+from benchmarks.machine import NonfiniteGuard
 from benchmarks.registry import check, select
 from benchmarks.results import Result, read_all
 from benchmarks.worker import Memory, Prepared, Worker, WorkerError
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 ours = Contender("prod9", bench_toys.sleeper, {"seconds": 0.0})
 rival = Contender("rival", bench_toys.sleeper, {"seconds": 0.0})
@@ -127,8 +127,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> type[_Scripted]:
 
     class Idle:
         def __init__(self, *_: object, **__: object) -> None: ...
-        def __enter__(self) -> Watch:
-            return Watch(others_share=0.01)
+        def __enter__(self) -> NonfiniteGuard:
+            return NonfiniteGuard(others_share=0.01)
 
         def __exit__(self, *_: object) -> None: ...
 
@@ -199,7 +199,7 @@ def test_quick_is_two_repeats_and_counts_nothing(scripted: type[_Scripted]) -> N
     ],
 )
 def test_a_case_that_contradicts_itself(case: Case, mistake: str) -> None:
-    with pytest.raises(UserError, match=mistake):
+    with pytest.raises(Prod9Error, match=mistake):
         harness.measure(case)
 
 
@@ -291,8 +291,8 @@ def test_names_of_modules_cases_and_procedures() -> None:
     assert chosen("toy_broken") == SimpleNamespace(cases=["toy_broken"], procedure=False)
     assert chosen("bench_toys.run") == SimpleNamespace(cases=[], procedure=True)
     with pytest.raises(
-        UserError, match=r"no benchmark is called toy_slep: .*bench_toys, toy_sleep"
+        Prod9Error, match=r"no benchmark is called toy_slep: .*bench_toys, toy_sleep"
     ):
         select(["toy_slep"], ["benchmarks.no_such_module", "bench_toys"])
-    with pytest.raises(UserError, match="there is no benchmark no_such_module"):
+    with pytest.raises(Prod9Error, match="there is no benchmark no_such_module"):
         select(["no_such_module"], ["benchmarks.no_such_module"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks import levers
-from prod9.models.conv import Conv3d
+from prod9.networks.cpu_kernels.conv import Conv3d
 
 
 def test_cases_differ_in_the_lever_alone() -> None:

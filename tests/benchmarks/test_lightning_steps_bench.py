@@ -122,7 +122,7 @@ def test_flops_when_only_some_gradients_are_asked_for() -> None:
 
 
 def test_flops_of_onednn_linear_layer() -> None:
-    from prod9.models.linear import Linear
+    from prod9.networks.cpu_kernels.linear import Linear
 
     layer, x = Linear(8, 6), torch.rand(32, 8)  # enough rows for the fast way
     assert flops_of(lambda: layer(x)) == 2 * 32 * 8 * 6

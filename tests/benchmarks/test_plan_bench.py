@@ -6,7 +6,7 @@ from benchmarks import plan
 from benchmarks.contender import Contender
 from benchmarks.harness import measure_alone
 from benchmarks.plan import MIB, Planned, foot_of, goals_of
-from prod9.build.fit import LIBRARIES
+from prod9.planning.memory_estimate import LIBRARIES
 
 SMALL = [
     Planned("", 1, {"name": "ffl", "side": 28, "batch": 12}),

@@ -7,7 +7,7 @@ from torch import Tensor
 from benchmarks import profile
 from benchmarks.profile import OperationTimer
 from benchmarks.results import GoalResult
-from prod9.models.linear import Linear
+from prod9.networks.cpu_kernels.linear import Linear
 
 
 def small_step() -> Tensor:

@@ -13,12 +13,12 @@ from benchmarks import quality_per_second as quality
 from benchmarks.lightning_steps import bare_trainer
 from benchmarks.quality_contenders import MAISI_FSQ, VQVAE, RivalSettings, Trained
 from benchmarks.timed_training import Budget, SpendBudget, mean_psnr, train_plainly
-from prod9.build.volumes import TrainingVolumes
 from prod9.config import MedMNISTDataConfig, Stage1Config, TrainerConfig
 from prod9.config.training import SchedulerConfig
-from prod9.data.volumes import Batch, VolumeSet, loader
+from prod9.data.volumes import ArrayVolumes, Batch, loader
 from prod9.training.ema import EMA
 from prod9.training.schedule import rate_at
+from prod9.training.volumes import TrainingVolumes
 
 pytestmark = pytest.mark.slow
 
@@ -83,9 +83,9 @@ def test_the_schedule_ends_with_the_budget() -> None:
     assert slow == pytest.approx([rate_at(step, 15, SCHEDULE) for step in range(15)])
 
 
-def volumes(count: int, side: int) -> VolumeSet:
+def volumes(count: int, side: int) -> ArrayVolumes:
     random = np.random.default_rng(0)
-    return VolumeSet(
+    return ArrayVolumes(
         images=random.integers(0, 256, (count, *[side] * 3)).astype(np.uint8),
         labels=np.zeros(count, np.int64),
         names=[f"synthetic/{i}" for i in range(count)],
@@ -209,7 +209,7 @@ def test_each_contender_trains(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(contenders, "training_volumes", small)
     monkeypatch.setattr(contenders, "shown", lambda config: torch.rand(2, 1, 12, 12, 12))
-    monkeypatch.setattr("prod9.build.memory.keep_freed_memory", lambda: True)
+    monkeypatch.setattr("prod9.runtime.allocator.keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     if name == "prod9":
         trained = contenders.train_prod9(0.0, (), threads)

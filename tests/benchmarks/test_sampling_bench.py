@@ -11,15 +11,15 @@ from benchmarks.rivals import autoregressive
 from benchmarks.rivals.amused import amused_loop
 from benchmarks.rivals.maskgit_networks import Size, decoder_only
 from prod9.guidance import guided
-from prod9.models import linear
-from prod9.models.transformer import MaskedTransformer
+from prod9.networks.cpu_kernels import linear
+from prod9.networks.transformer import MaskedTransformer
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
 def memory_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prod9.build.memory.keep_freed_memory", lambda: True)
+    monkeypatch.setattr("prod9.runtime.allocator.keep_freed_memory", lambda: True)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])

@@ -87,7 +87,7 @@ def test_a_repeat_trains_both_networks(network: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(stage1_step, "parameters", parameters)
     what = {"name": "ffl", "side": 16, "batch": 1, "seed": 0}
     if network == "prod9":
-        monkeypatch.setattr("prod9.build.memory.keep_freed_memory", lambda: True)
+        monkeypatch.setattr("prod9.runtime.allocator.keep_freed_memory", lambda: True)
         work = stage1_step.prod9_step(**what)
     else:
         work = stage1_step.monai_step(network=network, **what)

@@ -154,8 +154,8 @@ def test_monais_network_is_causal_and_its_fused_attention_the_same() -> None:
 
 
 def test_prod9_takes_real_steps(small_config: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    import prod9.build.memory as memory
-    import prod9.training.stage2 as training
+    import prod9.runtime.allocator as memory
+    import prod9.training.stage2_module as training
 
     calls: list[str] = []
     modules: list[nn.Module] = []

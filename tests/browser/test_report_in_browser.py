@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from prod9.cli import main
-from prod9.data.write_volume import write_nifti
+from prod9.data.volume_files.write import write_nifti
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prod9.config.load import load_stage1, load_stage2
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 HEAD = "output_dir: o\nautoencoder_export_path: e.pt\n"
 GOOD = HEAD + "data:\n  dataset_name: organmnist3d\n"
@@ -17,7 +17,7 @@ GOOD = HEAD + "data:\n  dataset_name: organmnist3d\n"
 def problem(tmp_path: Path, text: str | bytes, *overrides: str, load=load_stage1) -> str:
     path = tmp_path / "run.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Prod9Error) as caught:
         load(path, overrides)
     return str(caught.value).replace(f"{tmp_path}/", "")
 
@@ -305,9 +305,9 @@ def test_stages_mixed_up(tmp_path: Path) -> None:
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.yaml does not exist; nearest in the package: "):
+    with pytest.raises(Prod9Error, match=r"none\.yaml does not exist; nearest in the package: "):
         load_stage1(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(Prod9Error, match="is a folder"):
         load_stage1(tmp_path)
 
 
@@ -336,9 +336,9 @@ yamlish = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 def test_no_near_yaml_ends_in_a_traceback(tmp_path: Path, text: str, value: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    with pytest.raises(UserError):
+    with pytest.raises(Prod9Error):
         load_stage1(path)
     path.write_text(GOOD)
     for override in (value, f"data.size={value}", f"model={value}", f"data={value}"):
-        with suppress(UserError):
+        with suppress(Prod9Error):
             load_stage1(path, [override])

@@ -11,7 +11,7 @@ import pytest
 from prod9.config import BraTSSourceConfig, MedMNISTDataConfig, Stage1Config, Stage2Config
 from prod9.config.find import shipped
 from prod9.config.load import dump, load_stage1, load_stage2, resolve_config
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 SPEC = "src/prod9/configs/maskgit/"
 
@@ -217,12 +217,12 @@ def test_a_file_in_the_current_folder_comes_first(tmp_path: Path) -> None:
     "written", ["/none/src/prod9/configs/maskgit/demo/stage1.yaml", "maskgit/../maskgit/demo/x"]
 )
 def test_only_a_plain_relative_path_means_a_packaged_file(written: str) -> None:
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(Prod9Error, match="does not exist"):
         resolve_config(Path(written))
 
 
 def test_missing_file_names_the_nearest() -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Prod9Error) as caught:
         resolve_config(Path("src/prod9/configs/maskgit/medmnist3d/stage1/basis.yaml"))
     assert re.search(
         r"the configuration src/\S+/basis.yaml does not exist; nearest in the package: "
@@ -232,7 +232,7 @@ def test_missing_file_names_the_nearest() -> None:
 
 
 def test_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is a folder; --config needs a YAML file\.$"):
+    with pytest.raises(Prod9Error, match=r"is a folder; --config needs a YAML file\.$"):
         resolve_config(tmp_path)
 
 

@@ -17,10 +17,6 @@ import torch
 from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
-from prod9 import ranks
-from prod9.build import figures, processes, stage1, stage2, strategies, trainer
-from prod9.build import scans as stage_scans
-from prod9.build.synthesis import Settings
 from prod9.config import (
     BraTSDataConfig,
     BraTSSourceConfig,
@@ -31,21 +27,26 @@ from prod9.config import (
 )
 from prod9.config.schema import fields
 from prod9.data import medmnist
-from prod9.data.brats import MODALITIES
-from prod9.data.phantom_files import make_phantom
-from prod9.data.token_store import TokenBatch
-from prod9.data.volumes import VolumeSet
-from prod9.errors import UserError
-from prod9.generator import build_transformer
-from prod9.models.condition import Condition
-from prod9.models.discriminator import MultiScaleDiscriminator
+from prod9.data.brats import open_scans as stage_scans
+from prod9.data.brats.cases import MODALITIES
+from prod9.data.phantom.cohort import make_phantom
+from prod9.data.tokens.store import TokenBatch
+from prod9.data.volumes import ArrayVolumes
+from prod9.errors import Prod9Error
+from prod9.evaluation import test_metrics
+from prod9.inference.synthesis import Settings
+from prod9.model import build_transformer
+from prod9.networks.condition import Condition
+from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.outpainting import draw_tokens
+from prod9.runtime import distributed
 from prod9.sliding_window import encode_latent
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
-from prod9.training.keeper import LastCheckpoint
+from prod9.training import processes, stage1, stage2, strategies, trainer
+from prod9.training.last_checkpoint import LastCheckpoint
 from prod9.training.previews import Previews
-from prod9.training.stage1 import Stage1Module
-from prod9.training.stage2 import Stage2Module
+from prod9.training.stage1_module import Stage1Module
+from prod9.training.stage2_module import Stage2Module
 
 Config = Stage1Config | Stage2Config
 TINY_AUTOENCODER = {"num_channels": (8, 8), "norm_num_groups": 4, "levels": (5, 4, 3)}
@@ -120,10 +121,10 @@ class Run:
         return next((c for c in self.trainer["callbacks"] if isinstance(c, kind)), None)
 
 
-def volume_set() -> VolumeSet:
+def volume_set() -> ArrayVolumes:
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 28), np.uint8)
     names = [f"toy/{i}" for i in range(6)]
-    return VolumeSet(images, np.arange(6) % 2, names, ("a", "b"), ((0, 1, 2), (0, 1, 2)))
+    return ArrayVolumes(images, np.arange(6) % 2, names, ("a", "b"), ((0, 1, 2), (0, 1, 2)))
 
 
 def toy_tokenizer(**data: Any) -> Tokenizer:
@@ -236,7 +237,7 @@ def processes_wanted(config: Config, run: Any) -> object:
 def strategy_of_two(config: Config, run: Any) -> object:
     """Of a run of two processes: one process needs no strategy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "world_size", lambda: 2)
+        patch.setattr(distributed, "world_size", lambda: 2)
         return type(strategies.build_strategy(config)).__name__
 
 
@@ -246,7 +247,7 @@ def or_error(probe: Probe) -> Probe:
     def probed(config: Config, run: Any) -> object:
         try:
             return probe(config, run)
-        except UserError as error:
+        except Prod9Error as error:
             return str(error)
 
     return probed
@@ -390,7 +391,7 @@ def medicalnet(config: Stage1Config, run: Any) -> object:
         patch.setenv("PROD9_CACHE", "no-cache-here")
         try:
             return str(stage1.fetch_medicalnet(config.loss.perceptual))
-        except UserError as error:
+        except Prod9Error as error:
             return str(error)
 
 
@@ -456,13 +457,13 @@ def judged(config: Stage2Config, run: Any) -> object:
     generator: Any = SimpleNamespace(**vars(names), tokenizer=None)
     asked: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "real_splits", lambda *args: (None, None))
+        patch.setattr(test_metrics, "real_splits", lambda *args: (None, None))
         patch.setattr(
-            figures, "drawn", lambda generator, labels, *a, **k: asked.append(len(labels))
+            test_metrics, "drawn", lambda generator, labels, *a, **k: asked.append(len(labels))
         )
-        patch.setattr(figures.Evaluator, "measure_generation", lambda self, *sets: None)
-        evaluator = figures.evaluator_of(config)
-        figures.measure_generation(evaluator, config, generator, None)
+        patch.setattr(test_metrics.Evaluator, "measure_generation", lambda self, *sets: None)
+        evaluator = test_metrics.evaluator_of(config)
+        test_metrics.measure_generation(evaluator, config, generator, None)
     return evaluator.settings, asked
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fuzz_targets import Target
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 ROOM_BYTES = 1 << 30
 """Of addresses, above what the process has: inputs are some kilobytes."""
@@ -56,7 +56,7 @@ def broken_promise(target: Target, data: bytes, limited: bool = True) -> str | N
                     target.read(path)
             else:
                 target.read(path)
-        except UserError as error:
+        except Prod9Error as error:
             if not str(error).strip():
                 return "an error without words"
         except Exception as error:

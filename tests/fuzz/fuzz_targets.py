@@ -1,6 +1,6 @@
 """Every reader of files that somebody else may have made, with whole files to begin from.
 
-What is promised: a reader returns, or raises UserError; in a second or so, in memory that the file
+What is promised: a reader returns, or raises Prod9Error; in a second or so, in memory that the file
 accounts for, running nothing, and writing nothing.
 """
 
@@ -21,25 +21,25 @@ import numpy as np
 import torch
 from fuzz_mutations import NIFTI1
 
-from prod9.build.feature_cache import _read as read_features
-from prod9.build.run_folder import CONFIG_KEY, read_point
 from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config, TransformerConfig
 from prod9.config.load import load, load_stage1
-from prod9.data.brats import MODALITIES, Case, describes_channels, read_case
-from prod9.data.collection_headers import read_header
-from prod9.data.collection_listing import list_volumes
-from prod9.data.npz import npz_headers, read_npy, read_npz_array
-from prod9.data.paint_volume import write_inside
-from prod9.data.read_volume import read_volume
-from prod9.data.scan_cache import _noted
+from prod9.data.brats.cases import MODALITIES, Case, describes_channels, read_case
+from prod9.data.brats.scan_cache import _noted
 from prod9.data.splits import open_split
-from prod9.data.token_store import open_store
-from prod9.errors import UserError
-from prod9.generator import TransformerSpec, build_transformer, load_generator, save_transformer
-from prod9.plain import read_plain, write_plain
+from prod9.data.tokens.store import open_store
+from prod9.data.volume_files.npz import npz_headers, read_npy, read_npz_array
+from prod9.data.volume_files.read import read_volume
+from prod9.data.volume_files.write_inside import write_inside
+from prod9.data.volume_sets.headers import read_header
+from prod9.data.volume_sets.listing import list_volumes
+from prod9.errors import Prod9Error
+from prod9.evaluation.features.cache import _read as read_features
+from prod9.model import TransformerSpec, build_transformer, load_generator, save_transformer
 from prod9.report.curves import read_history
 from prod9.report.viewed_files import find_volumes
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
+from prod9.torch_files import read_plain, write_plain
+from prod9.training.run_folder import CONFIG_KEY, read_point
 
 AFFINE = np.array([[-1.0, 0, 0, 9], [0, 1, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
 
@@ -111,7 +111,7 @@ def read_any_volume(path: Path) -> None:
     for read in (read_volume, read_header, lambda path: find_volumes([path.parent])):
         try:
             read(path)
-        except UserError:
+        except Prod9Error:
             continue
 
 
@@ -147,7 +147,7 @@ def read_configs(path: Path) -> None:
     for model in (Stage1Config, Stage2Config):
         try:
             load(path, model)
-        except UserError:
+        except Prod9Error:
             continue
 
 

@@ -28,18 +28,18 @@ from fuzz_targets import (
 )
 
 from prod9.config.load import load_stage1
-from prod9.data import limits
-from prod9.data.npz import npz_headers, read_npy, read_npz_array
-from prod9.data.read_volume import read_volume
-from prod9.errors import UserError
-from prod9.plain import fitted, read_plain
+from prod9.data.volume_files.npz import npz_headers, read_npy, read_npz_array
+from prod9.data.volume_files.read import read_volume
+from prod9.errors import Prod9Error
+from prod9.runtime import memory_limits
 from prod9.tokenizer import Tokenizer
+from prod9.torch_files import fitted, read_plain
 
 MIB = 1 << 20
 
 
 def refused(read: Callable[[Path], object], path: Path, room: int = 256 * MIB) -> str:
-    with little_memory(room), pytest.raises(UserError) as caught:
+    with little_memory(room), pytest.raises(Prod9Error) as caught:
         read(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
@@ -78,10 +78,10 @@ def test_a_bomb_that_is_what_it_says_is_measured_against_the_machine(
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(nifti((300, 300, 300)) + bytes(4 * 300**3), 9))
     assert path.stat().st_size < MIB
-    monkeypatch.setattr(limits, "physical_memory", lambda: 200 * MIB)
-    with pytest.raises(UserError, match=r"x\.nii\.gz needs 0\.2 GiB of memory, this machine has"):
+    monkeypatch.setattr(memory_limits, "physical_memory", lambda: 200 * MIB)
+    with pytest.raises(Prod9Error, match=r"x\.nii\.gz needs 0\.2 GiB of memory, this machine has"):
         read_volume(path)
-    monkeypatch.setattr(limits, "physical_memory", lambda: 300 * MIB)
+    monkeypatch.setattr(memory_limits, "physical_memory", lambda: 300 * MIB)
     assert read_volume(path).array.shape == (300, 300, 300)
 
 
@@ -199,8 +199,8 @@ def test_an_npz_is_measured_against_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.savez_compressed(tmp_path / "x.npz", x=np.zeros(MIB))
-    monkeypatch.setattr(limits, "physical_memory", lambda: 8 * MIB)
-    with pytest.raises(UserError, match=r"array 'x' in .* needs"):
+    monkeypatch.setattr(memory_limits, "physical_memory", lambda: 8 * MIB)
+    with pytest.raises(Prod9Error, match=r"array 'x' in .* needs"):
         read_npz_array(tmp_path / "x.npz", "x")
 
 
@@ -380,5 +380,5 @@ def test_hostile_yaml(
 def test_a_long_chain_of_extends(tmp_path: Path) -> None:
     for number in range(400):
         (tmp_path / f"{number}.yaml").write_text(f"extends: {number + 1}.yaml\n")
-    with pytest.raises(UserError, match="more than 20 files extend one another"):
+    with pytest.raises(Prod9Error, match="more than 20 files extend one another"):
         load_stage1(tmp_path / "0.yaml")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from fuzz_targets import pickle_of, tokenizer_file, with_pickle
 
-from prod9 import plain
-from prod9.errors import UserError
-from prod9.plain import read_plain
+from prod9 import torch_files
+from prod9.errors import Prod9Error
+from prod9.torch_files import read_plain
 
 HARMLESS = pickle.dumps({"kind": "harmless"}, protocol=2)
 
@@ -31,7 +31,7 @@ ASKS = pickle.dumps(_Asks(), protocol=2)
 def refused(path: Path) -> None:
     """PyTorch would read what was asked for; prod9 does not let it."""
     assert len(torch.load(path, weights_only=True)) == 10**6
-    with pytest.raises(UserError, match=r"more than plain data \(ValueError\)"):
+    with pytest.raises(Prod9Error, match=r"more than plain data \(ValueError\)"):
         read_plain(path, "x")
 
 
@@ -126,8 +126,8 @@ def test_a_file_that_does_not_fit_is_not_called_torn(
         def load(*_: object, error: Exception = error, **__: object) -> object:
             raise error
 
-        monkeypatch.setattr(plain.torch, "load", load)
-        with pytest.raises(UserError, match="does not fit into memory"):
+        monkeypatch.setattr(torch_files.torch, "load", load)
+        with pytest.raises(Prod9Error, match="does not fit into memory"):
             read_plain(path, "x")
 
 
@@ -136,7 +136,7 @@ def test_the_same_open_file_is_judged_and_read(
 ) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(with_pickle(tokenizer_file(), HARMLESS))
-    judge = plain.require_plain
+    judge = torch_files.require_plain
 
     def judge_and_swap(file: io.BufferedReader) -> None:
         judge(file)
@@ -144,7 +144,7 @@ def test_the_same_open_file_is_judged_and_read(
         other.write_bytes(with_pickle(tokenizer_file(), ASKS))
         other.replace(path)
 
-    monkeypatch.setattr(plain, "require_plain", judge_and_swap)
+    monkeypatch.setattr(torch_files, "require_plain", judge_and_swap)
     assert read_plain(path, "x") == {"kind": "harmless"}
 
 
@@ -154,5 +154,5 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
     whole = buffer.getvalue()
     for length in (0, 3, 4, 21, 22, 60, 98, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="it is torn"):
+        with pytest.raises(Prod9Error, match="it is torn"):
             read_plain(path, "x")

@@ -7,15 +7,15 @@ from functools import cache
 from pathlib import Path
 
 from prod9.config import PreprocessingConfig
-from prod9.data import phantom_files
-from prod9.data.brats import find_cases
-from prod9.data.phantom_files import make_phantom
-from prod9.data.scan_cache import prepare
+from prod9.data.brats.cases import find_cases
+from prod9.data.brats.scan_cache import prepare
+from prod9.data.phantom.case import cohort
+from prod9.data.phantom.cohort import make_phantom
 
 _SEED, _VOXEL_MM = 3, 8.0
-phantom_files.draw_case = cache(phantom_files.draw_case)
+cohort.draw_case = cache(cohort.draw_case)
 for index in range(2):
-    phantom_files.draw_case(_SEED, index, voxel_mm=_VOXEL_MM)
+    cohort.draw_case(_SEED, index, voxel_mm=_VOXEL_MM)
 
 
 def phantom(folder: Path, release: str) -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config
 from prod9.config.load import load
+from prod9.training.run_folder import RunFolder
 
 _CONFIG = "maskgit/medmnist3d/stage1/ffl.yaml"
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from prod9.models.blocks import AttentionBlock
-from prod9.models.rotary import rotary_angles
-from prod9.models.transformer import Attention
+from prod9.networks.blocks import AttentionBlock
+from prod9.networks.rotary import rotary_angles
+from prod9.networks.transformer import Attention
 
 GRID = (2, 3, 2)
 N = 12

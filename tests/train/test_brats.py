@@ -14,14 +14,14 @@ import torch
 import yaml
 from console_scripts import in_a_process, in_this_one
 
-from prod9.build import stage1, stage2
-from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config
-from prod9.data.phantom_files import make_phantom
+from prod9.data.phantom.cohort import make_phantom
 from prod9.losses.medicalnet import MedicalNetResNet10
 from prod9.tokenizer import Tokenizer, digest_of
-from prod9.training.stage1 import Stage1Module
-from prod9.training.stage2 import Stage2Module
+from prod9.training import stage1, stage2
+from prod9.training.run_folder import RunFolder
+from prod9.training.stage1_module import Stage1Module
+from prod9.training.stage2_module import Stage2Module
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prod9.demo.brats import run_brats_demo
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 pytestmark = pytest.mark.slow
 
@@ -132,5 +132,5 @@ def test_brats_demo_writes_everything_it_promises(tmp_path: Path) -> None:
     assert {"translation", "example", "nothing", "reconstruction"} <= found.ids
     assert found.outside == []
     assert f"{translation['mean']['psnr']:.2f} dB" in page.read_text()
-    with pytest.raises(UserError, match="already holds a demo"):
+    with pytest.raises(Prod9Error, match="already holds a demo"):
         run_brats_demo(output, overwrite=False)

@@ -15,8 +15,8 @@ import yaml
 
 from prod9.cli import autoencoder, main, transformer
 from prod9.config.load import load_stage2
-from prod9.data.phantom_files import make_phantom
-from prod9.errors import UserError
+from prod9.data.phantom.cohort import make_phantom
+from prod9.errors import Prod9Error
 from prod9.tokenizer import Tokenizer
 
 FLAG = "adrenalmnist3d"
@@ -311,15 +311,15 @@ def test_tokens_of_another_tokenizer(run: Any, trained: Path, monkeypatch: Any) 
 
 def test_a_token_store_of_another_tokenizer_is_never_read(trained: Path) -> None:
     # Not a mistake that stops: the store's key holds the digest, so another one is built.
-    from prod9.build.tokens import load_tokenizer, open_tokens
-    from prod9.data.token_store import open_store
+    from prod9.data.tokens.store import open_store
+    from prod9.training.tokens import load_tokenizer, open_tokens
 
     config = load_stage2(trained / "stage2.yaml")
     first, _ = open_tokens(config, load_tokenizer(config), "train", None)
     retrain(trained, 1)
     second, _ = open_tokens(config, load_tokenizer(config), "train", None)
     assert first.path != second.path
-    with pytest.raises(UserError, match="was made by tokenizer"):
+    with pytest.raises(Prod9Error, match="was made by tokenizer"):
         open_store(first.path, second.key.tokenizer_digest)
 
 

@@ -9,11 +9,11 @@ import pytorch_lightning as pl
 import torch
 from toy_runs import learned, logged, same, stage1_config, stage2_config
 
-from prod9.build import stage1, stage2
-from prod9.errors import UserError
-from prod9.training.checkpoints import read_last
-from prod9.training.stage1 import Stage1Module
-from prod9.training.stage2 import Stage2Module
+from prod9.errors import Prod9Error
+from prod9.training import stage1, stage2
+from prod9.training.checkpoint_files import read_last
+from prod9.training.stage1_module import Stage1Module
+from prod9.training.stage2_module import Stage2Module
 
 STEPS = 9
 BAD = 4
@@ -93,7 +93,7 @@ def test_stop(tmp_path: Path, tokenizer: Path, stage: int) -> None:
         spoiler = Spoiler(patch, kind, {BAD})
         config = stage1_config(tmp_path) if stage == 1 else stage2_config(tmp_path, tokenizer)
         train: Any = stage1.train if stage == 1 else stage2.train
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(Prod9Error) as caught:
             train(config)
     saved = tmp_path / "nonfinite" / "step-00000004.npz"
     what = "the loss term 'l1' became nan" if stage == 1 else "the gradient's norm became nan"
@@ -186,9 +186,9 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(
     on: dict[str, Any] = {"trainer__on_nan": "rollback"}
     every = "callbacks.checkpoint.every_n_steps"
     none = "there is no checkpoint yet to go back to"
-    with pytest.raises(UserError, match=rf"{none}; .* or set {every}, which is 0\."):
+    with pytest.raises(Prod9Error, match=rf"{none}; .* or set {every}, which is 0\."):
         run(tmp_path, tokenizer, 1, {1}, **on, callbacks__checkpoint__every_n_steps=0)
-    with pytest.raises(UserError, match=rf"{none}; .* or lower {every} from 9\."):
+    with pytest.raises(Prod9Error, match=rf"{none}; .* or lower {every} from 9\."):
         run(tmp_path, tokenizer, 1, {1}, **on, callbacks__checkpoint__every_n_steps=9)
 
 
@@ -202,7 +202,7 @@ def test_a_run_that_learns_nothing_any_more_ends(
     settings: dict[str, Any] = {"trainer__on_nan": policy, "trainer__max_epochs": 6}
     settings["callbacks__checkpoint__every_n_steps"] = 2
     often = "in a row" if policy == "skip" else "after the same checkpoint"
-    with pytest.raises(UserError, match=rf"at step 12 .*\(10 times {often}\)"):
+    with pytest.raises(Prod9Error, match=rf"at step 12 .*\(10 times {often}\)"):
         run(tmp_path, tokenizer, stage, set(range(3, 99)), **settings)
 
 
@@ -223,5 +223,5 @@ def test_the_gradient_alone(tmp_path: Path, tokenizer: Path) -> None:
         patch.setattr(
             Stage1Module, "_discriminator_term", lambda self, own: Cusp.apply(real(self, own))
         )
-        with pytest.raises(UserError, match=r"the gradient's norm became (nan|inf) at step 2"):
+        with pytest.raises(Prod9Error, match=r"the gradient's norm became (nan|inf) at step 2"):
             stage1.train(stage1_config(tmp_path))

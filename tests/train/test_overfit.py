@@ -9,20 +9,20 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from prod9.build.stage1 import build_module, tokenizer_of
-from prod9.build.trainer import quieten_lightning
-from prod9.build.volumes import TrainingVolumes
 from prod9.config import SamplerConfig, Stage1Config, Stage2Config
 from prod9.data.brain_regions import CLASS_NAMES, SPACING_MM, RegionSampler, Variation
-from prod9.data.token_store import TokenBatch
+from prod9.data.tokens.store import TokenBatch
 from prod9.data.volumes import Batch
-from prod9.generator import build_transformer
 from prod9.metrics.psnr import psnr
-from prod9.models.condition import Condition
-from prod9.models.transformer import MaskedTransformer
+from prod9.model import build_transformer
+from prod9.networks.condition import Condition
+from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import draw_tokens
 from prod9.tokenizer import Tokenizer
-from prod9.training.stage2 import Stage2Module
+from prod9.training.stage1 import build_module, tokenizer_of
+from prod9.training.stage2_module import Stage2Module
+from prod9.training.trainer import quieten_lightning
+from prod9.training.volumes import TrainingVolumes
 
 pytestmark = pytest.mark.slow
 

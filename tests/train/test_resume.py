@@ -19,13 +19,13 @@ from toy_runs import (
     stage2_config,
 )
 
-from prod9.build import stage1, stage2
-from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.report.curves import read_history
-from prod9.training.stage1 import Stage1Module
-from prod9.training.stage2 import Stage2Module
+from prod9.training import stage1, stage2
+from prod9.training.run_folder import RunFolder
+from prod9.training.stage1_module import Stage1Module
+from prod9.training.stage2_module import Stage2Module
 
 pytestmark = pytest.mark.usefixtures("toy_data")
 
@@ -231,7 +231,7 @@ def test_two_torn_checkpoints(whole1: Whole, tmp_path: Path) -> None:
     config = copied(whole1, tmp_path)
     for name in ("last", "previous"):
         (tmp_path / "checkpoints" / f"{name}.ckpt").write_bytes(b"torn")
-    with pytest.raises(UserError, match=r"last\.ckpt cannot be read: it is torn"):
+    with pytest.raises(Prod9Error, match=r"last\.ckpt cannot be read: it is torn"):
         stage1.train(config, resume=True)
 
 
@@ -246,7 +246,7 @@ def test_a_last_one_that_is_no_checkpoint_is_put_aside(whole1: Whole, tmp_path: 
 def test_a_foreign_checkpoint(whole1: Whole, tmp_path: Path) -> None:
     config = copied(whole1, tmp_path)
     torch.save({"epoch": 3}, tmp_path / "checkpoints" / "last.ckpt")
-    with pytest.raises(UserError, match="is not a checkpoint of prod9's"):
+    with pytest.raises(Prod9Error, match="is not a checkpoint of prod9's"):
         stage1.train(config, resume=True)
 
 
@@ -256,7 +256,7 @@ def test_without_a_last_one_the_previous_one_still_forbids_to_begin_anew(
     config = copied(whole1, tmp_path)
     (tmp_path / "checkpoints" / "last.ckpt").unlink()
     (tmp_path / "tokenizer.pt").unlink()
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(Prod9Error, match="already holds a run"):
         stage1.train(config)
 
 
@@ -267,7 +267,7 @@ def test_last_is_the_last_and_history_is_kept(
     config = stage1_config(tmp_path)
     scores = itertools.count(30, -1)  # ever worse
     monkeypatch.setattr(
-        "prod9.training.stage1.psnr", lambda a, b: torch.full((len(a),), float(next(scores)))
+        "prod9.training.stage1_module.psnr", lambda a, b: torch.full((len(a),), float(next(scores)))
     )
     stage1.train(config)
     folder = RunFolder(config.output_dir)

@@ -128,8 +128,8 @@ def test_what_is_left_out_stays(make: Callable[..., Any]) -> None:
 
 @pytest.fixture
 def make() -> Callable[..., Any]:
-    from prod9.build.sweep import grid_of
     from prod9.config import SamplerConfig
+    from prod9.evaluation.sweep import grid_of
 
     def made(**given: Any) -> list[SamplerConfig]:
         empty: dict[str, Any] = dict.fromkeys(

@@ -5,16 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from scan_files import PREPROCESSING
 from torch import nn
 
-from prod9.config import AutoencoderConfig, TransformerConfig
-from prod9.generator import Generator, TransformerSpec, build_transformer
-from prod9.models.transformer import MaskedTransformer
+from prod9.config import AutoencoderConfig, PreprocessingConfig, TransformerConfig
+from prod9.data.brats.cases import MODALITIES
+from prod9.model import Model, TransformerSpec, build_transformer
+from prod9.networks.transformer import MaskedTransformer
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 
 MakeTokenizer = Callable[..., Tokenizer]
 MakeTransformer = Callable[..., MaskedTransformer]
-MakeGenerator = Callable[..., Generator]
+MakeGenerator = Callable[..., Model]
 
 TRANSFORMER: dict[str, Any] = {
     "hidden_dim": 32,
@@ -103,7 +105,7 @@ def make_generator(
 ) -> MakeGenerator:
     """Return a maker of untrained generators of two classes, by the sides of their volumes."""
 
-    def make(volume_shape: tuple[int, int, int] = (8, 8, 8)) -> Generator:
+    def make(volume_shape: tuple[int, int, int] = (8, 8, 8)) -> Model:
         tokenizer = make_tokenizer(volume_shape=volume_shape)
         grid = tokenizer.grid()
         spec = TransformerSpec(
@@ -115,6 +117,48 @@ def make_generator(
             tokenizer_digest=tokenizer.digest,
             config_yaml="seed: 0\n",
         )
-        return Generator(tokenizer, make_transformer(grid=grid), spec)
+        return Model(tokenizer, make_transformer(grid=grid), spec)
+
+    return make
+
+
+MakeScanTokenizer = Callable[..., Tokenizer]
+MakeScanGenerator = Callable[..., Model]
+
+
+@pytest.fixture(scope="session")
+def make_scan_tokenizer(make_tokenizer: Callable[..., Tokenizer]) -> MakeScanTokenizer:
+    """Return a maker of untrained tokenizers that were told how to read scans."""
+
+    def make(preprocessing: PreprocessingConfig = PREPROCESSING, **rest: Any) -> Tokenizer:
+        bare = make_tokenizer(class_names=MODALITIES, **({"volume_shape": (12, 12, 12)} | rest))
+        spec = {"dataset_name": "brats", "preprocessing": preprocessing}
+        return Tokenizer(bare.spec.model_copy(update=spec), bare.autoencoder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_scan_generator(
+    make_scan_tokenizer: MakeScanTokenizer,
+    make_transformer: Callable[..., Any],
+    transformer_config: TransformerConfig,
+) -> MakeScanGenerator:
+    """Return a maker of untrained models of scans: cells of 2 voxels, windows of 4 cells."""
+
+    def make(tokenizer: Tokenizer | None = None, **rest: Any) -> Model:
+        tokenizer = tokenizer or make_scan_tokenizer(**rest)
+        names, levels = tokenizer.spec.class_names, tokenizer.fsq.levels
+        sizes: dict[str, Any] = {"levels": levels, "num_sources": len(names)}
+        sizes["grid"] = tokenizer.grid()
+        spec = TransformerSpec(
+            transformer=transformer_config,
+            class_names=names,
+            window=(4, 4, 4),
+            tokenizer_digest=tokenizer.digest,
+            config_yaml="",
+            **sizes,
+        )
+        return Model(tokenizer, make_transformer(num_classes=len(names), **sizes), spec)
 
     return make

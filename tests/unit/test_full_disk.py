@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from prod9.build.generate import generate_files
-from prod9.build.infer import reconstruct_file
-from prod9.build.trainer import WholeCheckpoints
 from prod9.config import SamplerConfig, SlidingWindowConfig
-from prod9.data.paint_volume import write_inside
-from prod9.data.phantom_files import make_phantom
-from prod9.data.token_build import open_or_build
-from prod9.data.token_store import TokenStoreKey
-from prod9.data.write_volume import write_nifti, write_volume
-from prod9.errors import UserError
+from prod9.data.phantom.cohort import make_phantom
+from prod9.data.tokens.build import open_or_build
+from prod9.data.tokens.store import TokenStoreKey
+from prod9.data.volume_files.write import write_nifti, write_volume
+from prod9.data.volume_files.write_inside import write_inside
+from prod9.errors import Prod9Error
 from prod9.files import write_text
-from prod9.generator import Generator as VolumeGenerator
-from prod9.generator import save_transformer
+from prod9.inference.generate import generate_files
+from prod9.inference.reconstruct import reconstruct_file
+from prod9.model import Model as VolumeGenerator
+from prod9.model import save_transformer
 from prod9.montage import montage, save_figure
 from prod9.report.document import document
+from prod9.training.trainer import WholeCheckpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 
@@ -118,7 +118,7 @@ def test_a_full_disk(tmp_path: Path, writers: dict[str, Write], name: str, room:
     path = place(folder, name)
     if name not in FOLDERS:
         path.write_bytes(b"what was there before")
-    with full(room), pytest.raises(UserError) as caught:
+    with full(room), pytest.raises(Prod9Error) as caught:
         writers[name](path)
     message = str(caught.value)
     assert str(folder) in message
@@ -155,7 +155,7 @@ def test_a_disk_that_is_really_full(small_disk: Path, writers: dict[str, Write],
     if name not in FOLDERS:
         path.write_bytes(b"what was there before")
     fill(small_disk / "filler")
-    with pytest.raises(UserError, match=r"No space left on device|did not take all of it"):
+    with pytest.raises(Prod9Error, match=r"No space left on device|did not take all of it"):
         writers[name](path)
     if name not in FOLDERS:
         assert path.read_bytes() == b"what was there before"
@@ -173,5 +173,5 @@ def test_a_folder_that_may_only_be_read(
     folder.mkdir()
     path = place(folder, name)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(UserError, match="Read-only file system"):
+    with pytest.raises(Prod9Error, match="Read-only file system"):
         writers[name](path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prod9.guidance import guidance_at, guided
-from prod9.models.condition import Condition
+from prod9.networks.condition import Condition
 
 TOKENS = torch.randint(61, (2, 3, 2, 2), generator=torch.Generator().manual_seed(0))
 CONDITION = Condition(torch.tensor([0, 1]), 2)

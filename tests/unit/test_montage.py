@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.montage import Panel, by_class, compare, montage, planes, save_figure, three_planes
 
 
@@ -49,7 +49,7 @@ def test_a_montage_is_a_picture_of_its_volumes(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(Prod9Error, match="cannot write"):
         save_figure(tmp_path / "file" / "m.png", montage([("a", torch.zeros(1, 1, 4, 4, 4))]))
 
 

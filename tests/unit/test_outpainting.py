@@ -11,8 +11,8 @@ from torch import Tensor
 from prod9 import outpainting
 from prod9.config import SamplerConfig
 from prod9.guidance import guided
-from prod9.models.condition import Condition
-from prod9.models.transformer import MaskedTransformer
+from prod9.networks.condition import Condition
+from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import centred, draw_tokens, from_the_middle
 from prod9.sampling import sample
 from prod9.windows import Windows

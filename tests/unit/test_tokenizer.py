@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.fsq import FSQ
-from prod9.plain import read_export
 from prod9.tokenizer import Tokenizer
+from prod9.torch_files import read_export
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def volumes(*sides: int, batch: int = 2) -> torch.Tensor:
 
 
 def problem(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Prod9Error) as caught:
         Tokenizer.load(path)
     message = str(caught.value)
     assert str(path) in message
@@ -125,7 +125,7 @@ def test_a_file_of_another_kind(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "other.pt"
     torch.save(content, path)
     assert "is not a file of kind prod9-tokenizer" in problem(path)
-    with pytest.raises(UserError, match="not a file of kind x; make one with `y`"):
+    with pytest.raises(Prod9Error, match="not a file of kind x; make one with `y`"):
         read_export(path, kind="x", made_by="y")
 
 
@@ -202,5 +202,5 @@ def test_every_token_is_checked_on_loading(saved: Path, monkeypatch: pytest.Monk
 
 def test_an_unwritable_place(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(Prod9Error, match="cannot write"):
         tokenizer.save(tmp_path / "file" / "tokenizer.pt")

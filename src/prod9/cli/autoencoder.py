@@ -5,10 +5,6 @@ from typing import Annotated
 
 import typer
 
-from prod9.build import stage1
-from prod9.build.figures import measure_stage1
-from prod9.build.infer import decode_tokens, reconstruct_file
-from prod9.build.launch import require_alone
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import (
     ConfigOption,
@@ -18,6 +14,10 @@ from prod9.cli.verbs import (
     add_shared_verbs,
 )
 from prod9.config import Stage1Config
+from prod9.evaluation.test_metrics import measure_stage1
+from prod9.inference.reconstruct import decode_tokens, reconstruct_file
+from prod9.training import stage1
+from prod9.training.launch import require_alone
 
 app = new_app("Stage 1: learn a tokenizer (autoencoder with Finite Scalar Quantization).")
 

@@ -5,11 +5,6 @@ from typing import Annotated
 
 import typer
 
-from prod9.build import stage2
-from prod9.build.inpainting import inpaint as fill_mask
-from prod9.build.launch import require_alone
-from prod9.build.synthesis import Settings
-from prod9.build.translation import translate as make_modality
 from prod9.cli.drawing import (
     BRATS,
     GuidanceOption,
@@ -19,8 +14,13 @@ from prod9.cli.drawing import (
     configured,
 )
 from prod9.cli.verbs import OverridesArgument, OverwriteOption
-from prod9.errors import UserError
-from prod9.generator import Generator
+from prod9.errors import Prod9Error
+from prod9.inference.inpaint import inpaint as fill_mask
+from prod9.inference.synthesis import Settings
+from prod9.inference.translate import translate as make_modality
+from prod9.model import Model
+from prod9.training import stage2
+from prod9.training.launch import require_alone
 
 ScanModelOption = Annotated[
     Path,
@@ -91,7 +91,7 @@ def _model(
     temperature: float | None,
     seed: int | None,
     samples: int,
-) -> tuple[Generator, Settings]:
+) -> tuple[Model, Settings]:
     """Return the model of a configuration, and how it is to draw."""
     resolved = configured(
         config,
@@ -111,8 +111,8 @@ def _files_of(items: list[str]) -> dict[str, Path]:
     for item in items:
         name, separator, file = item.partition("=")
         if not (name and separator and file):
-            raise UserError(f"--source {item}: write MODALITY=FILE, such as T1=a.nii.gz.")
+            raise Prod9Error(f"--source {item}: write MODALITY=FILE, such as T1=a.nii.gz.")
         if name in sources:
-            raise UserError(f"--source {name} is given twice; give each modality once.")
+            raise Prod9Error(f"--source {name} is given twice; give each modality once.")
         sources[name] = Path(file)
     return sources

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from prod9 import __version__
-from prod9.build.trainer import resolve_precision
 from prod9.config import TrainerConfig
 from prod9.data import medmnist
 from prod9.losses.weights import cache_dir, find_medicalnet, medicalnet_cache_path
+from prod9.training.trainer import resolve_precision
 
 _PACKAGES = ("torch", "pytorch-lightning", "numpy", "nibabel", "nilearn", "pydantic")
 

@@ -5,17 +5,17 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from prod9.build.evaluation import METRICS, REPORT, ROWS, Evaluator, Settings
-from prod9.build.feature_networks import feature_spaces
-from prod9.build.launch import require_alone
-from prod9.build.trainer import resolve_device
 from prod9.cli.verbs import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
-from prod9.data.collection import Collection, comparable
-from prod9.data.collection_files import named_dataset, open_collection
-from prod9.data.collection_pairs import paired
-from prod9.errors import UserError
+from prod9.data.volume_sets.open import named_dataset, open_collection
+from prod9.data.volume_sets.pairs import paired
+from prod9.data.volume_sets.volume_set import VolumeSet, comparable
+from prod9.errors import Prod9Error
+from prod9.evaluation.features.networks import feature_spaces
+from prod9.evaluation.runner import METRICS, REPORT, ROWS, Evaluator, Settings
 from prod9.files import require_writable
+from prod9.training.launch import require_alone
+from prod9.training.trainer import resolve_device
 
 _SPACES: tuple[FeatureSpaceKey, ...] = get_args(FeatureSpaceKey)
 _LEAD = (
@@ -88,9 +88,9 @@ def evaluate(
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
     require_alone("prod9 evaluate")
     if generated is None and reconstructed is None:
-        raise UserError("give --generated DIR, --reconstructed DIR or both.")
+        raise Prod9Error("give --generated DIR, --reconstructed DIR or both.")
     if reconstructed is not None and intensity == "percentiles":
-        raise UserError(
+        raise Prod9Error(
             "--intensity percentiles scales an original and its reconstruction each by itself, "
             "which hides errors of brightness; with --reconstructed give --intensity LOW,HIGH."
         )
@@ -101,9 +101,9 @@ def evaluate(
     spaces: list[FeatureSpaceKey] = [space for space in _SPACES if space in (features or _SPACES)]
     for name in features or ():
         if name not in _SPACES:
-            raise UserError(f"--features {name}: choose from {', '.join(_SPACES)}.")
+            raise Prod9Error(f"--features {name}: choose from {', '.join(_SPACES)}.")
 
-    def opened(what: str, option: str) -> Collection:
+    def opened(what: str, option: str) -> VolumeSet:
         return open_collection(what, option, size=size, root=root, intensity=intensity)
 
     if "medicalnet" in spaces and medicalnet is not None:
@@ -139,7 +139,7 @@ def evaluate(
 def _require_free(output: Path, overwrite: bool) -> None:
     for name in (METRICS, REPORT, ROWS):
         if (output / name).exists() and not overwrite:
-            raise UserError(
+            raise Prod9Error(
                 f"{output / name} exists; pass --overwrite to replace it, or another --output."
             )
     require_writable(output)
@@ -150,4 +150,4 @@ def _require_text(name: str | None) -> None:
     try:
         (name or "").encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"the name {name!r} is not valid UTF-8; rename the folder.") from error
+        raise Prod9Error(f"the name {name!r} is not valid UTF-8; rename the folder.") from error

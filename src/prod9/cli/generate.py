@@ -6,9 +6,6 @@ from typing import Annotated
 
 import typer
 
-from prod9.build import stage2
-from prod9.build.generate import generate_files
-from prod9.build.launch import gather
 from prod9.cli.drawing import (
     BRATS,
     GuidanceOption,
@@ -18,9 +15,12 @@ from prod9.cli.drawing import (
     configured,
 )
 from prod9.cli.verbs import OverridesArgument, OverwriteOption
-from prod9.errors import UserError
-from prod9.ranks import is_main
+from prod9.errors import Prod9Error
+from prod9.inference.generate import generate_files
+from prod9.runtime.distributed import is_main
 from prod9.shapes import MAX_VOXELS
+from prod9.training import stage2
+from prod9.training.launch import gather
 
 
 def generate(
@@ -76,7 +76,7 @@ def generate(
     The processes of a distributed run share the work.
     """
     if resume and overwrite:
-        raise UserError("--resume goes on and --overwrite begins anew; give one of them.")
+        raise Prod9Error("--resume goes on and --overwrite begins anew; give one of them.")
     if config is None and not modalities:
         raise typer.BadParameter("give --config FILE (or --modality for the shipped BraTS model)")
     if shape is not None and not (min(shape) >= 1 and math.prod(shape) <= MAX_VOXELS):

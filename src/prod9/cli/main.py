@@ -8,8 +8,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from prod9.build.launch import require_alone
-from prod9.build.stage1 import fetch_medicalnet
 from prod9.cli.doctor import findings
 from prod9.cli.evaluate import evaluate
 from prod9.cli.plan import plan
@@ -20,12 +18,14 @@ from prod9.config import MedMNISTSourceConfig
 from prod9.config.data import MedMNISTName
 from prod9.config.loss import PerceptualLossConfig
 from prod9.data import medmnist
-from prod9.data.brats_inspection import inspect_cohort
+from prod9.data.brats.inspection import inspect_cohort
 from prod9.data.medmnist_table import class_names
-from prod9.data.phantom_files import make_phantom
+from prod9.data.phantom.cohort import make_phantom
 from prod9.demo.brats import run_brats_demo
 from prod9.demo.run import run_demo
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
+from prod9.training.launch import require_alone
+from prod9.training.stage1 import fetch_medicalnet
 
 app = new_app("Learn to draw new 3D medical volumes.")
 data_app = new_app("Data sets: what is there, and fetching or building them.")
@@ -100,11 +100,11 @@ def fetch_data(
 ) -> None:
     """Download a data set (or build the embedded one) and check it."""
     if name not in get_args(MedMNISTName):
-        raise UserError(
+        raise Prod9Error(
             f"there is no data set {name}; choose from: {', '.join(get_args(MedMNISTName))}."
         )
     if size not in (28, 64):
-        raise UserError(f"--size {size}: MedMNIST 3D has sizes 28 and 64.")
+        raise Prod9Error(f"--size {size}: MedMNIST 3D has sizes 28 and 64.")
     config = MedMNISTSourceConfig.model_validate({"dataset_name": name, "size": size, "root": root})
     medmnist.check(config)
     for path in medmnist.prepare(config):
@@ -129,7 +129,7 @@ def inspect_data(
         table.add_row(name, value)
     Console(soft_wrap=True).print(table)
     if found.bad:
-        raise UserError(
+        raise Prod9Error(
             f"{len(found.bad)} of {len(found.bad) + len(found.usable)} cases of {folder} cannot be "
             "used; repair them, or train with data.on_bad_case=skip."
         )

@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from prod9.build.memory import keep_freed_memory
-from prod9.build.plan import Plan, Request, make_plan
-from prod9.build.replay import CARDS
 from prod9.cli.verbs import ConfigOption, OverridesArgument
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.files import write_text
+from prod9.planning.plan import Plan, Request, make_plan
+from prod9.planning.step_timing import CARDS
+from prod9.runtime.allocator import keep_freed_memory
 
 _UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
@@ -54,7 +54,7 @@ def plan(
     volume. A plan for this CPU does the operations of a small step, within a minute or two.
     """
     if card is not None and card not in CARDS:
-        raise UserError(f"--card {card}: choose from {', '.join(CARDS)}, or give --tflops.")
+        raise Prod9Error(f"--card {card}: choose from {', '.join(CARDS)}, or give --tflops.")
     keep_freed_memory()
     request = Request(
         gpu_memory=gpu_memory,

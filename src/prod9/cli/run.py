@@ -9,12 +9,12 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
-from prod9.build.failures import LOST, is_loss, of_fault, of_loss
-from prod9.build.memory import keep_freed_memory
-from prod9.build.out_of_memory import sentence, where
-from prod9.errors import UserError
-from prod9.ranks import is_main
-from prod9.training.interrupts import STOPPING, Stopped, requeue, stop_now
+from prod9.errors import Prod9Error
+from prod9.planning.out_of_memory import sentence, where
+from prod9.runtime.allocator import keep_freed_memory
+from prod9.runtime.distributed import is_main
+from prod9.runtime.signals import STOPPING, Stopped, requeue, stop_now
+from prod9.training.failures import LOST, is_loss, of_fault, of_loss
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MENDABLE = {*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
@@ -62,7 +62,7 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
         threading.excepthook = _thread_failed
         try:
             app()
-        except UserError as error:
+        except Prod9Error as error:
             message = str(error)
         except (MemoryError, RuntimeError, OSError) as error:
             if (place := where(error)) is not None:

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from prod9.build.launch import require_alone
-from prod9.build.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
-from prod9.build.sweep import sweep as run_sweep
 from prod9.cli.drawing import SeedOption, configured
 from prod9.cli.verbs import ConfigOption, OverridesArgument, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
+from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
+from prod9.evaluation.sweep import sweep as run_sweep
+from prod9.training.launch import require_alone
 
 
 def sweep(

@@ -9,14 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from prod9.build.launch import gather
-from prod9.build.out_of_memory import memory_advice
-from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump, load
 from prod9.data.splits import HeldOut
-from prod9.errors import UserError
-from prod9.ranks import is_main, of_main
+from prod9.errors import Prod9Error
+from prod9.planning.out_of_memory import memory_advice
+from prod9.runtime.distributed import is_main, of_main
+from prod9.training.launch import gather
+from prod9.training.run_folder import RunFolder
 
 ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)
 Taken = TypeVar("Taken", Stage1Config, Stage2Config, contravariant=True)
@@ -102,7 +102,7 @@ def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
             typer.echo(dump(resolved), nl=False)
             return
         if resume_or_start and overwrite:
-            raise UserError("--resume-or-start goes on and --overwrite begins anew; give one.")
+            raise Prod9Error("--resume-or-start goes on and --overwrite begins anew; give one.")
         gather(resolved.trainer)
         if resume_or_start:
             # One looks for all: a shared disk may show a file to one process before the other.

@@ -4,7 +4,7 @@ import difflib
 from importlib.resources import files
 from pathlib import Path
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 _SHIPPED = Path(str(files("prod9"))) / "configs"
 
@@ -35,29 +35,27 @@ def is_file(path: Path) -> bool:
     """Return whether ``path`` is a file.
 
     Raises:
-        UserError: it cannot be told, as when a folder on the way is closed.
-
+        Prod9Error: it cannot be told, as when a folder on the way is closed.
     """
     try:
         return path.is_file()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+        raise Prod9Error(f"cannot read {path}: {error.strerror or error}.") from error
 
 
 def resolve_config(path: Path) -> Path:
     """Return ``path`` if it exists (relative to the current folder), else the packaged file.
 
     Raises:
-        UserError: neither exists, or it is a folder.
-
+        Prod9Error: neither exists, or it is a folder.
     """
     if is_file(path):
         return path
     if path.is_dir():
-        raise UserError(f"{path} is a folder; --config needs a YAML file.")
+        raise Prod9Error(f"{path} is a folder; --config needs a YAML file.")
     if found := shipped_path(path):
         return found
     near = difflib.get_close_matches(path.as_posix(), shipped(), n=3, cutoff=0.4) or shipped()
-    raise UserError(
+    raise Prod9Error(
         f"the configuration {path} does not exist; nearest in the package: {', '.join(near)}."
     )

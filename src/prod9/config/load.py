@@ -13,7 +13,7 @@ from prod9.config.find import is_file, resolve_config, shipped_path
 from prod9.config.problems import explain
 from prod9.config.schema import Model, chosen, models
 from prod9.config.tree import COMMAND_LINE, Place, Tree, merge, parse, scalar
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 __all__ = ["dump", "load", "load_stage1", "load_stage2", "resolve_config"]
 
@@ -44,8 +44,7 @@ def load(path: Path, model: type[Config], overrides: Sequence[str] = ()) -> Conf
         overrides: ``data.batch_size=2`` and the like; the last of equal keys counts.
 
     Raises:
-        UserError: all that is wrong, each with file and line or "command line".
-
+        Prod9Error: all that is wrong, each with file and line or "command line".
     """
     path = resolve_config(path)
     tree = _read(path, model, ())
@@ -68,17 +67,17 @@ def dump(config: BaseModel) -> str:
 def _read(path: Path, model: Model, chain: tuple[Path, ...]) -> Tree:
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise UserError(f"{path} is larger than any configuration; choose another file.")
+            raise Prod9Error(f"{path} is larger than any configuration; choose another file.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8.") from error
+        raise Prod9Error(f"{path}: not a text file in UTF-8.") from error
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+        raise Prod9Error(f"cannot read {path}: {error.strerror or error}.") from error
     values, places = parse(text, str(path))
     if values is None:
-        raise UserError(f"{path} is empty; a configuration needs at least extends: base.yaml.")
+        raise Prod9Error(f"{path} is empty; a configuration needs at least extends: base.yaml.")
     if not isinstance(values, dict):
-        raise UserError(f"{path} is not a mapping of keys to values (key: value on each line).")
+        raise Prod9Error(f"{path} is not a mapping of keys to values (key: value on each line).")
     tree = Tree(values, places)
     if "extends" not in tree.values:
         return tree
@@ -86,22 +85,22 @@ def _read(path: Path, model: Model, chain: tuple[Path, ...]) -> Tree:
     base = _base(path, name, place)
     chain = (*chain, path.resolve())
     if len(chain) > _MOST_FILES:
-        raise UserError(f"{place}: more than {_MOST_FILES} files extend one another; join some.")
+        raise Prod9Error(f"{place}: more than {_MOST_FILES} files extend one another; join some.")
     if base.resolve() in chain:
         names = " -> ".join(p.name for p in (*chain, base))
-        raise UserError(f"{place}: extends goes round in a circle: {names}.")
+        raise Prod9Error(f"{place}: extends goes round in a circle: {names}.")
     return _overlay(_read(base, model, chain), tree, model)
 
 
 def _base(path: Path, name: object, place: Place) -> Path:
     if not isinstance(name, str):
-        raise UserError(f"{place}: extends must name one YAML file, relative to this one.")
+        raise Prod9Error(f"{place}: extends must name one YAML file, relative to this one.")
     base = path.parent / name
     if is_file(base):
         return base
     if found := shipped_path(Path(name)):
         return found
-    raise UserError(f"{place}: extends names {base}, which does not exist.")
+    raise Prod9Error(f"{place}: extends names {base}, which does not exist.")
 
 
 def _command_line(overrides: Sequence[str]) -> Tree:
@@ -109,13 +108,13 @@ def _command_line(overrides: Sequence[str]) -> Tree:
     for override in overrides:
         match = _OVERRIDE.fullmatch(override)
         if match is None:
-            raise UserError(
+            raise Prod9Error(
                 f"{COMMAND_LINE}: {override!r} is not an override; write key=value, such as "
                 "data.batch_size=2 (key=null for nothing)."
             )
         keys = tuple(match[1].split("."))
         if keys[0] == "extends":
-            raise UserError(f"{COMMAND_LINE}: extends cannot be overridden; choose --config.")
+            raise Prod9Error(f"{COMMAND_LINE}: extends cannot be overridden; choose --config.")
         value, inner = parse(match[2], f"{COMMAND_LINE}: {override!r}", lines=False)
         places = {(*keys, *rest): COMMAND_LINE for rest in inner}
         places |= {keys[:end]: COMMAND_LINE for end in range(1, len(keys) + 1)}
@@ -156,7 +155,7 @@ def _check_stage(tree: Tree, model: Model, path: Path) -> None:
     given = [stage for key, stage in stages.items() if key in tree.values]
     if len(given) == 1 and model in (Stage1Config, Stage2Config) and given[0][0] is not model:
         _, stage, command = given[0]
-        raise UserError(f"{path} is a {stage} configuration; run it with {command}.")
+        raise Prod9Error(f"{path} is a {stage} configuration; run it with {command}.")
 
 
 def _prepared(value: Any, model: Model | None, annotation: object = None) -> Any:

@@ -11,12 +11,12 @@ from pydantic_core import ErrorDetails
 
 from prod9.config.schema import Model, chosen, fields, kind, limits, models, tags
 from prod9.config.tree import COMMAND_LINE, Keys, Place, Tree
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 _RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
-def explain(error: ValidationError, tree: Tree, model: Model, source: str) -> UserError:
+def explain(error: ValidationError, tree: Tree, model: Model, source: str) -> Prod9Error:
     """Return one error that lists every problem once, each with the place of its key."""
     # The members of a union each complain about the same value: one sentence per key is enough.
     problems: list[tuple[Place, str]] = []
@@ -28,8 +28,8 @@ def explain(error: ValidationError, tree: Tree, model: Model, source: str) -> Us
             problems.append(_Problem(details, keys, index, tree, model, source).describe())
     lines = [f"{place}: {text}" for place, text in sorted(problems, key=_order)]
     if len(lines) == 1:
-        return UserError(lines[0])
-    return UserError("\n  ".join([f"{source} has {len(lines)} problems:", *lines]))
+        return Prod9Error(lines[0])
+    return Prod9Error("\n  ".join([f"{source} has {len(lines)} problems:", *lines]))
 
 
 def _order(problem: tuple[Place, str]) -> tuple[bool, str, int]:

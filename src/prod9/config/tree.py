@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 
 import yaml
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 Keys = tuple[str, ...]
 """Where a value sits: ``("data", "batch_size")``."""
@@ -84,8 +84,7 @@ def parse(text: str, source: str, *, lines: bool = True) -> tuple[Any, dict[Keys
     """Read one YAML document; a text without content gives None.
 
     Raises:
-        UserError: it is not valid, uses a tag, an anchor, a key twice, or an unset variable.
-
+        Prod9Error: it is not valid, uses a tag, an anchor, a key twice, or an unset variable.
     """
     try:
         loader = _Loader(text)
@@ -93,19 +92,19 @@ def parse(text: str, source: str, *, lines: bool = True) -> tuple[Any, dict[Keys
         reader = _Builder(source, lines)
         return (None if node is None else reader.build(node, ())), reader.places
     except _Refused as error:
-        raise UserError(f"{Place(source, error.line if lines else None)}: {error}") from None
+        raise Prod9Error(f"{Place(source, error.line if lines else None)}: {error}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(source, mark.line + 1 if mark and lines else None)
         detail = error.problem or error.context or "unreadable"
         if detail.startswith("but "):
             detail = f"{error.context}, {detail}"
-        raise UserError(f"{place}: not valid YAML: {detail}.") from error
+        raise Prod9Error(f"{place}: not valid YAML: {detail}.") from error
     except yaml.YAMLError as error:  # a character that no YAML may hold
         detail = str(error).splitlines()[0]
-        raise UserError(f"{source}: not valid YAML: {detail}.") from error
+        raise Prod9Error(f"{source}: not valid YAML: {detail}.") from error
     except RecursionError as error:
-        raise UserError(f"{source}: not valid YAML: nested too deeply.") from error
+        raise Prod9Error(f"{source}: not valid YAML: nested too deeply.") from error
 
 
 class _Refused(Exception):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from prod9.errors import UserError
-from prod9.ranks import rank, world_size
+from prod9.errors import Prod9Error
+from prod9.runtime.distributed import rank, world_size
 
 T = TypeVar("T")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
@@ -120,11 +120,10 @@ def make_loader(
     ``use_distributed_sampler`` must be off.
 
     Raises:
-        UserError: there are fewer items than processes.
-
+        Prod9Error: there are fewer items than processes.
     """
     if len(source) < world_size():
-        raise UserError(
+        raise Prod9Error(
             f"a split of {len(source)} items cannot be shared by {world_size()} processes; start "
             "fewer of them (trainer.devices), or use more data."
         )

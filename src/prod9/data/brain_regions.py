@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from nibabel import nifti1
 from torch import Tensor
 
-from prod9.data.one_thread import one_thread
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.files import atomic_write
+from prod9.runtime.one_thread import one_thread
 
 # Centres in MNI coordinates, mm (x to the right, y to the front, z up).
 REGIONS: dict[str, tuple[float, float, float]] = {
@@ -66,8 +66,7 @@ def template_path(name: str = "t1") -> Path:
     """Return the path of the MNI152 2009a map ``name`` (``t1``, ``gm``, ``wm``) inside nilearn.
 
     Raises:
-        UserError: nilearn is missing or does not carry the template.
-
+        Prod9Error: nilearn is missing or does not carry the template.
     """
     spec = importlib.util.find_spec("nilearn")
     if spec is not None and spec.origin is not None:
@@ -75,7 +74,7 @@ def template_path(name: str = "t1") -> Path:
         path = Path(spec.origin).parent / "datasets" / "data" / file
         if path.exists():
             return path
-    raise UserError(
+    raise Prod9Error(
         "the MNI152 template was not found inside the nilearn package; "
         "reinstall it with: pip install --force-reinstall nilearn"
     )
@@ -140,7 +139,7 @@ class RegionSampler:
 
     def __init__(self, size: int, variation: Variation | None = None) -> None:
         if size not in SPACING_MM:
-            raise UserError(f"brainregionmnist3d has sizes 28 and 64, not {size}; set data.size.")
+            raise Prod9Error(f"brainregionmnist3d has sizes 28 and 64, not {size}; set data.size.")
         self.size = size
         self.variation = variation or Variation()
         spacing = SPACING_MM[size]
@@ -217,8 +216,7 @@ def build(path: Path, size: int, seed: int = SEED, batch: int = 61) -> None:
     """Write the data set as a MedMNIST ``npz`` of ``size`` 28 or 64; byte-identical each time.
 
     Raises:
-        UserError: ``size`` is neither, or the file cannot be written.
-
+        Prod9Error: ``size`` is neither, or the file cannot be written.
     """
     sampler = RegionSampler(size)
     arrays: dict[str, np.ndarray] = {}

@@ -16,7 +16,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.files import hexdigest
 
 TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
@@ -43,23 +43,22 @@ def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: 
         hint: What else the user can do, for messages; a clause without a full stop.
 
     Raises:
-        UserError: the file has another digest; it is missing and must not be, or cannot be,
+        Prod9Error: the file has another digest; it is missing and must not be, or cannot be,
             downloaded. The sentence names file, URL, digest and target.
-
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"cannot download {what} from {url}: only http and https are accepted.")
+        raise Prod9Error(f"cannot download {what} from {url}: only http and https are accepted.")
     if path.exists():
         found = _digest_of(path, digest)
         if found != digest:
-            raise UserError(
+            raise Prod9Error(
                 f"{path} is not {what}: its digest is {found}, expected {digest}; delete it (or "
                 f"replace it with the file from {url})."
             )
         return path
     by_hand = f"fetch {url} ({digest}) elsewhere and put it at {path}; {hint}."
     if not allowed:
-        raise UserError(f"{what} is not at {path} and downloading is switched off: {by_hand}")
+        raise Prod9Error(f"{what} is not at {path} and downloading is switched off: {by_hand}")
 
     part = path.with_suffix(path.suffix + ".part")
     try:
@@ -68,15 +67,15 @@ def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: 
         found = _digest_of(part, digest)
         if found != digest:
             part.unlink()
-            raise UserError(
+            raise Prod9Error(
                 f"what {url} sent is not {what}: its digest is {found}, expected {digest}; it was "
                 f"deleted. Try again, or {by_hand}"
             )
         part.replace(path)
     except (_Interrupted, requests.RequestException) as error:
-        raise UserError(f"cannot download {what} ({_reason(error)}): {by_hand}") from error
+        raise Prod9Error(f"cannot download {what} ({_reason(error)}): {by_hand}") from error
     except OSError as error:
-        raise UserError(
+        raise Prod9Error(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
             "folder."
         ) from error

@@ -14,7 +14,7 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.shapes import MAX_VOXELS
 
 # Headers round: a spacing this close to the wanted one is the wanted one, and stays exact.
@@ -63,9 +63,8 @@ class Placement:
             name: Of the scan, for messages.
 
         Raises:
-            UserError: the affine places no volume, the wanted spacing is not positive, or the
+            Prod9Error: the affine places no volume, the wanted spacing is not positive, or the
                 volume would be larger than prod9 reads; the sentence names the scan.
-
         """
         source = _sides(shape, name)
         affine = np.array(affine, dtype=np.float64)
@@ -76,7 +75,7 @@ class Placement:
         own = voxel_sizes(upright)
         wanted = own if spacing_mm is None else np.asarray(spacing_mm, dtype=np.float64)
         if not (np.isfinite(wanted) & (wanted > 0)).all():
-            raise UserError(
+            raise Prod9Error(
                 f"{name} cannot have the spacing {_times(spacing_mm or ())} mm; give three "
                 "positive numbers."
             )
@@ -86,7 +85,7 @@ class Placement:
         )
         result = _sides(resampled, name)
         if result[0] * result[1] * result[2] > MAX_VOXELS:
-            raise UserError(
+            raise Prod9Error(
                 f"{name} would have {_times(result)} voxels at a spacing of "
                 f"{_times(spacing_mm or ())} mm, more than the {MAX_VOXELS} prod9 reads; choose a "
                 "wider spacing."
@@ -113,8 +112,7 @@ class Placement:
             A new array of ``shape``: float32, or the array's dtype if ``nearest``.
 
         Raises:
-            UserError: the array has another shape.
-
+            Prod9Error: the array has another shape.
         """
         _require_shape(array, self.source_shape)
         upright = apply_orientation(array, io_orientation(self.source_affine))  # a view
@@ -131,8 +129,7 @@ class Placement:
             A new array of ``source_shape``: float32, or the array's dtype if ``nearest``.
 
         Raises:
-            UserError: the array has another shape.
-
+            Prod9Error: the array has another shape.
         """
         _require_shape(array, self.shape)
         orientation = io_orientation(self.source_affine)
@@ -199,19 +196,21 @@ def _permuted(shape: tuple[int, int, int], orientation: np.ndarray) -> tuple[int
 
 def _sides(shape: Sequence[int], name: str) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape) < 1:
-        raise UserError(f"{name} has the shape {_times(shape)}; a volume has three axes of voxels.")
+        raise Prod9Error(
+            f"{name} has the shape {_times(shape)}; a volume has three axes of voxels."
+        )
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
 def _require_volume(affine: np.ndarray, name: str) -> None:
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise UserError(
+        raise Prod9Error(
             f"{name} has an affine that is not 4 x 4 finite numbers; repair its header."
         )
     axes = affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     if spacing.min() <= 0 or abs(np.linalg.det(axes / spacing)) < _FLAT:
-        raise UserError(
+        raise Prod9Error(
             f"{name} has an affine whose axes span no volume (spacing {_times(spacing.tolist())} "
             "mm, axes of no length or in one plane); repair its header."
         )
@@ -219,7 +218,7 @@ def _require_volume(affine: np.ndarray, name: str) -> None:
 
 def _require_shape(array: np.ndarray, shape: tuple[int, int, int]) -> None:
     if array.shape != shape:
-        raise UserError(
+        raise Prod9Error(
             f"an array of {_times(array.shape)} voxels does not fit the grid of {_times(shape)}; "
             "give one that belongs to the same scan."
         )

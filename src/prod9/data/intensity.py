@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prod9.data.raw_volume import RawVolume, slabs
+from prod9.data.volume_files.stored_volume import StoredVolume, slabs
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class IntensityScale:
     the range is not of the foreground."""
 
     @classmethod
-    def of(cls, raw: RawVolume, percentiles: tuple[float, float] | None = None) -> "IntensityScale":
+    def of(
+        cls, raw: StoredVolume, percentiles: tuple[float, float] | None = None
+    ) -> "IntensityScale":
         """Return the range of a volume.
 
         Args:
@@ -26,7 +28,6 @@ class IntensityScale:
             percentiles: Lower and upper (0..100), for any dtype, of the foreground: the voxels that
                 are not exactly 0. Without a foreground the range is 0..0. By default uint8 has the
                 range 0..255, as MedMNIST has, and everything else its minimum and maximum.
-
         """
         if percentiles is not None:
             foreground = raw.array[raw.array != 0]  # a copy, free to be put into another order
@@ -64,7 +65,6 @@ class IntensityScale:
             foreground: bool, of the array's shape: False gets the background's value. Without one,
                 voxels of exactly 0 do, and with them the foreground at or below ``low`` (all of a
                 constant one). A scale without a background needs none and ignores it.
-
         """
         result = np.empty(array.shape, np.float32)
         for slab in slabs(array.shape):

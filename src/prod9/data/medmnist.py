@@ -14,11 +14,11 @@ from rich.console import Console
 from prod9.config import MedMNISTSourceConfig
 from prod9.data import brain_regions
 from prod9.data.download import fetch
-from prod9.data.medmnist_table import DATASETS, Dataset, class_names, members
-from prod9.data.npz import ArrayHeader, npz_headers, read_npz_array
+from prod9.data.medmnist_table import BRAIN, DATASETS, Dataset, class_names, members
 from prod9.data.splits import SPLITS, Split
-from prod9.data.volumes import VolumeSet
-from prod9.errors import UserError
+from prod9.data.volume_files.npz import ArrayHeader, npz_headers, read_npz_array
+from prod9.data.volumes import ArrayVolumes
+from prod9.errors import Prod9Error
 
 _HINT = "data.dataset_name=brainregionmnist3d works without internet"
 
@@ -42,18 +42,16 @@ def prepare(config: MedMNISTSourceConfig) -> tuple[Path, ...]:
     A file that is there is taken as it is, whatever its digest.
 
     Raises:
-        UserError: a file is missing and cannot be had; the sentence says where to get it.
-
+        Prod9Error: a file is missing and cannot be had; the sentence says where to get it.
     """
     return tuple(_ensure(row, config) for row in members(config.dataset_name))
 
 
-def load(config: MedMNISTSourceConfig, split: Split) -> VolumeSet:
+def load(config: MedMNISTSourceConfig, split: Split) -> ArrayVolumes:
     """Read one split; of all six data sets, with joint labels, for ``all``.
 
     Raises:
-        UserError: a file is missing and cannot be had, or is not what MedMNIST's layout asks for.
-
+        Prod9Error: a file is missing and cannot be had, or is not what MedMNIST's layout asks for.
     """
     rows, paths = members(config.dataset_name), prepare(config)
     counts = [
@@ -71,7 +69,7 @@ def load(config: MedMNISTSourceConfig, split: Split) -> VolumeSet:
     for row, path in zip(rows, paths, strict=True):
         labels.append(first + _read_labels(path, split, row))
         first += len(row.class_names)
-    return VolumeSet(
+    return ArrayVolumes(
         images=images,
         labels=np.concatenate(labels),
         names=[
@@ -86,8 +84,7 @@ def check(config: MedMNISTSourceConfig) -> None:
     """Make sure that every file is there and sound in all three splits; read labels, not images.
 
     Raises:
-        UserError: as :func:`load`.
-
+        Prod9Error: as :func:`load`.
     """
     for row, path in zip(members(config.dataset_name), prepare(config), strict=True):
         _check_headers(path, npz_headers(path), config.size, SPLITS)
@@ -106,7 +103,7 @@ def describe(root: Path, sizes: Iterable[int] = (28, 64)) -> list[DatasetFile]:
             if path.exists():
                 try:
                     counts = _check_headers(path, npz_headers(path), size, SPLITS)
-                except UserError as error:
+                except Prod9Error as error:
                     counts, problem = {}, str(error)
             rows.append(DatasetFile(row.flag, size, path, path.exists(), counts, problem))
     return rows
@@ -143,28 +140,28 @@ def _check_headers(
     for split in splits:
         for key in (f"{split}_images", f"{split}_labels"):
             if key not in headers:
-                raise UserError(
+                raise Prod9Error(
                     f"{path} has no array '{key}' (it has: {', '.join(headers) or 'none'}); it is "
                     "not in MedMNIST's layout."
                 )
         images, labels = headers[f"{split}_images"], headers[f"{split}_labels"]
         if images.dtype != np.uint8:
-            raise UserError(f"'{split}_images' in {path} must be uint8, not {images.dtype}.")
+            raise Prod9Error(f"'{split}_images' in {path} must be uint8, not {images.dtype}.")
         if len(images.shape) != 4 or images.shape[1:] != (size, size, size):
-            raise UserError(
+            raise Prod9Error(
                 f"'{split}_images' in {path} must be N x {size} x {size} x {size} (data.size), not "
                 f"{' x '.join(map(str, images.shape))}."
             )
         if labels.dtype.kind not in "iu":
-            raise UserError(f"'{split}_labels' in {path} must be integers, not {labels.dtype}.")
+            raise Prod9Error(f"'{split}_labels' in {path} must be integers, not {labels.dtype}.")
         count = images.shape[0]
         if labels.shape not in ((count, 1), (count,)):
-            raise UserError(
+            raise Prod9Error(
                 f"'{split}_labels' in {path} must be {count} x 1, one per volume of "
                 f"'{split}_images', not {' x '.join(map(str, labels.shape))}."
             )
         if count == 0:
-            raise UserError(f"'{split}_images' in {path} is empty; a split needs volumes.")
+            raise Prod9Error(f"'{split}_images' in {path} is empty; a split needs volumes.")
         counts[split] = count
     return counts
 
@@ -174,8 +171,16 @@ def _read_labels(path: Path, split: Split, row: Dataset) -> np.ndarray:
     stored = read_npz_array(path, f"{split}_labels").reshape(-1)
     number = len(row.class_names)
     if stored.min() < 0 or stored.max() >= number:
-        raise UserError(
+        raise Prod9Error(
             f"'{split}_labels' in {path} must lie in 0..{number - 1} ({row.flag} has {number} "
             f"classes), not in {stored.min()}..{stored.max()}."
         )
     return stored.astype(np.int64)
+
+
+def spacing_of(data: MedMNISTSourceConfig) -> tuple[float, float, float] | None:
+    """Return the voxel size; None for MedMNIST's cubes, which were resampled without a record."""
+    if data.dataset_name != BRAIN:
+        return None
+    spacing = brain_regions.SPACING_MM[data.size]
+    return spacing, spacing, spacing

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.files import write_text
 
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -36,13 +36,12 @@ class SubjectSplit:
         """Return the split that a subject belongs to.
 
         Raises:
-            UserError: it belongs to none.
-
+            Prod9Error: it belongs to none.
         """
         for split in SPLITS:
             if subject in getattr(self, split):
                 return split
-        raise UserError(f"the subject {subject} is in no split; draw the split anew.")
+        raise Prod9Error(f"the subject {subject} is in no split; draw the split anew.")
 
 
 def open_split(
@@ -59,10 +58,9 @@ def open_split(
         test_share: As ``val_share``; the rest is for training and never empty.
 
     Raises:
-        UserError: the file cannot be read or written, was drawn with another seed or share, names
+        Prod9Error: the file cannot be read or written, was drawn with another seed or share, names
             a subject twice, or lacks one of ``subjects``; or the shares are impossible, or there
             are fewer subjects than splits.
-
     """
     if not path.exists():
         split = draw_split(subjects, seed=seed, val_share=val_share, test_share=test_share)
@@ -72,14 +70,14 @@ def open_split(
     for name, asked in asked_for.items():
         stored, key = getattr(split, name), f"data.{name.replace('seed', 'split_seed')}"
         if stored != asked:
-            raise UserError(
+            raise Prod9Error(
                 f"{path} was drawn with {key} {stored}, not {asked}; set {key} to {stored}, or "
                 "name another data.split_file for a new split."
             )
     known = {*split.train, *split.val, *split.test}
     new = sorted(set(subjects) - known)
     if new:
-        raise UserError(
+        raise Prod9Error(
             f"{path} lacks {len(new)} of the {len(set(subjects))} subjects in the data, the first "
             f"is {new[0]}; name another data.split_file for a new split, or take those away."
         )
@@ -92,12 +90,12 @@ def draw_split(
     """Draw a split and write nothing; arguments and mistakes as of :func:`open_split`."""
     train_share = 1 - val_share - test_share
     if not (val_share >= 0 and test_share >= 0 and train_share > 0):
-        raise UserError(
+        raise Prod9Error(
             f"the shares of val ({val_share:g}) and test ({test_share:g}) must be 0 or more, and "
             "below 1 together; the rest is for training."
         )
     if seed < 0:
-        raise UserError(f"the seed of the split is {seed}; it must be 0 or more.")
+        raise Prod9Error(f"the seed of the split is {seed}; it must be 0 or more.")
     names = sorted(set(subjects))
     counts = split_counts(len(names), (train_share, val_share, test_share))
     order = np.random.default_rng(seed).permutation(len(names))
@@ -113,12 +111,11 @@ def split_counts(subjects: int, shares: tuple[float, float, float]) -> list[int]
     """Return the number of subjects for each share: rounded, at least 1 where it is not 0.
 
     Raises:
-        UserError: fewer subjects than shares that are not 0.
-
+        Prod9Error: fewer subjects than shares that are not 0.
     """
     needed = sum(share > 0 for share in shares)
     if subjects < needed:
-        raise UserError(
+        raise Prod9Error(
             f"too few subjects to split: there are {subjects}, at least {needed} are needed, one "
             "for each split whose share is not 0; add cases or set a share to 0."
         )
@@ -142,7 +139,7 @@ def _read(path: Path) -> SubjectSplit:
             raise TypeError("seed and shares must be numbers")
         val_share, test_share = map(float, shares)  # an OverflowError for whole numbers like 1e400
     except KeyError as error:
-        raise UserError(f"{path} is no split: it lacks {error}; {_REMEDY}.") from error
+        raise Prod9Error(f"{path} is no split: it lacks {error}; {_REMEDY}.") from error
     except (
         OSError,
         ValueError,
@@ -151,11 +148,11 @@ def _read(path: Path) -> SubjectSplit:
         OverflowError,
         RecursionError,
     ) as error:
-        raise UserError(f"{path} is no split ({error}); {_REMEDY}.") from error
+        raise Prod9Error(f"{path} is no split ({error}); {_REMEDY}.") from error
     name, count = next(iter(Counter(every).most_common(1)), ("", 0))
     if count > 1:
         where = " and ".join(split for split in SPLITS for n in lists[split] if n == name)
-        raise UserError(
+        raise Prod9Error(
             f"{path} names the subject {name} {count} times, in {where}; delete all but one."
         )
     return SubjectSplit(**lists, seed=seed, val_share=val_share, test_share=test_share)

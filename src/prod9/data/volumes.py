@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from prod9.config.data import AugmentationConfig, MedMNISTDataConfig
 from prod9.data.batches import BatchKey, make_loader
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 
 @dataclass(frozen=True)
-class VolumeSet:
+class ArrayVolumes:
     """Volumes in memory."""
 
     images: np.ndarray
@@ -31,7 +31,7 @@ class VolumeSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int) -> "VolumeSet":
+    def first(self, count: int) -> "ArrayVolumes":
         """Return the first ``count`` volumes."""
         return replace(
             self,
@@ -52,14 +52,14 @@ class Batch(NamedTuple):
 
 
 class VolumeDataset(Dataset[Batch]):
-    """Whole batches of a :class:`VolumeSet`.
+    """Whole batches of a :class:`ArrayVolumes`.
 
     What happens to volume i in epoch e is drawn from (seed, e, i): it depends neither on the
     workers nor on the order.
     """
 
     def __init__(
-        self, volumes: VolumeSet, augmentation: AugmentationConfig | None = None, seed: int = 0
+        self, volumes: ArrayVolumes, augmentation: AugmentationConfig | None = None, seed: int = 0
     ) -> None:
         self.volumes, self.seed = volumes, seed
         self.augmentation = augmentation or AugmentationConfig()
@@ -71,8 +71,7 @@ class VolumeDataset(Dataset[Batch]):
         """Return the batch of the volumes ``key.indices``.
 
         Raises:
-            UserError: a volume has NaN or infinite voxels; the sentence names it.
-
+            Prod9Error: a volume has NaN or infinite voxels; the sentence names it.
         """
         indices, data = key.indices, self.volumes
         names = [data.names[i] for i in indices]
@@ -112,7 +111,6 @@ def augment(
         flip_axes: along which it may be mirrored.
         geometry: source of what all modalities of a scan must share.
         intensity: source of everything else; may be the same object.
-
     """
     # Always the same draws, so that switching one change off leaves the others as they were.
     mirrored = geometry.random(3) < 0.5
@@ -129,19 +127,18 @@ def require_finite(volume: np.ndarray, name: str) -> None:
     """Refuse a volume with NaN or infinite voxels.
 
     Raises:
-        UserError: with the case's name and the number of such voxels.
-
+        Prod9Error: with the case's name and the number of such voxels.
     """
     bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
     if bad:
-        raise UserError(
+        raise Prod9Error(
             f"{name} has {bad} of {volume.size} voxels that are NaN or infinite; repair the volume "
             "or leave it out."
         )
 
 
 def loader(
-    volumes: VolumeSet, config: MedMNISTDataConfig, *, train: bool, seed: int
+    volumes: ArrayVolumes, config: MedMNISTDataConfig, *, train: bool, seed: int
 ) -> DataLoader[Batch]:
     """Return batches of ``volumes``.
 

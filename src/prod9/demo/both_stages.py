@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prod9.build import stage1, stage2
-from prod9.build.evaluation import Evaluator
-from prod9.build.run_folder import RunFolder
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
 from prod9.demo.workspace import Clock
-from prod9.generator import Generator
+from prod9.evaluation.runner import Evaluator
+from prod9.model import Model
 from prod9.report.document import Section
 from prod9.tokenizer import Tokenizer
+from prod9.training import stage1, stage2
+from prod9.training.run_folder import RunFolder
 
 _PAGE = "index.html"
 
@@ -25,15 +25,14 @@ class Trained:
     one: Stage1Config
     two: Stage2Config
     tokenizer: Tokenizer
-    generator: Generator
+    generator: Model
 
 
 def train_both(one: Stage1Config, two: Stage2Config, clock: Clock, *, overwrite: bool) -> Trained:
     """Train Stage 1, then Stage 2.
 
     Raises:
-        UserError: a mistake in a configuration, or results in the way.
-
+        Prod9Error: a mistake in a configuration, or results in the way.
     """
     tokenizer = stage1.train(one, overwrite=overwrite)
     clock.lap("stage1")
@@ -63,8 +62,7 @@ def write_page(
         title: of the page.
         lead: its first sentences.
         before: sections above the figures.
-        parts: further fields of :class:`prod9.evaluate.schema.Evaluation`.
-
+        parts: further fields of :class:`prod9.results.schema.Evaluation`.
     """
     evaluator.seconds |= clock.seconds
     one, two = trained.one, trained.two

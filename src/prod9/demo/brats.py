@@ -8,31 +8,31 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from prod9.build import stage2
-from prod9.build.announce import say
-from prod9.build.evaluation import Evaluator
-from prod9.build.evaluation import Settings as EvaluationSettings
-from prod9.build.figures import measure_reconstruction
-from prod9.build.generate import generate_files
-from prod9.build.scans import open_scans, preprocessing_of
-from prod9.build.synthesis import Settings
-from prod9.build.trainer import resolve_device
-from prod9.build.translation import Translated, translate
-from prod9.build.translation_figures import SOURCES, TARGET, measure_translation
 from prod9.config import BraTSDataConfig, BraTSSourceConfig, Stage2Config
-from prod9.data.brats import MODALITIES, find_cases
-from prod9.data.phantom_files import make_phantom
-from prod9.data.prepared import PreparedVolume
-from prod9.data.scans import ScanSet
+from prod9.data.brats.cases import MODALITIES, find_cases
+from prod9.data.brats.open_scans import open_scans, preprocessing_of
+from prod9.data.brats.scans import ScanSet
+from prod9.data.native_space import NativeVolume
+from prod9.data.phantom.cohort import make_phantom
 from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs, override
-from prod9.errors import UserError
-from prod9.evaluate.reconstruction import window_agreement
-from prod9.evaluate.translation import Score, TranslationMetrics
-from prod9.generator import Generator
+from prod9.errors import Prod9Error
+from prod9.evaluation.reconstruction import window_agreement
+from prod9.evaluation.runner import Evaluator
+from prod9.evaluation.runner import Settings as EvaluationSettings
+from prod9.evaluation.test_metrics import measure_reconstruction
+from prod9.evaluation.translation import Score, TranslationMetrics
+from prod9.evaluation.translation_test import SOURCES, TARGET, measure_translation
+from prod9.inference.generate import generate_files
+from prod9.inference.synthesis import Settings
+from prod9.inference.translate import Translated, translate
+from prod9.model import Model
 from prod9.report.document import Section, escape
 from prod9.report.pictures import image
 from prod9.report.tables import table
+from prod9.runtime.console import say
+from prod9.training import stage2
+from prod9.training.trainer import resolve_device
 
 _OTHER_DATA = "this demo learns scans; for cubes of brain regions, run: prod9 demo regions"
 CASES = 40
@@ -66,8 +66,7 @@ def run_brats_demo(
         voxel_mm: of the cohort.
 
     Raises:
-        UserError: ``output`` holds a demo already, or cannot be written.
-
+        Prod9Error: ``output`` holds a demo already, or cannot be written.
     """
     own = [
         override("data.data_dir", output / "cohort"),
@@ -83,7 +82,7 @@ def run_brats_demo(
     )
     data = _scans(two)
     if not isinstance(one.data, BraTSDataConfig):
-        raise UserError(_OTHER_DATA)
+        raise Prod9Error(_OTHER_DATA)
     claim(output, overwrite)
     clock = Clock()
     say("Teaching this machine four MRI contrasts (semi-synthetic cohort, one template anatomy).")
@@ -142,12 +141,12 @@ def _scans(config: Stage2Config) -> BraTSSourceConfig:
     """Return the data of the demo; an override may have put in something else."""
     if isinstance(config.data, BraTSSourceConfig):
         return config.data
-    raise UserError(_OTHER_DATA)
+    raise Prod9Error(_OTHER_DATA)
 
 
 def _example(
     output: Path,
-    generator: Generator,
+    generator: Model,
     data: BraTSSourceConfig,
     test: ScanSet,
     settings: Settings,
@@ -156,7 +155,7 @@ def _example(
     name = test.scans[0].name
     case = next(case for case in find_cases(data.data_dir).cases if case.name == name)
     assert case.segmentation is not None
-    tumour = PreparedVolume.read(case.segmentation, preprocessing_of(generator.tokenizer))
+    tumour = NativeVolume.read(case.segmentation, preprocessing_of(generator.tokenizer))
     at = np.argwhere(tumour.on_grid(tumour.foreground) > 0).mean(0).round().astype(int)
     return translate(
         generator,

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import torch
 
-from prod9.build import stage2
-from prod9.build.announce import say
-from prod9.build.figures import evaluator_of, measure_reconstruction
-from prod9.build.generate import generate_files
-from prod9.build.sets import spacing_of, split_of
 from prod9.config import MedMNISTDataConfig, Stage1Config
 from prod9.data import medmnist
-from prod9.data.collection import Collection, of_tensor
+from prod9.data.medmnist import spacing_of
+from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
 from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
+from prod9.evaluation.sets import split_of
+from prod9.evaluation.test_metrics import evaluator_of, measure_reconstruction
+from prod9.inference.generate import generate_files
 from prod9.montage import montage, save_figure
+from prod9.runtime.console import say
+from prod9.training import stage2
 
 SHOWN = 4
 """Volumes of each class in the pictures."""
@@ -31,10 +32,10 @@ def _regions(config: Stage1Config) -> MedMNISTDataConfig:
     """Return the data of the demo; an override may have put in something else."""
     if isinstance(config.data, MedMNISTDataConfig):
         return config.data
-    raise UserError("this demo learns MedMNIST-like cubes; for scans, run: prod9 demo brats")
+    raise Prod9Error("this demo learns MedMNIST-like cubes; for scans, run: prod9 demo brats")
 
 
-def _picture(path: Path, collection: Collection, title: str) -> None:
+def _picture(path: Path, collection: VolumeSet, title: str) -> None:
     rows = [
         (name, collection.tensor(collection.of_class(label)[:SHOWN]))
         for label, name in enumerate(collection.class_names)
@@ -59,8 +60,7 @@ def run_demo(
         stage2_overrides: of ``maskgit/demo/stage2.yaml``.
 
     Raises:
-        UserError: ``output`` holds a demo already, or cannot be written.
-
+        Prod9Error: ``output`` holds a demo already, or cannot be written.
     """
     one, two = configs(output, "stage1", "stage2", stage1_overrides, stage2_overrides)
     claim(output, overwrite)

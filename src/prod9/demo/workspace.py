@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prod9.build.announce import say
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load_stage1, load_stage2
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
+from prod9.runtime.console import say
 
 
 class Clock:
@@ -65,12 +65,11 @@ def claim(output: Path, overwrite: bool) -> None:
     """Make room for a demo in ``output``.
 
     Raises:
-        UserError: there is one already, and it must not be replaced.
-
+        Prod9Error: there is one already, and it must not be replaced.
     """
     if (output / "metrics.json").exists() or (output / "stage1").exists():
         if not overwrite:
-            raise UserError(
+            raise Prod9Error(
                 f"{output} already holds a demo; replace it with --overwrite or choose another "
                 "--output."
             )

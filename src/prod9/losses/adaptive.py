@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prod9.ranks import average
+from prod9.runtime.distributed import average
 
 
 def adaptive_weight(
@@ -34,7 +34,6 @@ def adaptive_weight(
         eps: keeps a vanishing adversarial gradient from dividing by zero.
         scale: the loss scale of fp16 training, without which small gradients vanish on their way
             to the layer. Where a scaled gradient overflows the weight is 0 for this step.
-
     """
 
     def at_layer(gradient: Tensor) -> Tensor:

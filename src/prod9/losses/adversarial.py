@@ -30,7 +30,6 @@ def generator_loss(logits_fake: ScaleLogits, criterion: Criterion) -> Float[Tens
 
     Raises:
         ValueError: no scales.
-
     """
     if criterion == "hinge":
         return _over_scales([-fake.float().mean() for fake in logits_fake])
@@ -47,7 +46,6 @@ def discriminator_loss(
 
     Raises:
         ValueError: no scales, or not equally many.
-
     """
     pairs = [(r.float(), f.float()) for r, f in zip(logits_real, logits_fake, strict=True)]
     if criterion == "hinge":

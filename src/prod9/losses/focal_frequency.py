@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prod9.ranks import rank, total, total_with_gradient, world_size
+from prod9.runtime.distributed import rank, total, total_with_gradient, world_size
 from prod9.shapes import Volume
 
 
@@ -50,7 +50,6 @@ def focal_frequency_2d(
 
     Raises:
         ValueError: a side that ``patch_factor`` does not divide.
-
     """
     n, c, h, w = prediction.shape
     if h % patch_factor or w % patch_factor:
@@ -107,7 +106,6 @@ class FocalFrequencyLoss(nn.Module):
 
     Raises:
         ValueError: axes or ratio outside these bounds.
-
     """
 
     def __init__(
@@ -150,7 +148,6 @@ class FocalFrequencyLoss(nn.Module):
 
         Raises:
             ValueError: a side that ``patch_factor`` does not divide.
-
         """
         if not self.training and (self.ave_spectrum or self.batch_matrix):
             pairs = zip(prediction.split(1), target.split(1), strict=True)

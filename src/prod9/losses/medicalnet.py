@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.losses.weights import MEDICALNET_SHA256
 from prod9.pickles import require_plain
 
@@ -95,7 +95,7 @@ def _read(path: Path) -> object:
     must be an archive, whose sizes can be compared with what is there.
     """
     if not path.is_file():
-        raise UserError(f"there is no file {path}; give the MedicalNet weights' own path.")
+        raise Prod9Error(f"there is no file {path}; give the MedicalNet weights' own path.")
     try:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == MEDICALNET_SHA256:
@@ -104,14 +104,14 @@ def _read(path: Path) -> object:
                 require_plain(file)
             return torch.load(file, map_location="cpu", weights_only=True)
     except PermissionError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}.") from error
+        raise Prod9Error(f"cannot read {path}: {error.strerror}.") from error
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         if str(error).startswith("it names "):
-            raise UserError(
+            raise Prod9Error(
                 f"{path} holds Python objects besides tensors, which could run code and are not "
                 "loaded; save the plain state dict instead, or fetch the published file."
             ) from error
-        raise UserError(
+        raise Prod9Error(
             f"{path} is damaged, cut short or no PyTorch file (one from before PyTorch 1.6 is read "
             "only if it is the published one); fetch it again, or save it again with torch.save."
         ) from error
@@ -124,15 +124,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     segmentation head (``conv_seg.*``) is left out. Every key and shape is checked.
 
     Raises:
-        UserError: no such file, damaged, Python objects inside, or the first key that is missing,
+        Prod9Error: no such file, damaged, Python objects inside, or the first key that is missing,
             unknown or of the wrong shape.
-
     """
     content = _read(path)
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds no state dict; give MedicalNet's resnet_10_23dataset.pth.")
+        raise Prod9Error(f"{path} holds no state dict; give MedicalNet's resnet_10_23dataset.pth.")
     found = {str(key).removeprefix("module."): value for key, value in content.items()}
     found = {key: value for key, value in found.items() if not key.startswith("conv_seg.")}
 
@@ -150,7 +149,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         else:
             weights[key] = value.to(expected[key].dtype)
             continue
-        raise UserError(
+        raise Prod9Error(
             f"{path} {problem}: it is not MedicalNet's ResNet-10; give resnet_10_23dataset.pth."
         )
     return weights

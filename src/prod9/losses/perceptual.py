@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prod9.losses.medicalnet import MedicalNetResNet10
-from prod9.ranks import total, total_with_gradient, world_size
+from prod9.runtime.distributed import total, total_with_gradient, world_size
 from prod9.shapes import Volume
 
 STD_FLOOR = 1e-3
@@ -59,7 +59,6 @@ class MedicalNetPerceptualLoss(nn.Module):
     Args:
         weights: state dict of :class:`MedicalNetResNet10`, see
             :func:`prod9.losses.medicalnet.load_weights`.
-
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:

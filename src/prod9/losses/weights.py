@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 MEDICALNET_FILE = "resnet_10_23dataset.pth"
 MEDICALNET_URL = (
@@ -33,14 +33,13 @@ def find_medicalnet(weights_path: Path | None, cache: Path) -> Path | None:
     """Path of the weights: the one that was asked for, else the cached one, else None.
 
     Raises:
-        UserError: ``weights_path`` is given but is no file. (What was asked for by name is never
+        Prod9Error: ``weights_path`` is given but is no file. (What was asked for by name is never
             replaced by something else.)
-
     """
     if weights_path is not None:
         path = weights_path.expanduser()
         if not path.is_file():
-            raise UserError(
+            raise Prod9Error(
                 f"loss.perceptual.weights_path: there is no file {path}; give the path of "
                 f"{MEDICALNET_FILE}, or leave the key out to use the cache."
             )
@@ -55,7 +54,6 @@ def missing_weights_message(path: Path, reason: str = "") -> str:
     Args:
         path: where they were looked for, see :func:`medicalnet_cache_path`.
         reason: why they could not be fetched, if that was tried.
-
     """
     why = f" and could not be fetched ({reason})" if reason else ""
     return (

@@ -25,7 +25,6 @@ def bootstrap_interval(
 
     Raises:
         ValueError: fewer than two values (one value says nothing of its spread), NaN or -inf.
-
     """
     n = len(values)
     if n < 2:
@@ -58,7 +57,6 @@ def wilson_interval(successes: float | int, total: float | int, level: float = 0
 
     Raises:
         ValueError: no trials, or other than 0 to ``total`` successes.
-
     """
     if not (0 <= successes <= total and total > 0):
         raise ValueError(f"{successes} successes in {total} trials")
@@ -97,7 +95,6 @@ def resampled_interval(
 
     Raises:
         ValueError: fewer than four vectors in a set, or whatever ``statistic`` refuses.
-
     """
     n, m = len(x), len(y)
     if min(n, m) < 4:

@@ -45,7 +45,6 @@ class Closeness:
         near_duplicates: generated volumes nearer to a training volume than half the least distance
             of a held-out one, or equal to one. Even a volume blurred away to the mean comes no
             nearer than 1/sqrt(2) of the usual distance where dimensions are many.
-
     """
 
     distance_ratio: float
@@ -80,7 +79,6 @@ def closeness(
     Raises:
         ValueError: fewer than two volumes in a set, rows of different lengths, NaN or infinite
             values, or a held-out set half of which is in ``train``.
-
     """
     for name, rows in (("generated", generated), ("training", train), ("held-out", held_out)):
         if len(rows) < 2:

@@ -24,7 +24,6 @@ class CodebookStats:
         perplexity: exp(entropy): how many equally frequent codes would be as diverse, in
             [1, codebook size].
         level_shares: for each latent channel, the share of tokens on each of its levels.
-
     """
 
     usage: float
@@ -37,7 +36,6 @@ def codebook_stats(counts: Int64[Tensor, " v"], levels: Sequence[int]) -> Codebo
 
     Raises:
         ValueError: counts of another codebook, or nothing counted.
-
     """
     if len(counts) != math.prod(levels):
         raise ValueError(f"{len(counts)} counts for levels {list(levels)} = {math.prod(levels)}")
@@ -64,7 +62,6 @@ class CodebookUsage:
     Attributes:
         counts: int64, (prod(levels),), on the device of the tokens seen first. Sum it over
             processes before :meth:`compute`.
-
     """
 
     def __init__(self, levels: Sequence[int]) -> None:
@@ -82,7 +79,6 @@ class CodebookUsage:
 
         Raises:
             ValueError: nothing was counted.
-
         """
         return codebook_stats(self.counts, self.levels)
 

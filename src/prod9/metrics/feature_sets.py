@@ -18,7 +18,6 @@ def as_pair(
     Raises:
         ValueError: fewer than ``least`` vectors in a set, vectors of different lengths or of
             length 0, NaN or infinite features.
-
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or x.shape[1] == 0:
         raise ValueError(f"features of {[*x.shape]} and {[*y.shape]} do not compare")
@@ -39,7 +38,6 @@ def distance_blocks(
 
     Yields:
         Which rows, and their distances: fp64, (rows, m).
-
     """
     rows = max(1, _BLOCK_ENTRIES // max(1, len(y)))
     for first in range(0, len(x), rows):

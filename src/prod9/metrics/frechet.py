@@ -21,7 +21,6 @@ def frechet_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
     Raises:
         ValueError: fewer than two vectors in a set, vectors of different lengths, or NaN or
             infinite features.
-
     """
     x, y = as_pair(x, y, least=2)
     a, b = _covariance_root(x), _covariance_root(y)

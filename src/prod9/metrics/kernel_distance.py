@@ -18,7 +18,6 @@ def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
     Raises:
         ValueError: fewer than two vectors in a set, vectors of different lengths, or NaN or
             infinite features.
-
     """
     x, y = as_pair(x, y, least=2)
     return _mean_within(x) + _mean_within(y) - 2 * _total(x, y) / (len(x) * len(y))

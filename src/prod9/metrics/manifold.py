@@ -21,7 +21,6 @@ class PrecisionRecall:
     Attributes:
         precision: of generated vectors inside the real region: quality.
         recall: of real vectors inside the generated region: variety.
-
     """
 
     precision: float
@@ -36,7 +35,6 @@ class DensityCoverage:
         density: how many real balls a generated vector lies in, over k: at least 0, about 1 for two
             samples of one distribution, above 1 where generated vectors keep to the dense parts.
         coverage: share of real balls with a generated vector inside, in [0, 1].
-
     """
 
     density: float
@@ -51,7 +49,6 @@ def precision_recall(
     Raises:
         ValueError: k below 1, at most k vectors in a set, vectors of different lengths, or NaN or
             infinite features.
-
     """
     real, generated = _checked(real, generated, k)
     of_real, of_generated = _radii(real, k), _radii(generated, k)
@@ -76,7 +73,6 @@ def density_coverage(
     Raises:
         ValueError: k below 1, at most k vectors in a set, vectors of different lengths, or NaN or
             infinite features.
-
     """
     real, generated = _checked(real, generated, k)
     of_real = _radii(real, k)

@@ -29,7 +29,6 @@ def ms_ssim(
 
     Raises:
         ValueError: differing shapes, or a side shorter than the window.
-
     """
     scales = max(1, num_scales(min(prediction.shape[2:]), window))
     exponents = torch.tensor(SCALE_WEIGHTS[:scales], dtype=torch.float64)

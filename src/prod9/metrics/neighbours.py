@@ -15,7 +15,6 @@ class Neighbours:
     Attributes:
         distance: root mean squared difference of their voxels, fp64, (n,).
         index: which reference, int64, (n,).
-
     """
 
     distance: Float[Tensor, " n"]
@@ -44,7 +43,6 @@ def nearest_neighbours(
     Raises:
         ValueError: volumes of different sizes, no references, or ``exclude_self`` with sets of
             different lengths or of a single volume.
-
     """
     n, m = len(queries), len(references)
     if queries.shape[1:] != references.shape[1:]:

@@ -25,7 +25,6 @@ def psnr(
 
     Raises:
         ValueError: differing shapes.
-
     """
     if prediction.shape != target.shape:
         raise ValueError(f"shapes differ: {[*prediction.shape]} and {[*target.shape]}")

@@ -53,7 +53,6 @@ def ssim_slabs(
 
     Raises:
         ValueError: differing shapes, or a side shorter than the window.
-
     """
     if prediction.shape != target.shape:
         raise ValueError(f"shapes differ: {[*prediction.shape]} and {[*target.shape]}")
@@ -91,7 +90,6 @@ def ssim_and_contrast(
 
     Raises:
         ValueError: differing shapes, or a side shorter than the window.
-
     """
     return _means(prediction, target, window, sigma, None)
 
@@ -136,7 +134,6 @@ def ssim(
     Raises:
         ValueError: differing shapes, a side shorter than the window, or a mask with a window of an
             even side (which has no centre).
-
     """
     if mask is not None:
         if mask.shape != (len(target), 1, *target.shape[2:]):

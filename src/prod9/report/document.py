@@ -53,7 +53,6 @@ def document(
         sections: in order.
         scripts: whole ``<script>`` elements that the sections need, put before them.
         own_scripts: JavaScript inside the sections. No other script runs.
-
     """
     style = resources.files("prod9.report").joinpath("report.css").read_text(encoding="utf-8")
     contents = "".join(

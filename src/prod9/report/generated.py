@@ -1,15 +1,14 @@
 """The sections of generated volumes: how near to real ones, and how varied."""
 
-from prod9.evaluate.distance_schema import FeatureSpaceFigures
-from prod9.evaluate.diversity import MOST
-from prod9.evaluate.schema import Evaluation, Generation
-from prod9.evaluate.stability import too_few
 from prod9.report.curves import frechet_figure
 from prod9.report.document import Section, escape
 from prod9.report.numbers import absent, digest, number, share, why
 from prod9.report.pictures import chart
 from prod9.report.summary import SHORT, box, read
 from prod9.report.tables import class_table, space_class_table, space_table, table
+from prod9.results.distances import FeatureSpaceFigures
+from prod9.results.schema import Evaluation, Generation
+from prod9.results.stability import MOST, too_few
 
 
 def generation(evaluation: Evaluation) -> Section | None:

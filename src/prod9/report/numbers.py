@@ -4,8 +4,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from prod9.evaluate.record import Interval
 from prod9.report.document import escape
+from prod9.results.record import Interval
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MOST = 6  # digits behind the point

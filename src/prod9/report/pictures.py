@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from prod9.data.collection import ONE_CLASS, Collection
-from prod9.evaluate.schema import ClosePair
+from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet
 from prod9.montage import planes
 from prod9.report.document import escape
+from prod9.results.schema import ClosePair
 
 MAX_CLASSES = 12
 PER_CLASS = 3
@@ -88,7 +88,7 @@ def _kind(shape: Sequence[int]) -> str:
     return "pixels" if max(shape) <= _PIXELATED else ""
 
 
-def volume_image(collection: Collection, index: int, what: str) -> str:
+def volume_image(collection: VolumeSet, index: int, what: str) -> str:
     """Return the three planes of one volume; ``what`` is the set's name in the page."""
     name, group = collection.names[index], collection.class_names[int(collection.labels[index])]
     of_class = f" ({group})" if collection.has_classes else ""
@@ -107,7 +107,7 @@ class Choice:
     """How many classes the set has."""
 
 
-def choose(collection: Collection) -> Choice:
+def choose(collection: VolumeSet) -> Choice:
     """Choose the first volumes of each class: three of up to twelve evenly spaced classes.
 
     Without classes: the first nine volumes.
@@ -136,14 +136,13 @@ def rule(choice: Choice) -> str:
 
 
 def montage_rows(
-    sets: Mapping[str, Collection], rows: Mapping[str, Mapping[str, Sequence[int]]]
+    sets: Mapping[str, VolumeSet], rows: Mapping[str, Mapping[str, Sequence[int]]]
 ) -> str:
     """Return sets beside one another, class by class.
 
     Args:
         sets: heading -> volumes.
         rows: class -> heading -> indices.
-
     """
     head = "".join(f"<div>{escape(name)}</div>" for name in sets)
     lines = [f'<div class="row head"><div></div>{head}</div>']
@@ -160,7 +159,7 @@ def montage_rows(
     return f'<div class="montage" style="--sets: {len(sets)}">{"".join(lines)}</div>'
 
 
-def gallery(pairs: Sequence[ClosePair], generated: Collection, train: Collection) -> str:
+def gallery(pairs: Sequence[ClosePair], generated: VolumeSet, train: VolumeSet) -> str:
     """Return the closest pairs: generated, nearest training volume, absolute difference."""
     made = {name: index for index, name in enumerate(generated.names)}
     seen = {name: index for index, name in enumerate(train.names)}
@@ -188,7 +187,7 @@ def gallery(pairs: Sequence[ClosePair], generated: Collection, train: Collection
     return f'<div class="montage gallery" style="--sets: 3">{"".join(lines)}</div>'
 
 
-def _difference(generated: Collection, mine: int, train: Collection, theirs: int) -> str:
+def _difference(generated: VolumeSet, mine: int, train: VolumeSet, theirs: int) -> str:
     """Return the absolute difference of two volumes of one grid, black where they agree."""
     difference = np.abs(generated[mine] - train[theirs]) / DIFFERENCE_TOP
     grey = tile(difference, generated.spacing_mm)

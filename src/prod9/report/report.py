@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prod9.data.collection import Collection
-from prod9.evaluate.schema import Evaluation
+from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.files import write_text
 from prod9.report import generated, sections
 from prod9.report.curves import read_history, training_figure
@@ -24,6 +23,7 @@ from prod9.report.viewer import (
     script,
     viewer_fragment,
 )
+from prod9.results.schema import Evaluation
 
 VIEWER_BYTES = 24_000_000
 """Of all volumes in the viewer, in base64."""
@@ -47,7 +47,7 @@ class ReportContent:
     title: str
     lead: str
     evaluation: Evaluation
-    sets: Mapping[str, Collection]
+    sets: Mapping[str, VolumeSet]
     """Those of ``real``, ``generated``, ``train``, ``originals``, ``reconstructed`` there are."""
     histories: Mapping[str, Path] = field(default_factory=dict[str, Path])
     """``Stage 1`` -> a run's history folder."""
@@ -61,8 +61,7 @@ def write_report(path: Path, content: ReportContent) -> None:
     """Write the report, one HTML file that needs no other and no network, whole or not at all.
 
     Raises:
-        UserError: a volume cannot be read any more, or the file cannot be written.
-
+        Prod9Error: a volume cannot be read any more, or the file cannot be written.
     """
     viewer = _viewer(content)
     evaluation = content.evaluation
@@ -85,7 +84,7 @@ def write_report(path: Path, content: ReportContent) -> None:
     write_text(path, document(content.title, content.lead, there, *scripts))
 
 
-def _pictures(sets: Mapping[str, Collection]) -> Section | None:
+def _pictures(sets: Mapping[str, VolumeSet]) -> Section | None:
     """Show real beside generated volumes, and originals beside their reconstructions."""
     parts: list[str] = []
     shown = {_NAMES[key]: sets[key] for key in ("real", "generated") if key in sets}
@@ -111,13 +110,13 @@ def _pictures(sets: Mapping[str, Collection]) -> Section | None:
     return Section("pictures", "Pictures", "".join(parts)) if parts else None
 
 
-def _for_viewer(content: ReportContent) -> list[tuple[str, Collection, list[int]]]:
+def _for_viewer(content: ReportContent) -> list[tuple[str, VolumeSet, list[int]]]:
     """Return (group, set, indices, the most important first) for the viewer."""
     sets = dict(content.sets)
     originals, real = sets.get("originals"), sets.get("real")
     if originals is not None and real is not None and originals.names == real.names:
         del sets["originals"]  # the same volumes need not be there twice
-    result: list[tuple[str, Collection, list[int]]] = []
+    result: list[tuple[str, VolumeSet, list[int]]] = []
     for key in ("real", "generated", "originals", "reconstructed"):
         if key in sets:
             rows = list(choose(sets[key]).rows.values())

@@ -5,8 +5,7 @@ Those of generated volumes beside real ones are in :mod:`prod9.report.generated`
 
 from collections.abc import Mapping
 
-from prod9.data.collection import Collection
-from prod9.evaluate.schema import Evaluation
+from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.report.document import Section, escape
 from prod9.report.numbers import absent, number, share, why
 from prod9.report.pictures import DIFFERENCE_TOP, gallery
@@ -17,6 +16,7 @@ from prod9.report.tables import (
     reconstruction_table,
     usefulness_table,
 )
+from prod9.results.schema import Evaluation
 
 
 def reconstruction(evaluation: Evaluation) -> Section | None:
@@ -76,7 +76,7 @@ def usefulness(evaluation: Evaluation) -> Section | None:
     return Section("usefulness", "Usefulness", "\n".join(parts))
 
 
-def privacy(evaluation: Evaluation, sets: Mapping[str, Collection]) -> Section | None:
+def privacy(evaluation: Evaluation, sets: Mapping[str, VolumeSet]) -> Section | None:
     """Return the verdict on copying, what it rests on, and the closest pairs."""
     g = evaluation.generation
     if g is None or (g.privacy is None and g.nearest_train_p05 is None):

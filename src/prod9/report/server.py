@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.report import viewer
 from prod9.report.document import script_hashes
 from prod9.report.viewed_files import ViewedFile
@@ -32,8 +32,7 @@ class VolumeServer(ThreadingHTTPServer):
         """Listen on ``port``, or on a free one when it is 0.
 
         Raises:
-            UserError: the port is taken, or may not be used.
-
+            Prod9Error: the port is taken, or may not be used.
         """
         self.volumes = tuple(volumes)
         self.page, self.policy = _page(self.volumes)
@@ -45,7 +44,7 @@ class VolumeServer(ThreadingHTTPServer):
                 errno.EADDRINUSE: "is in use",
                 errno.EACCES: "may not be used",
             }.get(error.errno or 0, f"cannot be used ({error.strerror or error})")
-            raise UserError(
+            raise Prod9Error(
                 f"port {port} {reason}; choose another with --port, or leave the option out."
             ) from error
         self.url = f"http://{HOST}:{self.server_port}/"

@@ -4,7 +4,7 @@ from typing import Any
 
 import matplotlib.figure
 
-from prod9.evaluate.sweep import ALIKE_WITHIN, Sweep, SweepRow
+from prod9.results.sweep import ALIKE_WITHIN, Sweep, SweepRow
 
 _LINES = ("-", "--", ":", "-.")
 _MARKS = "osD^vPX*"

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from prod9.evaluate.distance_schema import FeatureSpaceFigures, SetDistance
-from prod9.evaluate.schema import (
+from prod9.report.document import escape
+from prod9.report.numbers import absent, digest, number, share, times
+from prod9.results.distances import FeatureSpaceFigures, SetDistance
+from prod9.results.schema import (
     ClassFigures,
     Closeness,
     Reconstruction,
@@ -13,8 +15,6 @@ from prod9.evaluate.schema import (
     TrainedClassifier,
     Usefulness,
 )
-from prod9.report.document import escape
-from prod9.report.numbers import absent, digest, number, share, times
 
 
 def table(
@@ -33,7 +33,6 @@ def table(
         text: columns of words, not numbers.
         reference: rows that only say what to expect.
         caption: plain text.
-
     """
 
     def kind(column: int) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prod9.data.nifti_header import open_nifti
-from prod9.errors import UserError
+from prod9.data.volume_files.nifti_header import open_nifti
+from prod9.errors import Prod9Error
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -34,19 +34,18 @@ def find_volumes(paths: Sequence[Path]) -> list[ViewedFile]:
     deeper ones and hidden files are left out. The viewer shows the first volume of a series.
 
     Raises:
-        UserError: a path is missing, a folder has no volumes, or a file is no NIfTI.
-
+        Prod9Error: a path is missing, a folder has no volumes, or a file is no NIfTI.
     """
     found: list[ViewedFile] = []
     for path in paths:
         if path.is_dir():
             found += _in_folder(path)
         elif not path.exists():
-            raise UserError(f"{path} does not exist; check the path.")
+            raise Prod9Error(f"{path} does not exist; check the path.")
         else:
             if not _is_named_nifti(path):
                 what = _CONVERT if path.suffix == ".npy" else "is no .nii or .nii.gz file"
-                raise UserError(f"{path} {what}.")
+                raise Prod9Error(f"{path} {what}.")
             found.append(ViewedFile("files", _stem(path), path))
     for file in found:
         open_nifti(file.path)  # a broken file is told of here and not by a browser
@@ -61,14 +60,14 @@ def _in_folder(folder: Path) -> list[ViewedFile]:
             files = sorted(path for path in group.iterdir() if _is_named_nifti(path))
             found += [ViewedFile(str(group), _stem(path), path) for path in files]
     except OSError as error:
-        raise UserError(
+        raise Prod9Error(
             f"{folder} cannot be read: {error.strerror or error}; change its permissions or choose "
             "another folder."
         ) from error
     if not found:
         arrays = next((path for path in inside if path.suffix == ".npy"), None)
         more = f"; {arrays.name} {_CONVERT}" if arrays else "; name another folder"
-        raise UserError(f"{folder} has no .nii or .nii.gz files in it{more}.")
+        raise Prod9Error(f"{folder} has no .nii or .nii.gz files in it{more}.")
     return found
 
 

@@ -83,7 +83,6 @@ def nifti_bytes(array: np.ndarray, spacing: tuple[float, float, float] | None = 
 
     Raises:
         ValueError: ``array`` has not three axes.
-
     """
     if array.ndim != 3:
         raise ValueError(f"a volume has three axes, not {array.ndim}")
@@ -116,7 +115,6 @@ def embed(volumes: Sequence[ViewerVolume], limit_bytes: int = LIMIT_BYTES) -> li
     Args:
         volumes: In the order of the page.
         limit_bytes: Of the volumes as they stand in the page (base64).
-
     """
     seen: dict[str, int] = {}
     ranks: list[tuple[int, int]] = []
@@ -142,7 +140,6 @@ def viewer_fragment(
 
     Raises:
         ValueError: ``element_id`` is not letters, digits, ``-`` and ``_``.
-
     """
     kept = embed(volumes, limit_bytes)
     note = ""
@@ -188,7 +185,6 @@ def linked_fragment(
 
     Raises:
         ValueError: ``element_id`` is not letters, digits, ``-`` and ``_``.
-
     """
     if not re.fullmatch(r"[A-Za-z][\w-]*", element_id, re.ASCII):
         raise ValueError(f"{element_id!r} is no element id")

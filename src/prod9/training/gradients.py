@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from prod9.training.watch import Watch
+from prod9.training.nonfinite import NonfiniteGuard
 
 
 def loss_scaler(module: pl.LightningModule) -> torch.amp.GradScaler | None:
@@ -42,7 +42,6 @@ def clip_and_log(
 
     Returns:
         The norm before clipping.
-
     """
     groups = optimizer.param_groups
     norm = clip([p for group in groups for p in group["params"]], limit)
@@ -55,7 +54,7 @@ def clip_and_log(
 def step_if_finite(
     module: pl.LightningModule,
     optimizer: torch.optim.Optimizer,
-    watch: Watch,
+    watch: NonfiniteGuard,
     limit: float,
     suffix: str = "",
 ) -> bool:
@@ -67,8 +66,7 @@ def step_if_finite(
         Whether it may step.
 
     Raises:
-        UserError: a number is none, and ``watch`` does not go on.
-
+        Prod9Error: a number is none, and ``watch`` does not go on.
     """
     norm = clip_and_log(module, optimizer, limit, suffix)
     fine = watch.admits(norm, scaled=loss_scaler(module) is not None, network=suffix)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from prod9.ranks import total
+from prod9.runtime.distributed import total
 
 
 class Means:
@@ -35,7 +35,6 @@ class Means:
 
         Raises:
             ValueError: nothing was added.
-
         """
         if self._sums is None:
             raise ValueError("no values were added")

@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from prod9.montage import save_figure
-from prod9.training.levels import level_bars
-from prod9.training.stage1 import Stage1Module
+from prod9.training.codebook_figure import level_bars
+from prod9.training.stage1_module import Stage1Module
 
 Preview = Callable[[int], matplotlib.figure.Figure]
 """Number of batches seen -> a figure."""

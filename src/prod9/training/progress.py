@@ -8,6 +8,8 @@ from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from prod9.runtime.progress import duration
+
 _QUIET_SECONDS = 15.0
 """Without a terminal, a line is printed no more often than this."""
 _LIVE_SECONDS = 0.5
@@ -112,11 +114,3 @@ class TrainingProgress(Callback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text: ``1.5 min``, or ``2 h 05 min`` from an hour on."""
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min"

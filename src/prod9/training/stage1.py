@@ -1,287 +1,208 @@
-"""Stage 1: train the autoencoder, against a discriminator once that has joined."""
+"""Stage 1 from its configuration: data, networks, losses, run, export."""
 
-from typing import Any, cast
+from pathlib import Path
 
+import matplotlib.figure
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from prod9.config import Stage1Config
-from prod9.data.volumes import Batch
-from prod9.losses.adaptive import adaptive_weight
-from prod9.losses.adversarial import discriminator_loss, generator_loss
-from prod9.metrics.codebook import CodebookStats, CodebookUsage
-from prod9.metrics.psnr import psnr
-from prod9.metrics.ssim import ssim
-from prod9.models.autoencoder import Autoencoder, Reconstruction
-from prod9.ranks import average, mean, total
-from prod9.shapes import Volume
-from prod9.training.ema import EMA
-from prod9.training.gradients import loss_scaler, step_if_finite
-from prod9.training.means import Means
-from prod9.training.optimizer import adamw
-from prod9.training.schedule import scheduler
-from prod9.training.streams import step_stream
-from prod9.training.watch import Watch
+from prod9.config.load import dump
+from prod9.config.loss import FocalFrequencyLossConfig, PerceptualLossConfig
+from prod9.data.download import fetch
+from prod9.errors import Prod9Error
+from prod9.files import require_writable
+from prod9.losses.focal_frequency import FocalFrequencyLoss
+from prod9.losses.medicalnet import load_weights
+from prod9.losses.perceptual import MedicalNetPerceptualLoss
+from prod9.losses.weights import (
+    MEDICALNET_SHA256,
+    MEDICALNET_URL,
+    cache_dir,
+    find_medicalnet,
+    medicalnet_cache_path,
+    missing_weights_message,
+)
+from prod9.montage import montage
+from prod9.networks.discriminator import MultiScaleDiscriminator
+from prod9.runtime.console import say
+from prod9.runtime.distributed import barrier, is_main, main_first, of_main
+from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
+from prod9.training.compilation import prepare_training
+from prod9.training.previews import Preview
+from prod9.training.processes import join
+from prod9.training.run_folder import RunFolder
+from prod9.training.stage1_module import Stage1Module
+from prod9.training.strategies import require_strategy
+from prod9.training.trainer import require_runnable, resolve_device
+from prod9.training.training_run import run_training
+from prod9.training.volumes import TrainingVolumes, training_volumes
 
 
-class Stage1Module(pl.LightningModule):
-    """Generator: L1 + w_p * feature term + w_a * adaptive * adversarial (Esser et al. 2021).
+def fetch_medicalnet(config: PerceptualLossConfig) -> Path:
+    """Find MedicalNet's weights: at ``weights_path``, then in the cache, then on the network.
 
-    Args:
-        config: the whole Stage 1 configuration.
-        autoencoder: the network that is trained.
-        feature_loss: perceptual or focal frequency loss, called with (prediction, target).
-        discriminator: returns one logit map per scale; None trains without.
-
+    Raises:
+        Prod9Error: nowhere; one sentence with the three ways out.
     """
-
-    def __init__(
-        self,
-        config: Stage1Config,
-        autoencoder: Autoencoder,
-        feature_loss: nn.Module,
-        discriminator: nn.Module | None,
-    ) -> None:
-        super().__init__()
-        # Two optimizers, and gradients that must not meet: Lightning's loop cannot do this.
-        self.automatic_optimization = False
-        self.config = config
-        self.autoencoder = autoencoder
-        self.feature_loss = feature_loss
-        self.discriminator = discriminator
-        self.ema = EMA(autoencoder, config.training.stability.ema_decay)
-        self.usage = CodebookUsage(autoencoder.fsq.levels)
-        self._means = Means()
-        self.codebook: CodebookStats | None = None
-        """Of the last validation."""
-        self.watch = Watch(config.trainer.on_nan, config.output_dir / "nonfinite")
-        self._fine = True
-        self._adaptive: Tensor | None = None
-        # Lightning's global_step advances once per optimizer, so batches are counted here.
-        self.batches_seen = 0
-
-    # --- the training step ------------------------------------------------------------------
-
-    def reconstruction_terms(self, volume: Volume, target: Volume) -> dict[str, Tensor]:
-        """Weighted terms that compare a reconstruction with its target, in fp32."""
-        loss = self.config.loss
-        predicted = volume.float()
-        name = "perceptual" if loss.loss_type == "lpips" else "focal_frequency"
-        weight = loss.perceptual.weight if name == "perceptual" else loss.focal_frequency.weight
-        terms = {"l1": loss.reconstruction.weight * F.l1_loss(predicted, target)}
-        if weight > 0:
-            terms[name] = weight * self._feature_term(name, predicted, target)
-        return terms
-
-    def _feature_term(self, name: str, predicted: Tensor, target: Tensor) -> Tensor:
-        if name == "perceptual":
-            return self.feature_loss(predicted, target)
-        stream = step_stream(self.config.seed, self.batches_seen, 0)  # processes draw the same
-        return self.feature_loss(predicted, target, generator=stream)  # draws its slices
-
-    def adversarial_active(self) -> bool:
-        """Whether the discriminator has joined."""
-        joined = self.batches_seen >= self.config.loss.discriminator_iter_start
-        return self.discriminator is not None and joined
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One generator step and, once it has joined, one discriminator step."""
-        optimizers, schedulers = _listed(self.optimizers()), _listed(self.lr_schedulers())
-        real = batch.volumes
-        volume: Volume = self.autoencoder(real).volume.float()
-        # The losses see a copy without a past. Each is differentiated once, as far as this copy;
-        # the adaptive weight and the step both go on from there.
-        seen = volume.detach().requires_grad_()
-        terms = self.reconstruction_terms(seen, real)
-        scale = self._loss_scale()
-        gradient = _gradient(sum_of(terms), seen, scale)
-        verdicts: list[tuple[Tensor, Tensor]] = []
-        if self.adversarial_active():
-            verdicts = self._verdicts(real, seen)
-            terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient, scale)
-            gradient = gradient + pull
-        self.watch.expect(terms, self.batches_seen, batch)
-        terms = _of_all(terms)
-        # Has no value of interest, but the gradient of the sum of the terms.
-        fine = self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
-        if self.watch.learned:
-            self.ema.update(self.autoencoder)
-
-        if verdicts and fine:
-            assert self.discriminator is not None
-            discriminator_term = self._discriminator_term(verdicts)
-            self.watch.expect({"discriminator": discriminator_term}, self.batches_seen, batch)
-            own = list(self.discriminator.parameters())
-            self._step(optimizers[1], schedulers[1], discriminator_term, inputs=own)
-            self.log("train/discriminator", mean(discriminator_term.detach()))
-        elif verdicts:
-            schedulers[1].step()  # its place in the run goes on, too
-        self.batches_seen += 1
-        # Logged last: in an epoch's first step Lightning forgets what came before the optimizers'.
-        if self._adaptive is not None:
-            self.log("train/adaptive_weight", self._adaptive)
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
-        self.log("train/loss", sum_of(terms).detach(), prog_bar=True)
-
-    def _verdicts(self, real: Volume, fake: Volume) -> list[tuple[Tensor, Tensor]]:
-        """Logit maps (of the real volumes, of the reconstructions), a pair per scale.
-
-        One pass for both, and for both networks' steps: the discriminator does not change between.
-        """
-        assert self.discriminator is not None
-        maps: list[Tensor] = self.discriminator(torch.cat([real, fake.to(real.dtype)]))
-        return [(m[: len(real)], m[len(real) :]) for m in maps]
-
-    def _adversarial(
-        self,
-        verdicts: list[tuple[Tensor, Tensor]],
-        volume: Volume,
-        seen: Volume,
-        gradient: Tensor,
-        scale: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Weighted adversarial term, and its gradient at the reconstruction.
-
-        Args:
-            verdicts: of the discriminator, the second of each pair on ``seen``.
-            volume: the reconstruction with its graph.
-            seen: its copy without a past.
-            gradient: of the reconstruction terms at ``seen``.
-            scale: of fp16 training, 1 otherwise.
-
-        """
-        config = self.config.loss
-        fooling = generator_loss([fake for _, fake in verdicts], config.adversarial.criterion)
-        pull = _gradient(fooling, seen, scale, retain_graph=True)
-        weight: float | Tensor = config.adversarial.weight
-        if config.adaptive.enabled:
-            adaptive = adaptive_weight(
-                volume,
-                gradient,
-                pull,
-                self.autoencoder.last_layer,
-                max_weight=config.adaptive.max_weight,
-                scale=scale,
-            )
-            self._adaptive = adaptive
-            weight = weight * adaptive
-        return weight * fooling.detach(), weight * pull
-
-    def _loss_scale(self) -> float:
-        """Return the scale of fp16 training, 1 otherwise."""
-        scaler = loss_scaler(self)
-        return 1.0 if scaler is None else float(scaler.get_scale())
-
-    def _discriminator_term(self, verdicts: list[tuple[Tensor, Tensor]]) -> Tensor:
-        return discriminator_loss(
-            [real for real, _ in verdicts],
-            [fake for _, fake in verdicts],
-            self.config.loss.adversarial.criterion,
+    found = find_medicalnet(config.weights_path, cache_dir())
+    if found is not None:
+        return found
+    target = medicalnet_cache_path(cache_dir())
+    if not config.download:
+        raise Prod9Error(missing_weights_message(target, "loss.perceptual.download is false"))
+    try:
+        return fetch(
+            MEDICALNET_URL,
+            target,
+            digest=f"sha256:{MEDICALNET_SHA256}",
+            allowed=True,
+            what="MedicalNet ResNet-10 weights",
+            hint="",
         )
+    except Prod9Error as error:
+        raise Prod9Error(missing_weights_message(target, str(error).rstrip("."))) from error
 
-    def _step(self, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> bool:
-        """Learn from ``loss``; return whether all its numbers were numbers (else: nothing)."""
-        optimizer.zero_grad()
-        self.manual_backward(loss, **where)
-        # Each network's gradients once, where they are whole (prod9.build.strategies).
-        own = [p for group in optimizer.param_groups for p in group["params"]]
-        average([p.grad for p in own if p.grad is not None])
-        optimizer.step()
-        schedule.step()
-        return self._fine
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip by hand: Lightning calls this after unscaling, and refuses to clip itself here."""
-        own = optimizer.param_groups[0]["params"][0] is next(self.autoencoder.parameters())
-        limit = self.config.training.stability.gradient_clip
-        suffix = "" if own else "_discriminator"
-        self._fine = step_if_finite(self, optimizer, self.watch, limit, suffix)
+def build_focal_frequency(config: FocalFrequencyLossConfig) -> FocalFrequencyLoss:
+    """Return the focal frequency loss (unweighted: the module applies the weight)."""
+    return FocalFrequencyLoss(
+        alpha=config.alpha,
+        patch_factor=config.patch_factor,
+        axes=config.axes,
+        ratio=config.ratio,
+        ave_spectrum=config.ave_spectrum,
+        log_matrix=config.log_matrix,
+        batch_matrix=config.batch_matrix,
+    )
 
-    def configure_optimizers(self) -> Any:
-        """AdamW for each network, each with its schedule."""
-        config = self.config.training
-        steps = int(self.trainer.estimated_stepping_batches)
-        rate = config.optimizer.learning_rate
-        networks: list[tuple[nn.Module, float, int]] = [(self.autoencoder, rate, steps)]
-        if self.discriminator is not None:
-            remaining = max(1, steps - self.config.loss.discriminator_iter_start)
-            rate = config.optimizer.discriminator_learning_rate or rate
-            networks.append((self.discriminator, rate, remaining))
-        optimizers = [
-            adamw(self, network.parameters(), config.optimizer, peak)
-            for network, peak, _ in networks
+
+def build_feature_loss(config: Stage1Config) -> nn.Module:
+    """Return the loss of ``loss.loss_type``; says which weights a perceptual loss uses."""
+    if config.loss.loss_type == "ffl":
+        return build_focal_frequency(config.loss.focal_frequency)
+    with main_first():  # the others find the file there
+        path = fetch_medicalnet(config.loss.perceptual)
+    say(f"perceptual loss: {config.loss.perceptual.network_type}, weights {path}")
+    return MedicalNetPerceptualLoss(load_weights(path))
+
+
+def build_discriminator(config: Stage1Config) -> MultiScaleDiscriminator | None:
+    """Return the untrained discriminator, where there is an adversarial loss."""
+    if config.loss.adversarial.weight <= 0:
+        return None
+    sizes = config.model.discriminator
+    return MultiScaleDiscriminator(CHANNELS, sizes.channels, sizes.num_layers_d, sizes.num_d)
+
+
+def build_module(config: Stage1Config) -> Stage1Module:
+    """Return the training module with untrained networks."""
+    discriminator = build_discriminator(config)
+    module = Stage1Module(
+        config,
+        build_autoencoder(config.model.autoencoder),
+        build_feature_loss(config),
+        discriminator,
+    )
+    prepare_training(module.autoencoder, config.trainer)
+    return module
+
+
+def tokenizer_of(module: Stage1Module, volumes: TrainingVolumes) -> Tokenizer:
+    """Freeze the averaged weights of a module as a tokenizer."""
+    config = module.config
+    spec = TokenizerSpec(
+        autoencoder=config.model.autoencoder,
+        dataset_name=config.data.dataset_name,
+        volume_shape=volumes.volume_shape,
+        spacing_mm=volumes.spacing_mm,
+        class_names=volumes.class_names,
+        preprocessing=volumes.preprocessing,
+        train_subjects=volumes.subjects,
+        config_yaml=dump(config),
+    )
+    autoencoder = build_autoencoder(config.model.autoencoder)
+    autoencoder.load_state_dict(module.ema.network.state_dict())
+    return Tokenizer(spec, autoencoder)
+
+
+def _preview(module: Stage1Module, volumes: TrainingVolumes, count: int) -> Preview:
+    """Rows of validation volumes above their reconstructions, always the same ones."""
+    examples = volumes.examples(count)
+    columns = [volumes.class_names[label] for label in examples.labels]
+
+    @torch.no_grad()
+    def draw(batches: int) -> matplotlib.figure.Figure:
+        output = module.ema.network(examples.volumes.to(module.device)).volume
+        rows = [
+            ("real", examples.volumes),
+            ("reconstructed", output.float().clamp(0, 1)),
         ]
-        schedulers = [
-            scheduler(optimizer, total, config.scheduler)
-            for optimizer, (_, _, total) in zip(optimizers, networks, strict=True)
-        ]
-        return optimizers, schedulers
+        return montage(rows, columns, f"Stage 1 after {batches} batches (validation split)")
 
-    # --- validation, with the averaged weights ----------------------------------------------
-
-    def on_validation_epoch_start(self) -> None:
-        """Count afresh each epoch."""
-        self.usage.reset()
-        self._means.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """PSNR, SSIM and the weighted loss terms of the averaged weights on one batch."""
-        output: Reconstruction = self.ema.network(batch.volumes)
-        volume = output.volume.float().clamp(0, 1)
-        self.usage.update(self.autoencoder.fsq.codes_to_indices(output.codes))
-        terms = self.reconstruction_terms(output.volume, batch.volumes)
-        values: dict[str, Tensor] = {
-            **{f"val/loss_{name}": term for name, term in terms.items()},
-            "val/l1": F.l1_loss(volume, batch.volumes),
-            "val/psnr": psnr(volume, batch.volumes).mean(),
-            "val/ssim": ssim(volume, batch.volumes).mean(),
-        }
-        self._means.add(values, len(volume))
-
-    def on_validation_epoch_end(self) -> None:
-        """Means over all volumes, and codebook figures of the epoch."""
-        self.log_dict(self._means.compute(), prog_bar=True)
-        self.usage.counts = total(self.usage.counts)
-        self.codebook = self.usage.compute()
-        self.log("val/codebook_usage", self.codebook.usage)
-        self.log("val/codebook_perplexity", self.codebook.perplexity)
-
-    def on_train_end(self) -> None:
-        """Say what was left out."""
-        self.watch.sum_up()
-
-    # --- what a checkpoint must carry besides the weights -----------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counts."""
-        checkpoint["batches_seen"] = self.batches_seen
-        checkpoint["left_out"] = self.watch.found
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counts."""
-        self.batches_seen = int(checkpoint["batches_seen"])
-        self.watch.found = int(checkpoint["left_out"])
+    return draw
 
 
-def _listed(found: Any) -> list[Any]:
-    """Return the networks' optimizers or schedules: of a single one Lightning makes no list."""
-    return cast("list[Any]", found) if isinstance(found, list) else [found]
+def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False) -> Tokenizer:
+    """Train, export to ``autoencoder_export_path`` and return the tokenizer.
+
+    All processes of a distributed run come here; the main one writes.
+
+    Raises:
+        Prod9Error: any mistake in configuration, data, weights or output folder.
+    """
+    join(config.trainer)
+    require_strategy(config)
+    folder = RunFolder(config.output_dir)
+    export = config.autoencoder_export_path
+    if not (resume or overwrite) and of_main(is_main() and export.exists()):
+        raise Prod9Error(
+            f"{export} exists; replace it with --overwrite, or choose another "
+            "autoencoder_export_path."
+        )
+    # All that can be wrong without the data comes first: reading scans may take hours.
+    if is_main():
+        folder.check(config, resume=resume, overwrite=overwrite)
+        require_writable(export.parent)
+    require_runnable(config.trainer)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module = build_module(config)
+    volumes = training_volumes(config)
+    if is_main():
+        folder.claim(config, resume=resume, overwrite=overwrite)
+    barrier()
+    parameters = sum(p.numel() for p in module.autoencoder.parameters())
+    say(
+        f"Stage 1: {config.data.dataset_name}, {volumes.summary}; {parameters / 1e6:.1f} M "
+        f"parameters, {module.autoencoder.fsq.codebook_size} codes"
+    )
+    say(f"run folder: {folder.root}; tokenizer will be written to {export}")
+    pictures = config.callbacks.preview
+    trainer = run_training(
+        config,
+        folder,
+        module,
+        volumes.train,
+        volumes.val,
+        title="Stage 1",
+        monitor="val/psnr",
+        mode="max",
+        preview=_preview(module, volumes, pictures.num_volumes) if pictures.every_n_steps else None,
+        resume=resume,
+    )
+    tokenizer = tokenizer_of(module.cpu(), volumes)
+    if trainer.is_global_zero:
+        tokenizer.save(export)
+        say(f"tokenizer {tokenizer.digest[:12]} written to {export}")
+    return tokenizer
 
 
-def _of_all(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the terms of the batch of all processes."""
-    values = mean(torch.stack([term.detach() for term in terms.values()]))
-    return dict(zip(terms, values.unbind(), strict=True))
+def load_tokenizer(config: Stage1Config) -> Tokenizer:
+    """Read the tokenizer that this configuration exports.
 
-
-def sum_of(terms: dict[str, Tensor]) -> Tensor:
-    """Add up scalar terms."""
-    return torch.stack(list(terms.values())).sum()
-
-
-def _gradient(loss: Tensor, at: Tensor, scale: float, *, retain_graph: bool = False) -> Tensor:
-    """Gradient of ``loss`` at ``at``; passes through half precision multiplied by ``scale``."""
-    (gradient,) = torch.autograd.grad(scale * loss, at, retain_graph=retain_graph)
-    return gradient / scale
+    Raises:
+        Prod9Error: not trained yet, or damaged.
+    """
+    device = resolve_device(config.trainer.accelerator)
+    return Tokenizer.load(config.autoencoder_export_path, device)

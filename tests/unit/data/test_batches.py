@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from prod9.data import batches
 from prod9.data.batches import BatchKey, EpochBatches, make_loader, set_epoch
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 
 class Items:
@@ -108,7 +108,7 @@ def test_a_loader_begins_where_it_is_told(workers: int) -> None:
 def test_fewer_items_than_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     as_process(monkeypatch, 0, 3)
     make_loader(Items(3), 1, train=False, seed=0, num_workers=0)
-    with pytest.raises(UserError, match="a split of 2 items cannot be shared by 3 processes"):
+    with pytest.raises(Prod9Error, match="a split of 2 items cannot be shared by 3 processes"):
         make_loader(Items(2), 1, train=False, seed=0, num_workers=0)
 
 

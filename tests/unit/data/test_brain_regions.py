@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prod9.data import brain_regions
 from prod9.data.brain_regions import CLASS_NAMES, RegionSampler, Variation, build
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 STILL = Variation(
     rotation_degrees=0.0,
@@ -145,12 +145,12 @@ def test_the_seed_decides_every_byte_and_the_cores_none(
 
 
 def test_other_sizes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="sizes 28 and 64, not 32"):
+    with pytest.raises(Prod9Error, match="sizes 28 and 64, not 32"):
         build(tmp_path / "brain.npz", 32)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_template_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match="reinstall"):
+    with pytest.raises(Prod9Error, match="reinstall"):
         brain_regions.template_path()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prod9.data.download import fetch
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
@@ -80,7 +80,7 @@ def get(url: str, path: Path, *, digest: str = DIGEST, allowed: bool = True) -> 
 
 
 def refused(url: str, path: Path, *, digest: str = DIGEST, allowed: bool = True) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Prod9Error) as caught:
         get(url, path, digest=digest, allowed=allowed)
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from nibabel.affines import apply_affine, voxel_sizes
 
 from prod9.data.geometry import Placement
-from prod9.data.read_volume import read_volume
-from prod9.data.write_volume import write_nifti, write_volume
-from prod9.errors import UserError
+from prod9.data.volume_files.read import read_volume
+from prod9.data.volume_files.write import write_nifti, write_volume
+from prod9.errors import Prod9Error
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -300,23 +300,23 @@ def test_one_voxel_stays_one() -> None:
     ],
 )
 def test_affines_that_place_nothing(affine: np.ndarray, message: str) -> None:
-    with pytest.raises(UserError, match=f"case-7.*{message}"):
+    with pytest.raises(Prod9Error, match=f"case-7.*{message}"):
         Placement.of((3, 4, 5), affine, None, "case-7")
 
 
 def test_what_is_refused() -> None:
     for spacing in ((1.0, 0.0, 1.0), (1.0, -2.0, 1.0), (float("nan"), 1.0, 1.0)):
-        with pytest.raises(UserError, match=r"case-7 .*three positive numbers"):
+        with pytest.raises(Prod9Error, match=r"case-7 .*three positive numbers"):
             Placement.of((3, 4, 5), np.eye(4), spacing, "case-7")
     for spacing in ((1e-3, 1e-3, 1e-3), (1e-300, 1.0, 1.0)):
-        with pytest.raises(UserError, match=r"case-7 would have .* choose a wider spacing"):
+        with pytest.raises(Prod9Error, match=r"case-7 would have .* choose a wider spacing"):
             Placement.of((300, 400, 500), np.eye(4), spacing, "case-7")
     for shape in ((3, 4), (3, 4, 5, 2), (3, 0, 5)):
-        with pytest.raises(UserError, match="three axes"):
+        with pytest.raises(Prod9Error, match="three axes"):
             Placement.of(shape, np.eye(4), None)
     placement = Placement.of((3, 4, 5), np.diag([1.0, 1.0, 0.5, 1.0]), (1.0, 1.0, 1.0))
     for call, shape in ((placement.apply, (3, 4, 4)), (placement.invert, (3, 4, 5))):
-        with pytest.raises(UserError, match="does not fit"):
+        with pytest.raises(Prod9Error, match="does not fit"):
             call(np.zeros(shape))
 
 

@@ -6,17 +6,17 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from volume_files import values
+from stored_files import values
 
-from prod9.data import raw_volume
 from prod9.data.intensity import IntensityScale
-from prod9.data.raw_volume import RawVolume
-from prod9.data.read_volume import read_volume
-from prod9.data.write_volume import cast_to
+from prod9.data.volume_files import stored_volume
+from prod9.data.volume_files.read import read_volume
+from prod9.data.volume_files.stored_volume import StoredVolume
+from prod9.data.volume_files.write import cast_to
 
 
-def raw_of(array: np.ndarray) -> RawVolume:
-    return RawVolume(array.astype(np.float32), np.eye(4), array.dtype, Path("case.npy"))
+def raw_of(array: np.ndarray) -> StoredVolume:
+    return StoredVolume(array.astype(np.float32), np.eye(4), array.dtype, Path("case.npy"))
 
 
 def test_uint8_is_divided_by_255() -> None:
@@ -69,7 +69,7 @@ def ct() -> np.ndarray:
 
 @pytest.fixture(params=[1 << 22, 7])
 def slab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(raw_volume, "_SLAB", request.param)
+    monkeypatch.setattr(stored_volume, "_SLAB", request.param)
     return request.param
 
 
@@ -166,7 +166,7 @@ def test_uint8_with_percentiles() -> None:
 def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch, slab_voxels: int) -> None:
     array = np.random.default_rng(3).normal(0, 4e4, (11, 5, 6)).astype(np.float32)
     scale = IntensityScale(-3e4, 5e4)
-    monkeypatch.setattr(raw_volume, "_SLAB", slab_voxels)
+    monkeypatch.setattr(stored_volume, "_SLAB", slab_voxels)
     exact = (array.astype(np.float64) + 3e4) / 8e4
     assert np.array_equal(scale.apply(array), exact.clip(0, 1).astype(np.float32))
     inverse = (array.astype(np.float64) * 8e4 - 3e4).astype(np.float32)

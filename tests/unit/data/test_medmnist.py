@@ -9,7 +9,7 @@ from prod9.config import MedMNISTDataConfig
 from prod9.data import brain_regions, medmnist
 from prod9.data.medmnist_table import DATASETS, PUBLISHED, class_names
 from prod9.data.splits import SPLITS
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 Arrays = dict[str, np.ndarray]
 SIZES = {"train": 4, "val": 2, "test": 3}
@@ -44,7 +44,7 @@ def config(root: Path, dataset_name: Any = "nodulemnist3d", **more: Any) -> MedM
 
 
 def refused(root: Path, split: Any = "train", **more: Any) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Prod9Error) as caught:
         medmnist.load(config(root, **more), split)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -219,7 +219,7 @@ def test_arrays_that_do_not_fit(tmp_path: Path, change: Arrays, words: tuple[str
     for word in words:
         assert word in message
     assert len(medmnist.load(config(tmp_path), "val")) == 2  # the other splits are sound
-    with pytest.raises(UserError):
+    with pytest.raises(Prod9Error):
         medmnist.check(config(tmp_path))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from prod9.data.splits import SubjectSplit, open_split
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 
 SUBJECTS = [f"BraTS-GLI-{number:05}" for number in range(20)]
 
@@ -15,7 +15,7 @@ def opened(path: Path, subjects: list[str] = SUBJECTS, **change: Any) -> Subject
 
 
 def refused(path: Path, subjects: list[str] = SUBJECTS, **change: Any) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Prod9Error) as caught:
         opened(path, subjects, **change)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -38,7 +38,7 @@ def test_each_subject_is_in_one_split(path: Path) -> None:
         names = getattr(split, name)
         assert list(names) == sorted(names)
         assert all(split.split_of(subject) == name for subject in names)
-    with pytest.raises(UserError, match="BraTS-GLI-99999 is in no split"):
+    with pytest.raises(Prod9Error, match="BraTS-GLI-99999 is in no split"):
         split.split_of("BraTS-GLI-99999")
 
 

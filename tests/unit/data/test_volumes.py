@@ -8,15 +8,15 @@ import torch
 from prod9.config import MedMNISTDataConfig
 from prod9.config.data import AugmentationConfig
 from prod9.data.batches import BatchKey, set_epoch
-from prod9.data.volumes import Batch, VolumeDataset, VolumeSet, augment, loader
-from prod9.errors import UserError
+from prod9.data.volumes import ArrayVolumes, Batch, VolumeDataset, augment, loader
+from prod9.errors import Prod9Error
 
 ALL_CHANGES = AugmentationConfig(flip=True, intensity_scale=0.2, intensity_shift=0.1)
 
 
-def volume_set(count: int = 10, flips: tuple[int, ...] = (0, 1, 2)) -> VolumeSet:
+def volume_set(count: int = 10, flips: tuple[int, ...] = (0, 1, 2)) -> ArrayVolumes:
     random = np.random.default_rng(3)
-    return VolumeSet(
+    return ArrayVolumes(
         images=random.integers(0, 256, (count, 3, 4, 5), dtype=np.uint8),
         labels=np.arange(count) % 2,
         names=[f"toy/{i}" for i in range(count)],
@@ -208,8 +208,8 @@ def test_a_broken_float_volume_is_named(bad: float) -> None:
     toy = volume_set(3)
     images = toy.images.astype(np.float32) / 255
     images[1, 0, 0, :2] = bad
-    volumes = VolumeSet(images, toy.labels, toy.names, toy.class_names, toy.flip_axes)
+    volumes = ArrayVolumes(images, toy.labels, toy.names, toy.class_names, toy.flip_axes)
     dataset = VolumeDataset(volumes)
     assert torch.equal(dataset[BatchKey(0, [0])].volumes[0, 0], torch.from_numpy(images[0]))
-    with pytest.raises(UserError, match="toy/1 has 2 of 60 voxels that are NaN or infinite"):
+    with pytest.raises(Prod9Error, match="toy/1 has 2 of 60 voxels that are NaN or infinite"):
         dataset[BatchKey(0, [0, 1])]

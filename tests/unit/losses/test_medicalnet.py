@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.losses import medicalnet
 from prod9.losses.medicalnet import DilatedConv3d, MedicalNetResNet10, load_weights
 
@@ -86,7 +86,7 @@ def test_code_in_the_file_is_not_run(tmp_path, legacy):
     target = tmp_path / "owned"
     content = {"state_dict": _Code(target)}
     path = _save(tmp_path / "evil.pth", content, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UserError, match="PyTorch 1.6" if legacy else "Python objects"):
+    with pytest.raises(Prod9Error, match="PyTorch 1.6" if legacy else "Python objects"):
         load_weights(path)
     assert not target.exists()
 
@@ -103,12 +103,12 @@ def test_a_file_may_not_ask_for_memory(tmp_path, weights, legacy):
     content = weights | {"conv_seg.x": _Asks()}
     path = _save(tmp_path / "w.pth", content, _use_new_zipfile_serialization=not legacy)
     assert len(torch.load(path, weights_only=True)["conv_seg.x"]) == 10**6
-    with pytest.raises(UserError, match="PyTorch 1.6" if legacy else "Python objects"):
+    with pytest.raises(Prod9Error, match="PyTorch 1.6" if legacy else "Python objects"):
         load_weights(path)
 
 
 def test_a_pickled_module_is_refused(tmp_path):
-    with pytest.raises(UserError, match="Python objects"):
+    with pytest.raises(Prod9Error, match="Python objects"):
         load_weights(_save(tmp_path / "module.pth", nn.Linear(2, 2)))
 
 
@@ -118,7 +118,7 @@ def test_a_file_cut_short_is_refused(tmp_path, weights, legacy, share):
     path = _save(tmp_path / "w.pth", weights, _use_new_zipfile_serialization=not legacy)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match="damaged, cut short"):
+    with pytest.raises(Prod9Error, match="damaged, cut short"):
         load_weights(path)
 
 
@@ -128,13 +128,13 @@ def test_a_file_cut_short_is_refused(tmp_path, weights, legacy, share):
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "w.pth"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="no PyTorch file"):
+    with pytest.raises(Prod9Error, match="no PyTorch file"):
         load_weights(path)
 
 
 def test_a_missing_file_or_a_folder_is_named(tmp_path):
     for path in (tmp_path / "nowhere.pth", tmp_path):
-        with pytest.raises(UserError, match=f"no file {path}"):
+        with pytest.raises(Prod9Error, match=f"no file {path}"):
             load_weights(path)
 
 
@@ -149,14 +149,14 @@ def test_the_first_wrong_key_is_named(tmp_path, weights):
         (weights | {"bn1.bias": "text"}, "has no tensor `bn1.bias`"),
         (shapes, r"`layer4.0.conv1.weight` of shape \[512, 128, 3, 3, 3\], not \[512, 256"),
     ]:
-        with pytest.raises(UserError, match=message) as caught:
+        with pytest.raises(Prod9Error, match=message) as caught:
             load_weights(_save(tmp_path / "w.pth", content))
         assert "\n" not in str(caught.value)
 
 
 def test_content_without_a_state_dict_is_refused(tmp_path):
     for content in ([1, 2], {"state_dict": 3}, torch.zeros(2)):
-        with pytest.raises(UserError, match="no state dict"):
+        with pytest.raises(Prod9Error, match="no state dict"):
             load_weights(_save(tmp_path / "w.pth", content))
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.losses import weights
 
 
@@ -35,7 +35,7 @@ def test_a_named_file_that_is_missing_is_not_replaced_by_the_cache(tmp_path):
     cached = weights.medicalnet_cache_path(tmp_path)
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"c")
-    with pytest.raises(UserError, match=f"weights_path.*{tmp_path / 'gone.pth'}"):
+    with pytest.raises(Prod9Error, match=f"weights_path.*{tmp_path / 'gone.pth'}"):
         weights.find_medicalnet(tmp_path / "gone.pth", tmp_path)
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from prod9.data.collection import ONE_CLASS, Collection, of_volume_set
-from prod9.data.volumes import VolumeSet
-from prod9.evaluate.distance_schema import (
+from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_volume_set
+from prod9.data.volumes import ArrayVolumes
+from prod9.results.distances import (
     CurvePoint,
     FeatureSpaceFigures,
     Neighbours,
     SetDistance,
 )
-from prod9.evaluate.schema import (
+from prod9.results.schema import (
     ClassFigures,
     Closeness,
     ClosePair,
@@ -95,15 +95,15 @@ def collection(
     shape: tuple[int, int, int] = (8, 9, 10),
     seed: int = 0,
     **other: Any,
-) -> Collection:
+) -> VolumeSet:
     """Return random volumes; their classes take turns."""
     images = np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
     labels = np.arange(count) % len(classes)
     names = other.pop("names", [f"{name}-{i}" for i in range(count)])
-    return of_volume_set(VolumeSet(images, labels, names, tuple(classes), ()), name, **other)
+    return of_volume_set(ArrayVolumes(images, labels, names, tuple(classes), ()), name, **other)
 
 
-def one_class(name: str, count: int = 5, **other: Any) -> Collection:
+def one_class(name: str, count: int = 5, **other: Any) -> VolumeSet:
     return collection(name, count, ONE_CLASS, **other)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from report_samples import space
 
-from prod9.evaluate.distance_schema import CurvePoint
 from prod9.report.curves import frechet_figure, read_history, training_figure
+from prod9.results.distances import CurvePoint
 
 HEADER = "epoch,step,train/loss,val/loss\n"
 

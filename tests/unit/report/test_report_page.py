@@ -24,18 +24,18 @@ from report_samples import (
     usefulness,
 )
 
-from prod9.data.collection import Collection
-from prod9.errors import UserError
-from prod9.evaluate.schema import ClosePair, Evaluation
+from prod9.data.volume_sets.volume_set import VolumeSet
+from prod9.errors import Prod9Error
 from prod9.report import report
 from prod9.report.document import Section, document
 from prod9.report.report import ReportContent, write_report
+from prod9.results.schema import ClosePair, Evaluation
 
 EVIL = "<script>alert('x')</script><img src=x onerror=\"alert(1)\">&amp;"
 
 
 def content(
-    measured: Evaluation, sets: Mapping[str, Collection] | None = None, **other: Any
+    measured: Evaluation, sets: Mapping[str, VolumeSet] | None = None, **other: Any
 ) -> ReportContent:
     return ReportContent("A title", "A lead.", measured, sets or {}, **other)
 
@@ -48,7 +48,7 @@ def written(folder: Path, what: ReportContent) -> tuple[str, Page]:
     return html, Page(re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL))
 
 
-def full_sets() -> dict[str, Collection]:
+def full_sets() -> dict[str, VolumeSet]:
     return {
         "real": collection("real"),
         "generated": collection("generated", seed=1),
@@ -238,7 +238,7 @@ def test_the_verdict_is_said_in_words_too(
 
 
 def test_no_name_becomes_code(tmp_path: Path) -> None:
-    def evil(kind: str, **other: Any) -> Collection:
+    def evil(kind: str, **other: Any) -> VolumeSet:
         names = [f"{EVIL}{kind}{i}" for i in range(4)]
         return collection(EVIL, 4, (EVIL, "box"), names=names, **other)
 
@@ -293,7 +293,7 @@ def test_big_volumes_stay_small_in_the_page(
         reads.append(index)
         return head
 
-    scans = Collection(
+    scans = VolumeSet(
         "scans", toy.names, toy.labels, toy.class_names, shape, (1.0, 1.0, 1.0), "x", read
     )
     packed: list[tuple[int, ...]] = []
@@ -356,7 +356,7 @@ def test_the_same_page_each_time_and_without_a_display(
 
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "page").touch()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(Prod9Error, match="cannot write"):
         write_report(tmp_path / "page" / "report.html", content(evaluation()))
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from report_samples import Page, collection, one_class
 
-from prod9.evaluate.schema import ClosePair
 from prod9.report.pictures import (
     MAX_SIDE,
     Choice,
@@ -20,6 +19,7 @@ from prod9.report.pictures import (
     rule,
     tile,
 )
+from prod9.results.schema import ClosePair
 
 
 def decode(source: str) -> np.ndarray:

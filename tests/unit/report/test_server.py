@@ -14,7 +14,7 @@ import pytest
 
 from prod9.cli.run import guarded, new_app
 from prod9.cli.view import view
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
 from prod9.report.server import VolumeServer
 from prod9.report.viewed_files import ViewedFile, find_volumes
 from prod9.report.viewer import asset, nifti_bytes
@@ -186,7 +186,7 @@ def test_a_taken_port_is_named() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port} is in use; choose another with --port"):
+        with pytest.raises(Prod9Error, match=f"port {port} is in use; choose another with --port"):
             VolumeServer([ViewedFile("g", "n", Path("n.nii"))], port)
 
 
@@ -216,19 +216,19 @@ def test_files_are_a_group_in_their_order(tmp_path: Path) -> None:
 
 def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    with pytest.raises(UserError, match=r"missing does not exist"):
+    with pytest.raises(Prod9Error, match=r"missing does not exist"):
         find_volumes([missing])
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UserError, match=r"empty has no \.nii or \.nii\.gz files in it"):
+    with pytest.raises(Prod9Error, match=r"empty has no \.nii or \.nii\.gz files in it"):
         find_volumes([empty])
     np.save(empty / "array.npy", np.zeros(3))
-    with pytest.raises(UserError, match=r"empty has no .*array\.npy .*convert it to NIfTI"):
+    with pytest.raises(Prod9Error, match=r"empty has no .*array\.npy .*convert it to NIfTI"):
         find_volumes([empty])
-    with pytest.raises(UserError, match=r"array\.npy is an array .*convert it to NIfTI"):
+    with pytest.raises(Prod9Error, match=r"array\.npy is an array .*convert it to NIfTI"):
         find_volumes([empty / "array.npy"])
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(UserError, match=r"x\.txt is no \.nii or \.nii\.gz file"):
+    with pytest.raises(Prod9Error, match=r"x\.txt is no \.nii or \.nii\.gz file"):
         find_volumes([tmp_path / "x.txt"])
 
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_nifti_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{name} is not a readable NIfTI file"):
+    with pytest.raises(Prod9Error, match=f"{name} is not a readable NIfTI file"):
         find_volumes([tmp_path])
 
 

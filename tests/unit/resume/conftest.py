@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import pytest
 
-from prod9.generator import Generator
+from prod9.model import Model
 
 
 @pytest.fixture(scope="module")
-def generator(make_generator: Callable[..., Generator]) -> Generator:
+def generator(make_generator: Callable[..., Model]) -> Model:
     return make_generator((7, 8, 6))

@@ -16,12 +16,12 @@ import pytest
 import torch
 from forked import answer_of, finish, kill, start, wait_for
 
-from prod9.build import generate as module
-from prod9.build.generate import generate_files
 from prod9.config import SamplerConfig
-from prod9.data.read_volume import read_volume
-from prod9.errors import UserError
-from prod9.generator import Generator
+from prod9.data.volume_files.read import read_volume
+from prod9.errors import Prod9Error
+from prod9.inference import generate as module
+from prod9.inference.generate import generate_files
+from prod9.model import Model
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
 """Five batches of two, the last one short."""
@@ -42,7 +42,7 @@ def quick_montage() -> Generator_[None]:
 
 
 def make(
-    rank: int, generator: Generator, folder: Path, log: Path, pause: float = 0.0, **change: Any
+    rank: int, generator: Model, folder: Path, log: Path, pause: float = 0.0, **change: Any
 ) -> None:
     """Generate the set; ``log`` tells which process drew a volume."""
 
@@ -66,7 +66,7 @@ Make = Callable[..., None]
 
 
 @pytest.fixture
-def again(generator: Generator, tmp_path: Path) -> Make:
+def again(generator: Model, tmp_path: Path) -> Make:
     """Return what generates the set in this process."""
 
     def call(**change: Any) -> None:
@@ -92,7 +92,7 @@ def drawn(log: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def whole(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(generator: Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Return the files of a set that was made in one go, in a process like the others."""
     folder = tmp_path_factory.mktemp("one_go")
     answer_of(make, 0, generator, folder / "set", folder / "log")
@@ -128,7 +128,7 @@ def test_an_interrupted_set_is_gone_on_with(again: Make, tmp_path: Path) -> None
     assert [sample["label"] for sample in manifest["samples"]] == LABELS.tolist()
 
 
-def test_each_batch_is_a_function_of_its_number(generator: Generator) -> None:
+def test_each_batch_is_a_function_of_its_number(generator: Model) -> None:
     def tokens(batches: list[int] | None) -> list[torch.Tensor]:
         every = generator.generate(LABELS, SamplerConfig(steps=2), 5, batch_size=2, batches=batches)
         return [part for part, _ in every]
@@ -197,35 +197,35 @@ def test_another_set_is_not_gone_on_with(
         with pytest.raises(KeyboardInterrupt):
             again(on_volume=interrupt_after(3))
     before = content(tmp_path / "set")
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(Prod9Error, match=words):
         again(resume=True, **change)
     assert content(tmp_path / "set") == before
 
 
 def test_a_model_of_other_weights_does_not_go_on(
-    again: Make, generator: Generator, tmp_path: Path, make_transformer: Any
+    again: Make, generator: Model, tmp_path: Path, make_transformer: Any
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         again(on_volume=interrupt_after(3))
-    other = Generator(generator.tokenizer, make_transformer(seed=1, grid=(4, 4, 3)), generator.spec)
-    with pytest.raises(UserError, match="begun with another transformer"):
+    other = Model(generator.tokenizer, make_transformer(seed=1, grid=(4, 4, 3)), generator.spec)
+    with pytest.raises(Prod9Error, match="begun with another transformer"):
         make(0, other, tmp_path / "set", tmp_path / "log", resume=True)
 
 
 def test_an_unfinished_set_names_resume(again: Make, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         again(on_volume=interrupt_after(3))
-    with pytest.raises(UserError, match=r"unfinished set \(4 volumes .*--resume"):
+    with pytest.raises(Prod9Error, match=r"unfinished set \(4 volumes .*--resume"):
         again()
     again(overwrite=True)
-    with pytest.raises(UserError, match="already holds generated volumes; pass --overwrite"):
+    with pytest.raises(Prod9Error, match="already holds generated volumes; pass --overwrite"):
         again()
 
 
 def test_volumes_of_unknown_origin_are_not_taken(again: Make, tmp_path: Path) -> None:
     again()
     (tmp_path / "set" / "manifest.json").unlink()
-    with pytest.raises(UserError, match=r"no unfinished\.json says how they were made"):
+    with pytest.raises(Prod9Error, match=r"no unfinished\.json says how they were made"):
         again(resume=True)
 
 
@@ -234,12 +234,12 @@ def test_a_damaged_record(again: Make, tmp_path: Path, text: str) -> None:
     again()
     (tmp_path / "set" / "manifest.json").unlink()
     (tmp_path / "set" / "unfinished.json").write_text(text)
-    with pytest.raises(UserError, match=r"unfinished\.json is damaged; pass --overwrite"):
+    with pytest.raises(Prod9Error, match=r"unfinished\.json is damaged; pass --overwrite"):
         again(resume=True)
 
 
 def test_two_processes_make_what_one_does(
-    generator: Generator, tmp_path: Path, whole: dict[str, bytes]
+    generator: Model, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     given = (generator, tmp_path / "set", tmp_path / "log")
     finish(start(2, tmp_path / "meeting", make, *given))
@@ -247,7 +247,7 @@ def test_two_processes_make_what_one_does(
     assert Counter(drawn(tmp_path / "log")) == {0: 5, 1: 4}  # batches 0, 2, 4 and 1, 3
 
 
-def make_with_another_view(rank: int, generator: Generator, folder: Path, log: Path) -> None:
+def make_with_another_view(rank: int, generator: Model, folder: Path, log: Path) -> None:
     """Generate, but process 1 sees volumes of batch 1 that are not there, as on a late disk."""
     exists = Path.exists
     if rank == 1:
@@ -256,7 +256,7 @@ def make_with_another_view(rank: int, generator: Generator, folder: Path, log: P
 
 
 def test_processes_that_see_different_files_still_draw_all(
-    generator: Generator, tmp_path: Path, whole: dict[str, bytes]
+    generator: Model, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     given = (generator, tmp_path / "set", tmp_path / "log")
     finish(start(2, tmp_path / "meeting", make_with_another_view, *given))
@@ -265,7 +265,7 @@ def test_processes_that_see_different_files_still_draw_all(
 
 def test_a_set_that_lacks_a_volume_is_not_called_complete(again: Make, tmp_path: Path) -> None:
     lost = tmp_path / "set" / NAMES[0]
-    with pytest.raises(UserError, match=r"1 of 9 volumes are not there, the first is .*0000_ball"):
+    with pytest.raises(Prod9Error, match=r"1 of 9 volumes are not there, the first is .*0000_ball"):
         again(on_volume=lambda volume: lost.unlink(missing_ok=True))
     assert not (tmp_path / "set" / "manifest.json").exists()
     again(resume=True)
@@ -273,13 +273,13 @@ def test_a_set_that_lacks_a_volume_is_not_called_complete(again: Make, tmp_path:
 
 
 def going_on(
-    rank: int, generator: Generator, folder: Path, log: Path, pause: float, overwrite: bool
+    rank: int, generator: Model, folder: Path, log: Path, pause: float, overwrite: bool
 ) -> None:
     make(rank, generator, folder, log, pause, overwrite=overwrite, resume=not overwrite)
 
 
 def killed_and_gone_on(
-    generator: Generator, tmp_path: Path, moment: Callable[[Path], bool], worlds: list[int]
+    generator: Model, tmp_path: Path, moment: Callable[[Path], bool], worlds: list[int]
 ) -> dict[str, bytes]:
     """Kill at a moment, as often as there are numbers of processes but one; then end the set."""
     folder, log = tmp_path / "set", tmp_path / "log"
@@ -302,7 +302,7 @@ def killed_and_gone_on(
 
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_killed_in_mid_generation(
-    generator: Generator, tmp_path: Path, whole: dict[str, bytes], count: int
+    generator: Model, tmp_path: Path, whole: dict[str, bytes], count: int
 ) -> None:
     def moment(folder: Path) -> bool:
         return len(volumes(folder)) >= count
@@ -311,7 +311,7 @@ def test_killed_in_mid_generation(
 
 
 def test_killed_with_two_processes_and_gone_on_with_three(
-    generator: Generator, tmp_path: Path, whole: dict[str, bytes]
+    generator: Model, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     def moment(folder: Path) -> bool:
         return len(volumes(folder)) >= 3
@@ -322,7 +322,7 @@ def test_killed_with_two_processes_and_gone_on_with_three(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_killed_three_times_at_random(
-    generator: Generator, tmp_path: Path, whole: dict[str, bytes], seed: int
+    generator: Model, tmp_path: Path, whole: dict[str, bytes], seed: int
 ) -> None:
     draw = random.Random(seed)
     until: list[float] = []
@@ -343,7 +343,7 @@ def test_killed_three_times_at_random(
 
 @pytest.mark.slow
 def test_killed_while_an_old_set_is_replaced(
-    generator: Generator, tmp_path: Path, whole: dict[str, bytes]
+    generator: Model, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     # Volumes of the old seed must never pass for those of the new one.
     folder, log = tmp_path / "set", tmp_path / "log"
@@ -358,15 +358,15 @@ def test_killed_while_an_old_set_is_replaced(
         assert content(folder) == whole
 
 
-def make_of_another_seed(generator: Generator, folder: Path, log: Path) -> None:
+def make_of_another_seed(generator: Model, folder: Path, log: Path) -> None:
     make(0, generator, folder, log, seed=99, overwrite=True)
 
 
-def gone_on(generator: Generator, folder: Path, log: Path) -> bool:
+def gone_on(generator: Model, folder: Path, log: Path) -> bool:
     """Resume; where that is refused, empty the folder."""
     try:
         make(0, generator, folder, log, resume=True)
-    except UserError:
+    except Prod9Error:
         shutil.rmtree(folder)
         return False
     return True

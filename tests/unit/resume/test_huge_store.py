@@ -9,8 +9,8 @@ import pytest
 from forked import answer_of, memory_mib
 
 from prod9.data.batches import BatchKey
-from prod9.data.token_store import TokenDataset, open_store
-from prod9.errors import UserError
+from prod9.data.tokens.store import TokenDataset, open_store
+from prod9.errors import Prod9Error
 
 SHAPE = (1000, 100, 100, 100)
 
@@ -68,5 +68,5 @@ def test_reading_takes_constant_memory(huge: Path) -> None:
 
 def test_cut_short_it_is_no_store(huge: Path) -> None:
     os.truncate(huge / "tokens.npy", 10**9)
-    with pytest.raises(UserError, match="no complete token store"):
+    with pytest.raises(Prod9Error, match="no complete token store"):
         open_store(huge)

@@ -10,19 +10,19 @@ import pytest
 import torch
 from forked import finish, kill, start, wait_for
 
-from prod9.build import feature_cache as module
-from prod9.build import kept as kept_module
-from prod9.build.evaluation import Evaluator, Settings
-from prod9.build.feature_cache import cached_features
-from prod9.build.kept import Kept
-from prod9.build.sets import drawn
 from prod9.config import SamplerConfig, SlidingWindowConfig
-from prod9.data.collection import Collection, of_tensor
-from prod9.evaluate import reconstruction
-from prod9.evaluate.feature_spaces import FeatureSpace, features_of
-from prod9.evaluate.reconstruction import packed, unpacked
-from prod9.evaluate.round_trip import round_trip
-from prod9.generator import Generator
+from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
+from prod9.evaluation import reconstruction
+from prod9.evaluation import work_cache as kept_module
+from prod9.evaluation.features import cache as module
+from prod9.evaluation.features.cache import cached_features
+from prod9.evaluation.features.spaces import FeatureSpace, features_of
+from prod9.evaluation.reconstruction import packed, unpacked
+from prod9.evaluation.round_trip import round_trip
+from prod9.evaluation.runner import Evaluator, Settings
+from prod9.evaluation.sets import drawn
+from prod9.evaluation.work_cache import WorkCache
+from prod9.model import Model
 
 NAMES = [f"part {index}" for index in range(9)]
 
@@ -37,7 +37,7 @@ def squares(rank: int, folder: Path | None, log: Path, results: Path, stop: int 
             file.write(f"{rank} {index}\n")
         return np.array([index**2, math.nan])
 
-    parts = [*Kept(folder).all_of(NAMES, make)]
+    parts = [*WorkCache(folder).all_of(NAMES, make)]
     np.save(results / f"{rank}.npy", np.stack(parts))
 
 
@@ -59,7 +59,7 @@ def test_parts_are_made_once(tmp_path: Path) -> None:
     squares(0, *given)
     assert made(tmp_path / "log") == [(0, index) for index in range(9)]
     assert right(tmp_path / "0.npy")
-    Kept(tmp_path / "kept").clear()
+    WorkCache(tmp_path / "kept").clear()
     assert not (tmp_path / "kept").exists()
     squares(0, None, tmp_path / "other", tmp_path)
     squares(0, None, tmp_path / "other", tmp_path)
@@ -125,7 +125,7 @@ def test_machines_with_folders_of_their_own_still_get_all(tmp_path: Path) -> Non
 
 def squares_apart(rank: int, folder: Path) -> None:
     if rank == 0:  # one of them has finished some of its share before
-        Kept(folder / "0").one(NAMES[4], lambda: np.array([16, math.nan]))
+        WorkCache(folder / "0").one(NAMES[4], lambda: np.array([16, math.nan]))
     squares(rank, folder / str(rank), folder / "log", folder)
 
 
@@ -140,7 +140,7 @@ def test_another_version_makes_its_own(tmp_path: Path, monkeypatch: pytest.Monke
 # --- features -------------------------------------------------------------------------------------
 
 
-def volumes(count: int, side: int = 6) -> Collection:
+def volumes(count: int, side: int = 6) -> VolumeSet:
     stream = torch.Generator().manual_seed(0)
     images = torch.rand(count, 1, side, side, side, generator=stream)
     return of_tensor(images, torch.arange(count) % 2, ("a", "b"), "toy")
@@ -172,14 +172,14 @@ def features_in_a_process(rank: int, log: Path, results: Path) -> None:
 def test_killed_as_the_blocks_are_removed(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, clear = tmp_path / "log", Kept.clear
+    log, clear = tmp_path / "log", WorkCache.clear
 
-    def killed(blocks: Kept) -> None:
+    def killed(blocks: WorkCache) -> None:
         clear(blocks)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Kept, "clear", killed)
+        patch.setattr(WorkCache, "clear", killed)
         with pytest.raises(KeyboardInterrupt):
             cached_features(space(0, log), volumes(30), lambda done: None)
     log.unlink()
@@ -243,28 +243,28 @@ def test_killed_features_go_on(tmp_path: Path, cache: Path) -> None:
 
 
 def test_drawn_volumes_are_kept(
-    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels, sampler = torch.tensor([0, 0, 1, 1, 1]), SamplerConfig(steps=2)
     asked: list[int] = []
-    draw_batch = Generator.draw_batch
+    draw_batch = Model.draw_batch
 
-    def counted(self: Generator, labels: torch.Tensor, number: int, *rest: Any, **more: Any) -> Any:
+    def counted(self: Model, labels: torch.Tensor, number: int, *rest: Any, **more: Any) -> Any:
         if len(asked) == 2:
             asked.clear()
             raise KeyboardInterrupt
         asked.append(number)
         return draw_batch(self, labels, number, *rest, **more)
 
-    def again(seed: int = 3, kept: Kept | None = None) -> torch.Tensor:
-        kept = kept or Kept(tmp_path / "kept")
+    def again(seed: int = 3, kept: WorkCache | None = None) -> torch.Tensor:
+        kept = kept or WorkCache(tmp_path / "kept")
         return drawn(generator, labels, sampler, seed=seed, batch_size=2, kept=kept).tensor()
 
-    wanted = again(kept=Kept())
+    wanted = again(kept=WorkCache())
     every = generator.generate(labels, sampler, 3, batch_size=2)
     assert torch.equal(wanted, torch.cat([volumes for _, volumes in every]))
     with monkeypatch.context() as patch:
-        patch.setattr(Generator, "draw_batch", counted)
+        patch.setattr(Model, "draw_batch", counted)
         with pytest.raises(KeyboardInterrupt):
             again()
         assert torch.equal(again(), wanted)
@@ -298,7 +298,7 @@ def test_reconstruction_figures_are_kept(
         measured.append(1)
         return measure(*given)
 
-    def evaluate(kept: Kept) -> Any:
+    def evaluate(kept: WorkCache) -> Any:
         def remember(index: int, make: Any) -> torch.Tensor:
             return torch.from_numpy(kept.one(f"tokens {index}", lambda: make().numpy()))
 
@@ -308,11 +308,11 @@ def test_reconstruction_figures_are_kept(
         figures = evaluator.measure_reconstruction(*given, made_by="me" if kept.folder else "")
         return figures, evaluator._rows
 
-    wanted = evaluate(Kept())
+    wanted = evaluate(WorkCache())
     with monkeypatch.context() as patch:
         patch.setattr(reconstruction, "measure_pair", counted)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(Kept(tmp_path / "kept"))
-        assert evaluate(Kept(tmp_path / "kept")) == wanted
+            evaluate(WorkCache(tmp_path / "kept"))
+        assert evaluate(WorkCache(tmp_path / "kept")) == wanted
         assert len(measured) == 3
     assert wanted[0].codebook_usage > 0

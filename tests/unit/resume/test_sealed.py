@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prod9.build.sealed import read_sealed, write_sealed
-from prod9.errors import UserError
+from prod9.errors import Prod9Error
+from prod9.evaluation.checksummed_arrays import read_sealed, write_sealed
 
 ARRAY = np.array([[1.5, np.nan], [-0.0, 3.0]])
 
@@ -56,5 +56,5 @@ def test_what_is_not_there_is_no_damage(tmp_path: Path, capsys: pytest.CaptureFi
     assert read_sealed(tmp_path / "none.npy") is None
     assert read_sealed(tmp_path / "file" / "below.npy") is None
     assert capsys.readouterr().err == ""
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(Prod9Error, match="cannot write"):
         write_sealed(tmp_path / "file" / "below.npy", ARRAY)

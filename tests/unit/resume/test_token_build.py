@@ -15,10 +15,10 @@ import torch
 from forked import finish, kill, start, wait_for
 from torch import Tensor
 
-from prod9.data import token_shards
-from prod9.data.token_build import open_or_build
-from prod9.data.token_store import TokenStore, TokenStoreKey, open_store
-from prod9.errors import UserError
+from prod9.data.tokens import shards as token_shards
+from prod9.data.tokens.build import open_or_build
+from prod9.data.tokens.store import TokenStore, TokenStoreKey, open_store
+from prod9.errors import Prod9Error
 
 SHIPPED_CELLS = token_shards._CELLS
 KEY = TokenStoreKey(tokenizer_digest="aaa", data_digest="bbb", split="train")
@@ -95,7 +95,7 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, whole: dict[str, bytes]) -
     with pytest.raises(KeyboardInterrupt):
         build(0, root, log, encode=stopped_after(20))
     assert shards(root) == [0, 4, 8, 12, 16]
-    with pytest.raises(UserError, match="no complete token store"):
+    with pytest.raises(Prod9Error, match="no complete token store"):
         open_store(root / KEY.folder_name)
     build(0, root, log, say=said.append, progress=lambda *each: told.append(each))
     assert encoded(log) == [(0, volume) for volume in range(20, COUNT)]
@@ -258,7 +258,7 @@ def test_a_full_disk_leaves_what_is_finished(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(UserError, match=r"No space left on device; free some space"):
+        with pytest.raises(Prod9Error, match=r"No space left on device; free some space"):
             build(0, root, log)
     assert len(shards(root)) == 5
     build(0, root, log)

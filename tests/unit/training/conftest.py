@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 
-from prod9.build.trainer import quieten_lightning
-from prod9.data.volumes import VolumeSet
+from prod9.data.volumes import ArrayVolumes
+from prod9.training.trainer import quieten_lightning
 
 
 @pytest.fixture(scope="session")
-def volumes() -> VolumeSet:
+def volumes() -> ArrayVolumes:
     """Return eight smooth volumes of 12^3, two classes."""
     random = np.random.default_rng(0)
     axis = np.linspace(0, 3, 12)
@@ -20,7 +20,7 @@ def volumes() -> VolumeSet:
         np.sin(a * axis[:, None, None] + b * axis[:, None] + c * axis)
         for a, b, c in random.uniform(-2, 2, (8, 3))
     ]
-    return VolumeSet(
+    return ArrayVolumes(
         images=((np.stack(waves) + 1) * 127.5).astype(np.uint8),
         labels=np.arange(8) % 2,
         names=[f"toy/{i}" for i in range(8)],

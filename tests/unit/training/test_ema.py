@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from prod9.models.autoencoder import Autoencoder
+from prod9.networks.autoencoder import Autoencoder
 from prod9.training.ema import EMA
 
 

@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
+from prod9.runtime.progress import duration
 from prod9.training import progress
-from prod9.training.progress import TrainingProgress, duration
+from prod9.training.progress import TrainingProgress
 
 MODULE = pl.LightningModule()  # is not looked at
 

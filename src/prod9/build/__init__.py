@@ -1,1 +1,0 @@
-"""Configuration -> objects: the only factory."""

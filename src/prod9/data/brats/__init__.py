@@ -1,0 +1,1 @@
+"""BraTS folders of any year."""

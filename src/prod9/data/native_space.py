@@ -1,0 +1,86 @@
+"""A file of the user's, brought to a tokenizer's geometry and intensities, and back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prod9.config import PreprocessingConfig
+from prod9.data.geometry import Placement
+from prod9.data.intensity import IntensityScale
+from prod9.data.volume_files.read import read_volume
+from prod9.data.volume_files.stored_volume import StoredVolume
+
+NOTHING = 0.02
+"""A decoder's background is nearly 0, not exactly: intensities up to here are taken for it."""
+
+
+@dataclass(frozen=True)
+class NativeVolume:
+    """A volume as it was stored, and the way to what a network sees."""
+
+    raw: StoredVolume
+    scale: IntensityScale
+    placement: Placement | None
+    """None where volumes are taken on the grid on which they are stored."""
+
+    @classmethod
+    def read(cls, path: Path, preprocessing: PreprocessingConfig | None) -> "NativeVolume":
+        """Read a file as a tokenizer with this ``preprocessing`` wants it.
+
+        Raises:
+            Prod9Error: as :func:`prod9.data.volume_files.read.read_volume` and
+                :meth:`prod9.data.geometry.Placement.of`.
+        """
+        return cls.of(read_volume(path), preprocessing)
+
+    @classmethod
+    def of(cls, raw: StoredVolume, preprocessing: PreprocessingConfig | None) -> "NativeVolume":
+        """Return a volume that was read already."""
+        if preprocessing is None:
+            return cls(raw, IntensityScale.of(raw), None)
+        placement = Placement.of(
+            raw.array.shape, raw.affine, preprocessing.spacing_mm, str(raw.path)
+        )
+        return cls(raw, IntensityScale.of(raw, preprocessing.percentiles), placement)
+
+    @property
+    def foreground(self) -> np.ndarray:
+        """Bool, of the stored shape: the voxels that are not 0."""
+        return self.raw.array != 0
+
+    def array(self) -> np.ndarray:
+        """Return what a network sees: float32 (D, H, W) in [0, 1]."""
+        scaled = self.scale.apply(self.raw.array)
+        return scaled if self.placement is None else self.placement.apply(scaled)
+
+    def tensor(self) -> Tensor:
+        """Return what a network sees: float32 (1, 1, D, H, W) in [0, 1]."""
+        return torch.from_numpy(np.ascontiguousarray(self.array()))[None, None]
+
+    def on_grid(self, inside: np.ndarray) -> np.ndarray:
+        """Bring a mask of the stored shape to the network's grid: float32, above 0 in any of it."""
+        array = inside.astype(np.float32)
+        if self.placement is not None:
+            array = self.placement.apply(array)
+        return np.ascontiguousarray(array)
+
+    def restore(
+        self,
+        volume: Tensor,
+        scale: IntensityScale | None = None,
+        foreground: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Bring a network's volume back to the stored grid and to intensities.
+
+        Args:
+            volume: (D, H, W) in [0, 1], of :meth:`array`'s shape.
+            scale: which intensities; this volume's own when left out.
+            foreground: bool, of the stored shape; elsewhere the background's value is given.
+        """
+        array = volume.numpy()
+        if self.placement is not None:
+            array = self.placement.invert(array)
+        return (scale or self.scale).invert(array, foreground)

@@ -1,0 +1,1 @@
+"""Semi-synthetic BraTS cohorts from the MNI152 template."""

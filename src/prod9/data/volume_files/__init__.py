@@ -1,0 +1,1 @@
+"""The user's volumes as files."""

@@ -1,0 +1,1 @@
+"""Statistics of reconstructed and generated volumes."""

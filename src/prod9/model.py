@@ -1,0 +1,276 @@
+"""Tokenizer + transformer + sampler settings = a generator of volumes; and its file."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from prod9 import __version__
+from prod9.config.base import Section
+from prod9.config.model import TransformerConfig
+from prod9.config.sampler import SamplerConfig, SlidingWindowConfig
+from prod9.errors import Prod9Error
+from prod9.networks.condition import Condition
+from prod9.networks.transformer import MaskedTransformer
+from prod9.outpainting import centred, draw_tokens
+from prod9.shapes import Tokens
+from prod9.sliding_window import decode
+from prod9.tokenizer import BROKEN_EXPORT, ClassName, Sides, Tokenizer, digest_of
+from prod9.torch_files import fitted, read_export, write_plain
+
+_KIND = "prod9-transformer"
+_MADE_BY = "prod9-train-transformer train"
+
+
+class TransformerSpec(Section):
+    """What a transformer's weights are for, as plain data."""
+
+    format_version: Literal[2] = 2
+    prod9_version: str = __version__
+    transformer: TransformerConfig
+    levels: tuple[int, ...]
+    class_names: tuple[ClassName, ...]
+    num_sources: int = 0
+    """Modalities that may be given as sources: all classes for scans, none otherwise."""
+    grid: Sides
+    """Token grid of the training volumes."""
+    window: Sides
+    """Cells per training crop; the whole grid where volumes are not cropped."""
+    train_subjects: tuple[str, ...] = ()
+    """As the tokenizer's."""
+    tokenizer_digest: str
+    config_yaml: str
+    """The resolved Stage 2 configuration."""
+
+
+def build_transformer(
+    config: TransformerConfig,
+    *,
+    levels: Sequence[int],
+    num_classes: int,
+    num_sources: int,
+    grid: Sequence[int],
+) -> MaskedTransformer:
+    """Make the untrained network of a configuration."""
+    return MaskedTransformer(
+        levels=levels,
+        num_classes=num_classes,
+        num_sources=num_sources,
+        grid=grid,
+        hidden_dim=config.hidden_dim,
+        num_blocks=config.num_blocks,
+        num_heads=config.num_heads,
+        patch_size=config.patch_size,
+        mlp_ratio=config.mlp_ratio,
+        dropout=config.dropout,
+        token_dim=config.token_dim,
+        local_blocks=config.local_blocks,
+        head=config.head,
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything that it takes to draw volumes."""
+
+    tokenizer: Tokenizer
+    transformer: MaskedTransformer
+    spec: TransformerSpec
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the transformer's spec and weights."""
+        return digest_of(self.spec, self.transformer.state_dict())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
+        return self.spec.class_names
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.transformer.parameters()).device
+
+    def empty(self, count: int, grid: Sequence[int]) -> Tokens:
+        """Return grids (count, *grid) of which nothing is known."""
+        return torch.full((count, *grid), self.transformer.mask_id, device=self.device)
+
+    def draw(
+        self,
+        labels: Tensor,
+        initial: Tokens,
+        config: SamplerConfig,
+        stream: torch.Generator,
+        *,
+        sources: Tensor | None = None,
+        overlap: float = 0.5,
+        on_window: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Tokens:
+        """Fill the unknown cells of ``initial``.
+
+        Args:
+            labels: class (target modality) of each grid, (B,).
+            initial: tokens (B, *grid), the mask id where unknown; the grid's middle is taken for
+                the middle of the training volumes.
+            config: how to draw.
+            stream: source of all randomness, on this generator's device.
+            sources: tokens of the known modalities (B, M, *grid), the mask id elsewhere.
+            overlap: of windows, where the grid is larger than the training crop.
+            on_window: told (windows done, windows in all).
+        """
+        grid = tuple(initial.shape[1:])
+        origin = None  # on the training grid itself
+        if grid != self.spec.grid:
+            origin = centred(grid, self.spec.grid, len(labels)).to(self.device)
+        condition = Condition(
+            labels.to(self.device),
+            self.transformer.null_label,
+            None if sources is None else sources.to(self.device),
+            origin,
+        )
+        return draw_tokens(
+            self.transformer,
+            condition,
+            initial.to(self.device),
+            config,
+            stream,
+            window=self.spec.window,
+            overlap=overlap,
+            on_window=on_window,
+        )
+
+    def generate(
+        self,
+        labels: Tensor,
+        config: SamplerConfig,
+        seed: int,
+        *,
+        batch_size: int,
+        batches: Sequence[int] | None = None,
+        windows: SlidingWindowConfig | None = None,
+        shape: tuple[int, int, int] | None = None,
+        on_window: Callable[[float], None] = lambda share: None,
+    ) -> Iterator[tuple[Tokens, Tensor]]:
+        """Draw one volume for each class index in ``labels`` (N,), from nothing but the class.
+
+        The same labels, settings, seed and batch size give the same volumes on the same machine,
+        whichever batches are drawn: each has random numbers of its own.
+
+        Args:
+            labels: of all volumes.
+            config: how to draw.
+            seed: of everything random.
+            batch_size: volumes drawn together.
+            batches: numbers of those that are drawn, in this order; all when left out.
+            windows: how large volumes are cut, by default as the configuration has it.
+            shape: voxels per side; the training volumes' when left out.
+            on_window: told, as windows are drawn, which share of a batch each is.
+
+        Yields:
+            Tokens (B, *grid) and volumes (B, 1, D, H, W) in [0, 1] of a batch, on the CPU.
+        """
+        windows = windows or SlidingWindowConfig()
+        sides = shape or self.tokenizer.spec.volume_shape
+        for number in range(-(-len(labels) // batch_size)) if batches is None else batches:
+            drawn = self.draw_batch(
+                labels,
+                number,
+                config,
+                seed,
+                batch_size=batch_size,
+                overlap=windows.overlap,
+                grid=self.tokenizer.grid(sides),
+                on_window=on_window,
+            )
+            yield drawn.cpu(), self.decode(drawn, sides, windows)
+
+    def draw_batch(
+        self,
+        labels: Tensor,
+        number: int,
+        config: SamplerConfig,
+        seed: int,
+        *,
+        batch_size: int,
+        overlap: float,
+        grid: tuple[int, int, int],
+        on_window: Callable[[float], None] = lambda share: None,
+    ) -> Tokens:
+        """Draw the tokens (B, *grid) of a batch of :meth:`generate`, whose arguments these are."""
+        start = number * batch_size
+        part = labels[start : start + batch_size]
+        return self.draw(
+            part,
+            self.empty(len(part), grid),
+            config,
+            torch.Generator(self.device).manual_seed((seed << 24) + start),
+            overlap=overlap,
+            on_window=lambda done, total: on_window(1 / total),
+        )
+
+    def decode(
+        self, tokens: Tokens, sides: tuple[int, int, int], windows: SlidingWindowConfig
+    ) -> Tensor:
+        """Tokens (B, *grid) -> volumes (B, 1, *sides) in [0, 1] on the CPU, windowed if large."""
+        if all(side <= roi for side, roi in zip(sides, windows.roi_size, strict=True)):
+            return self.tokenizer.decode(tokens, sides).cpu()
+        return torch.cat([decode(self.tokenizer, one[None], sides, windows) for one in tokens])
+
+
+def save_transformer(path: Path, spec: TransformerSpec, transformer: MaskedTransformer) -> None:
+    """Write the transformer as one file of plain data, whole or not at all."""
+    content = {
+        "kind": _KIND,
+        "spec": spec.model_dump(mode="json"),
+        "weights": {k: v.detach().cpu() for k, v in transformer.state_dict().items()},
+        "digest": digest_of(spec, transformer.state_dict()),
+    }
+    write_plain(path, content)
+
+
+def load_generator(
+    transformer_path: Path, tokenizer: Tokenizer, device: torch.device | str = "cpu"
+) -> Model:
+    """Read a transformer and join it with the tokenizer that it was trained on.
+
+    Raises:
+        Prod9Error: missing, torn or foreign file; trained on another tokenizer.
+    """
+    content = read_export(transformer_path, kind=_KIND, made_by=_MADE_BY)
+    try:
+        spec = TransformerSpec.model_validate_json(json.dumps(content["spec"]))
+        config, weights = spec.transformer, content["weights"]
+        if config.num_blocks + config.local_blocks > len(weights):
+            raise ValueError("it has more layers than weights")
+        transformer = fitted(
+            lambda: build_transformer(
+                config,
+                levels=spec.levels,
+                num_classes=len(spec.class_names),
+                num_sources=spec.num_sources,
+                grid=spec.grid,
+            ),
+            weights,
+        )
+    except BROKEN_EXPORT as error:
+        raise Prod9Error(
+            f"{transformer_path} is not a transformer that prod9 {__version__} can read "
+            f"({type(error).__name__}); train it again with this version."
+        ) from error
+    if digest_of(spec, transformer.state_dict()) != content.get("digest"):
+        raise Prod9Error(
+            f"{transformer_path} is damaged: its weights do not match its digest; copy it again "
+            f"from where it came, or run `{_MADE_BY}` again."
+        )
+    if spec.tokenizer_digest != tokenizer.digest:
+        raise Prod9Error(
+            f"{transformer_path} was trained on the tokenizer {spec.tokenizer_digest[:12]}, but "
+            f"autoencoder_path holds {tokenizer.digest[:12]}; point autoencoder_path at the "
+            f"tokenizer that it was trained on, or run `{_MADE_BY}` again."
+        )
+    return Model(tokenizer, transformer.eval().requires_grad_(False).to(device), spec)

@@ -1,1 +1,0 @@
-"""Networks: autoencoder, discriminator, masked transformer."""

@@ -1,0 +1,139 @@
+"""The Stage 1 network: encoder, FSQ, decoder. Any volume size goes in and comes back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prod9.fsq import FSQ
+from prod9.networks.blocks import AttentionBlock, Downsample, ResidualBlock, Upsample
+from prod9.networks.cpu_kernels.conv import Conv3d
+from prod9.networks.cpu_kernels.norm import NormSiLU
+from prod9.shapes import Codes, Latent, Volume
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A decoded volume (same shape as the input, not clamped) and the codes it came from."""
+
+    volume: Volume
+    codes: Codes
+
+
+def _padding(sides: Sequence[int], stride: int) -> list[tuple[int, int]]:
+    """Voxels before and after each axis that make its side a multiple of ``stride``."""
+    missing = [(-side) % stride for side in sides]
+    return [(m // 2, m - m // 2) for m in missing]
+
+
+class Layers(nn.Sequential):
+    """One module after another; ``torch.compile`` sees one graph, where it skips PyTorch's own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pass ``input`` through all of them."""
+        for layer in self:
+            input = layer(input)
+        return input
+
+
+class Autoencoder(nn.Module):
+    """Convolutional autoencoder with FSQ in the middle.
+
+    Args:
+        in_channels: channels of a volume.
+        levels: FSQ levels, one per latent channel.
+        num_channels: width per resolution level; each further level halves the sides.
+        attention_levels: self-attention after a level's residual blocks, or none anywhere.
+        num_res_blocks: residual blocks per level, in the encoder and again in the decoder.
+        norm_num_groups: groups of the group norms, at most.
+        stem_stride: 2 halves the sides in the first convolution already.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        levels: Sequence[int],
+        num_channels: Sequence[int],
+        attention_levels: Sequence[bool] | None,
+        num_res_blocks: int,
+        norm_num_groups: int,
+        stem_stride: int,
+    ) -> None:
+        super().__init__()
+        widths, groups = list(num_channels), norm_num_groups
+        attention = attention_levels or [False] * len(widths)
+        self.stride = stem_stride * 2 ** (len(widths) - 1)
+        self.fsq = FSQ(levels)
+
+        encoder: list[nn.Module] = [
+            Downsample(in_channels, widths[0])
+            if stem_stride == 2
+            else Conv3d(in_channels, widths[0], 3)
+        ]
+        for level, width in enumerate(widths):
+            if level:
+                encoder.append(Downsample(widths[level - 1], width))
+            encoder += [ResidualBlock(width, width, groups) for _ in range(num_res_blocks)]
+            if attention[level]:
+                encoder.append(AttentionBlock(width, groups))
+        encoder += [
+            NormSiLU(widths[-1], groups),
+            nn.Conv3d(widths[-1], len(levels), 1),
+        ]
+
+        decoder: list[nn.Module] = [Conv3d(len(levels), widths[-1], 3)]
+        for level in reversed(range(len(widths))):
+            width = widths[level]
+            if attention[level]:
+                decoder.append(AttentionBlock(width, groups))
+            decoder += [ResidualBlock(width, width, groups) for _ in range(num_res_blocks)]
+            if level:
+                decoder.append(Upsample(width, widths[level - 1]))
+        decoder.append(NormSiLU(widths[0], groups))
+        self.last: Upsample | Conv3d = (
+            Upsample(widths[0], in_channels)
+            if stem_stride == 2
+            else Conv3d(widths[0], in_channels, 3)
+        )
+        self.encoder = Layers(*encoder)
+        self.decoder = Layers(*decoder)
+        # Convolutions are up to twice as fast with channels last.
+        self.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution, where the adaptive weight is measured."""
+        return (self.last.conv if isinstance(self.last, Upsample) else self.last).weight
+
+    def grid(self, sides: Sequence[int]) -> tuple[int, ...]:
+        """Sides of a volume in voxels -> sides of its token grid."""
+        return tuple(-(-side // self.stride) for side in sides)
+
+    def encode(self, x: Volume) -> Latent:
+        """Volume -> raw latent, not yet quantised, shape (B, len(levels), *grid).
+
+        Sides that are no multiples of the stride are padded with the border's values.
+        """
+        pads = _padding(x.shape[2:], self.stride)
+        if any(before or after for before, after in pads):
+            x = F.pad(x, [p for pair in reversed(pads) for p in pair], mode="replicate")
+        return self.encoder(x.contiguous(memory_format=torch.channels_last_3d))
+
+    def decode(self, codes: Codes, sides: Sequence[int] | None = None) -> Volume:
+        """Codes -> volume of ``sides`` voxels (the grid times the stride when left out).
+
+        Intensities are not clamped.
+        """
+        x = self.last(self.decoder(codes.to(next(self.last.parameters()).dtype)))
+        if sides is None:
+            return x
+        starts = [before for before, _ in _padding(sides, self.stride)]
+        (d, h, w), (sd, sh, sw) = starts, sides
+        return x[:, :, d : d + sd, h : h + sh, w : w + sw]
+
+    def forward(self, x: Volume) -> Reconstruction:
+        codes = self.fsq.quantize(self.encode(x))
+        return Reconstruction(self.decode(codes, x.shape[2:]), codes)

@@ -1,0 +1,1 @@
+"""Operations that a CPU computes faster in another layout or library."""

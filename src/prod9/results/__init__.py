@@ -1,0 +1,1 @@
+"""The layout of what is measured: metrics.json and sweep.json."""

@@ -1,0 +1,1 @@
+"""The process and its machine: terminal, signals, memory, other processes."""

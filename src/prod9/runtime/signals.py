@@ -1,0 +1,103 @@
+"""Being asked to stop: by Ctrl-C, by a scheduler, by a machine that is needed elsewhere."""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+
+from prod9.runtime.distributed import is_main, total, world_size
+
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+"""SLURM sends SIGUSR1 as its warning before the time limit, where a job asks for it."""
+
+
+class Stopped(BaseException):
+    """A signal ended what was going on.
+
+    Not KeyboardInterrupt: Typer and Lightning turn that into exit codes of their own.
+
+    Args:
+        signum: the signal.
+        saved: what was saved, and where; empty where nothing was under way.
+    """
+
+    def __init__(self, signum: int, saved: str = "") -> None:
+        super().__init__(saved)
+        self.signum, self.saved = signum, saved
+
+    @property
+    def exit_code(self) -> int:
+        """130 or 143. A warning is answered as the SIGTERM that it announces."""
+        return 128 + (signal.SIGINT if self.signum == signal.SIGINT else signal.SIGTERM)
+
+
+def stop_now(signum: int, frame: FrameType | None) -> None:
+    """Handle a signal where nothing needs to be finished first.
+
+    Raises:
+        Stopped: always.
+    """
+    raise Stopped(signum)
+
+
+class StopSignals:
+    """Notes a signal instead of ending the process; a second Ctrl-C ends it at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._previous: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """Take the signals over (only a main thread can)."""
+        if threading.current_thread() is threading.main_thread() and not self._previous:
+            self._previous = {number: signal.signal(number, self._note) for number in STOPPING}
+
+    def release(self) -> None:
+        """Give them back, and forget what came."""
+        previous, self._previous, self.received = self._previous, {}, 0
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def listening(self) -> Generator[None]:
+        """Listen within the block."""
+        self.listen()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.received and signum == signal.SIGINT:
+            raise Stopped(signum)
+        self.received = self.received or signum
+        if is_main():  # no more than a write: the signal may have come in the middle of a print
+            name = signal.Signals(signum).name
+            os.write(2, f"\n{name}: saving after this step; Ctrl-C stops at once\n".encode())
+
+    def agreed(self) -> int:
+        """Return the signal that any process has received, 0 for none. All processes must call."""
+        if world_size() == 1:
+            return self.received
+        own = torch.tensor([float(self.received == number) for number in STOPPING])
+        found = total(own).tolist()
+        return next((n for n, count in zip(STOPPING, found, strict=True) if count), 0)
+
+
+def requeue() -> bool:
+    """Put this SLURM job back into the queue; return whether it is there."""
+    job, command = os.environ.get("SLURM_JOB_ID"), shutil.which("scontrol")
+    if not job or command is None:
+        return False
+    if not is_main():
+        return True
+    return subprocess.run([command, "requeue", job], check=False).returncode == 0

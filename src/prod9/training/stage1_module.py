@@ -1,0 +1,285 @@
+"""Stage 1: train the autoencoder, against a discriminator once that has joined."""
+
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prod9.config import Stage1Config
+from prod9.data.volumes import Batch
+from prod9.losses.adaptive import adaptive_weight
+from prod9.losses.adversarial import discriminator_loss, generator_loss
+from prod9.metrics.codebook import CodebookStats, CodebookUsage
+from prod9.metrics.psnr import psnr
+from prod9.metrics.ssim import ssim
+from prod9.networks.autoencoder import Autoencoder, Reconstruction
+from prod9.runtime.distributed import average, mean, total
+from prod9.shapes import Volume
+from prod9.training.ema import EMA
+from prod9.training.gradients import loss_scaler, step_if_finite
+from prod9.training.means import Means
+from prod9.training.nonfinite import NonfiniteGuard
+from prod9.training.optimizer import adamw
+from prod9.training.random_streams import step_stream
+from prod9.training.schedule import scheduler
+
+
+class Stage1Module(pl.LightningModule):
+    """Generator: L1 + w_p * feature term + w_a * adaptive * adversarial (Esser et al. 2021).
+
+    Args:
+        config: the whole Stage 1 configuration.
+        autoencoder: the network that is trained.
+        feature_loss: perceptual or focal frequency loss, called with (prediction, target).
+        discriminator: returns one logit map per scale; None trains without.
+    """
+
+    def __init__(
+        self,
+        config: Stage1Config,
+        autoencoder: Autoencoder,
+        feature_loss: nn.Module,
+        discriminator: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        # Two optimizers, and gradients that must not meet: Lightning's loop cannot do this.
+        self.automatic_optimization = False
+        self.config = config
+        self.autoencoder = autoencoder
+        self.feature_loss = feature_loss
+        self.discriminator = discriminator
+        self.ema = EMA(autoencoder, config.training.stability.ema_decay)
+        self.usage = CodebookUsage(autoencoder.fsq.levels)
+        self._means = Means()
+        self.codebook: CodebookStats | None = None
+        """Of the last validation."""
+        self.watch = NonfiniteGuard(config.trainer.on_nan, config.output_dir / "nonfinite")
+        self._fine = True
+        self._adaptive: Tensor | None = None
+        # Lightning's global_step advances once per optimizer, so batches are counted here.
+        self.batches_seen = 0
+
+    # --- the training step ------------------------------------------------------------------
+
+    def reconstruction_terms(self, volume: Volume, target: Volume) -> dict[str, Tensor]:
+        """Weighted terms that compare a reconstruction with its target, in fp32."""
+        loss = self.config.loss
+        predicted = volume.float()
+        name = "perceptual" if loss.loss_type == "lpips" else "focal_frequency"
+        weight = loss.perceptual.weight if name == "perceptual" else loss.focal_frequency.weight
+        terms = {"l1": loss.reconstruction.weight * F.l1_loss(predicted, target)}
+        if weight > 0:
+            terms[name] = weight * self._feature_term(name, predicted, target)
+        return terms
+
+    def _feature_term(self, name: str, predicted: Tensor, target: Tensor) -> Tensor:
+        if name == "perceptual":
+            return self.feature_loss(predicted, target)
+        stream = step_stream(self.config.seed, self.batches_seen, 0)  # processes draw the same
+        return self.feature_loss(predicted, target, generator=stream)  # draws its slices
+
+    def adversarial_active(self) -> bool:
+        """Whether the discriminator has joined."""
+        joined = self.batches_seen >= self.config.loss.discriminator_iter_start
+        return self.discriminator is not None and joined
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One generator step and, once it has joined, one discriminator step."""
+        optimizers, schedulers = _listed(self.optimizers()), _listed(self.lr_schedulers())
+        real = batch.volumes
+        volume: Volume = self.autoencoder(real).volume.float()
+        # The losses see a copy without a past. Each is differentiated once, as far as this copy;
+        # the adaptive weight and the step both go on from there.
+        seen = volume.detach().requires_grad_()
+        terms = self.reconstruction_terms(seen, real)
+        scale = self._loss_scale()
+        gradient = _gradient(sum_of(terms), seen, scale)
+        verdicts: list[tuple[Tensor, Tensor]] = []
+        if self.adversarial_active():
+            verdicts = self._verdicts(real, seen)
+            terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient, scale)
+            gradient = gradient + pull
+        self.watch.expect(terms, self.batches_seen, batch)
+        terms = _of_all(terms)
+        # Has no value of interest, but the gradient of the sum of the terms.
+        fine = self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
+        if self.watch.learned:
+            self.ema.update(self.autoencoder)
+
+        if verdicts and fine:
+            assert self.discriminator is not None
+            discriminator_term = self._discriminator_term(verdicts)
+            self.watch.expect({"discriminator": discriminator_term}, self.batches_seen, batch)
+            own = list(self.discriminator.parameters())
+            self._step(optimizers[1], schedulers[1], discriminator_term, inputs=own)
+            self.log("train/discriminator", mean(discriminator_term.detach()))
+        elif verdicts:
+            schedulers[1].step()  # its place in the run goes on, too
+        self.batches_seen += 1
+        # Logged last: in an epoch's first step Lightning forgets what came before the optimizers'.
+        if self._adaptive is not None:
+            self.log("train/adaptive_weight", self._adaptive)
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+        self.log("train/loss", sum_of(terms).detach(), prog_bar=True)
+
+    def _verdicts(self, real: Volume, fake: Volume) -> list[tuple[Tensor, Tensor]]:
+        """Logit maps (of the real volumes, of the reconstructions), a pair per scale.
+
+        One pass for both, and for both networks' steps: the discriminator does not change between.
+        """
+        assert self.discriminator is not None
+        maps: list[Tensor] = self.discriminator(torch.cat([real, fake.to(real.dtype)]))
+        return [(m[: len(real)], m[len(real) :]) for m in maps]
+
+    def _adversarial(
+        self,
+        verdicts: list[tuple[Tensor, Tensor]],
+        volume: Volume,
+        seen: Volume,
+        gradient: Tensor,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted adversarial term, and its gradient at the reconstruction.
+
+        Args:
+            verdicts: of the discriminator, the second of each pair on ``seen``.
+            volume: the reconstruction with its graph.
+            seen: its copy without a past.
+            gradient: of the reconstruction terms at ``seen``.
+            scale: of fp16 training, 1 otherwise.
+        """
+        config = self.config.loss
+        fooling = generator_loss([fake for _, fake in verdicts], config.adversarial.criterion)
+        pull = _gradient(fooling, seen, scale, retain_graph=True)
+        weight: float | Tensor = config.adversarial.weight
+        if config.adaptive.enabled:
+            adaptive = adaptive_weight(
+                volume,
+                gradient,
+                pull,
+                self.autoencoder.last_layer,
+                max_weight=config.adaptive.max_weight,
+                scale=scale,
+            )
+            self._adaptive = adaptive
+            weight = weight * adaptive
+        return weight * fooling.detach(), weight * pull
+
+    def _loss_scale(self) -> float:
+        """Return the scale of fp16 training, 1 otherwise."""
+        scaler = loss_scaler(self)
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def _discriminator_term(self, verdicts: list[tuple[Tensor, Tensor]]) -> Tensor:
+        return discriminator_loss(
+            [real for real, _ in verdicts],
+            [fake for _, fake in verdicts],
+            self.config.loss.adversarial.criterion,
+        )
+
+    def _step(self, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> bool:
+        """Learn from ``loss``; return whether all its numbers were numbers (else: nothing)."""
+        optimizer.zero_grad()
+        self.manual_backward(loss, **where)
+        # Each network's gradients once, where they are whole (prod9.training.strategies).
+        own = [p for group in optimizer.param_groups for p in group["params"]]
+        average([p.grad for p in own if p.grad is not None])
+        optimizer.step()
+        schedule.step()
+        return self._fine
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip by hand: Lightning calls this after unscaling, and refuses to clip itself here."""
+        own = optimizer.param_groups[0]["params"][0] is next(self.autoencoder.parameters())
+        limit = self.config.training.stability.gradient_clip
+        suffix = "" if own else "_discriminator"
+        self._fine = step_if_finite(self, optimizer, self.watch, limit, suffix)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW for each network, each with its schedule."""
+        config = self.config.training
+        steps = int(self.trainer.estimated_stepping_batches)
+        rate = config.optimizer.learning_rate
+        networks: list[tuple[nn.Module, float, int]] = [(self.autoencoder, rate, steps)]
+        if self.discriminator is not None:
+            remaining = max(1, steps - self.config.loss.discriminator_iter_start)
+            rate = config.optimizer.discriminator_learning_rate or rate
+            networks.append((self.discriminator, rate, remaining))
+        optimizers = [
+            adamw(self, network.parameters(), config.optimizer, peak)
+            for network, peak, _ in networks
+        ]
+        schedulers = [
+            scheduler(optimizer, total, config.scheduler)
+            for optimizer, (_, _, total) in zip(optimizers, networks, strict=True)
+        ]
+        return optimizers, schedulers
+
+    # --- validation, with the averaged weights ----------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Count afresh each epoch."""
+        self.usage.reset()
+        self._means.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """PSNR, SSIM and the weighted loss terms of the averaged weights on one batch."""
+        output: Reconstruction = self.ema.network(batch.volumes)
+        volume = output.volume.float().clamp(0, 1)
+        self.usage.update(self.autoencoder.fsq.codes_to_indices(output.codes))
+        terms = self.reconstruction_terms(output.volume, batch.volumes)
+        values: dict[str, Tensor] = {
+            **{f"val/loss_{name}": term for name, term in terms.items()},
+            "val/l1": F.l1_loss(volume, batch.volumes),
+            "val/psnr": psnr(volume, batch.volumes).mean(),
+            "val/ssim": ssim(volume, batch.volumes).mean(),
+        }
+        self._means.add(values, len(volume))
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over all volumes, and codebook figures of the epoch."""
+        self.log_dict(self._means.compute(), prog_bar=True)
+        self.usage.counts = total(self.usage.counts)
+        self.codebook = self.usage.compute()
+        self.log("val/codebook_usage", self.codebook.usage)
+        self.log("val/codebook_perplexity", self.codebook.perplexity)
+
+    def on_train_end(self) -> None:
+        """Say what was left out."""
+        self.watch.sum_up()
+
+    # --- what a checkpoint must carry besides the weights -----------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counts."""
+        checkpoint["batches_seen"] = self.batches_seen
+        checkpoint["left_out"] = self.watch.found
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the counts."""
+        self.batches_seen = int(checkpoint["batches_seen"])
+        self.watch.found = int(checkpoint["left_out"])
+
+
+def _listed(found: Any) -> list[Any]:
+    """Return the networks' optimizers or schedules: of a single one Lightning makes no list."""
+    return cast("list[Any]", found) if isinstance(found, list) else [found]
+
+
+def _of_all(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the terms of the batch of all processes."""
+    values = mean(torch.stack([term.detach() for term in terms.values()]))
+    return dict(zip(terms, values.unbind(), strict=True))
+
+
+def sum_of(terms: dict[str, Tensor]) -> Tensor:
+    """Add up scalar terms."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def _gradient(loss: Tensor, at: Tensor, scale: float, *, retain_graph: bool = False) -> Tensor:
+    """Gradient of ``loss`` at ``at``; passes through half precision multiplied by ``scale``."""
+    (gradient,) = torch.autograd.grad(scale * loss, at, retain_graph=retain_graph)
+    return gradient / scale

@@ -1,0 +1,266 @@
+import json
+import os
+import pickle
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prod9.data.batches import set_epoch
+from prod9.data.tokens import store as module
+from prod9.data.tokens.build import open_or_build
+from prod9.data.tokens.store import (
+    TokenStore,
+    TokenStoreKey,
+    fingerprint,
+    open_store,
+    token_loader,
+)
+from prod9.data.volumes import ArrayVolumes
+from prod9.errors import Prod9Error
+
+KEY = TokenStoreKey(tokenizer_digest="aaa", data_digest="bbb", split="train")
+GRID = (2, 3, 4)
+TOKENS = torch.arange(7 * 24).reshape(7, *GRID) * 3
+LABELS = torch.tensor([0, 1, 0, 1, 1, 0, 1])
+NAMES = [f"toy/{i}" for i in range(7)]
+
+
+class Encoder:
+    """Gives the tokens in batches of 3, and counts how often it was asked."""
+
+    def __init__(self, tokens: Tensor = TOKENS) -> None:
+        self.tokens, self.runs = tokens, 0
+
+    def __call__(self, start: int, stop: int) -> Iterable[Tensor]:
+        self.runs += 1
+        return self.tokens[start:stop].split(3)
+
+
+def build(root: Path, encoder: Encoder, key: TokenStoreKey = KEY, **change: Any) -> TokenStore:
+    settings: dict[str, Any] = {
+        "names": NAMES,
+        "labels": LABELS.numpy(),
+        "class_names": ("a", "b"),
+        "grid": GRID,
+        "codebook_size": 512,
+        "encode": encoder,
+    }
+    return open_or_build(root, key, **(settings | change))
+
+
+def test_a_store_gives_back_what_was_put_in(tmp_path: Path) -> None:
+    done: list[tuple[int, int]] = []
+    store = build(tmp_path / "new", Encoder(), progress=lambda *told: done.append(told))
+    assert np.array_equal(store.tokens, TOKENS)
+    assert isinstance(store.tokens, np.memmap)
+    assert store.tokens.dtype == np.uint16
+    assert store.labels.dtype == np.int64
+    assert store.labels.tolist() == LABELS.tolist()
+    assert (store.names, store.class_names) == (NAMES, ("a", "b"))
+    assert (store.key, store.codebook_size, len(store)) == (KEY, 512, 7)
+    assert done == [(0, 7), (3, 7), (6, 7), (7, 7)]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [KEY.folder_name]
+
+
+@pytest.mark.parametrize(
+    ("codebook_size", "dtype"),
+    [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.uint32)],
+)
+def test_the_smallest_type_that_holds_every_code(
+    tmp_path: Path, codebook_size: int, dtype: Any
+) -> None:
+    tokens = TOKENS % codebook_size
+    tokens[0, 0, 0, 0] = codebook_size - 1
+    store = build(tmp_path, Encoder(tokens), codebook_size=codebook_size)
+    assert store.tokens.dtype == dtype
+    assert np.array_equal(store.tokens, tokens)
+
+
+def test_a_complete_store_is_not_built_again(tmp_path: Path) -> None:
+    encoder = Encoder()
+    first, second = build(tmp_path, encoder), build(tmp_path, encoder)
+    assert encoder.runs == 1
+    assert np.array_equal(first.tokens, second.tokens)
+
+
+@pytest.mark.parametrize("part", ["tokenizer_digest", "data_digest", "split", "augmentation"])
+def test_another_key_is_another_store(tmp_path: Path, part: str) -> None:
+    build(tmp_path, Encoder())
+    other = Encoder(TOKENS + 1)
+    key = replace(KEY, **{part: "other"})
+    assert key.folder_name != KEY.folder_name
+    assert np.array_equal(build(tmp_path, other, key).tokens, TOKENS + 1)
+    assert other.runs == 1
+
+
+def test_the_folder_name_does_not_change_between_versions() -> None:
+    assert KEY.folder_name == "train-2c47de40c6326fe31c50"
+
+
+def test_a_store_of_other_sizes_is_built_again(tmp_path: Path) -> None:
+    build(tmp_path, Encoder())
+    fewer = Encoder(TOKENS[:5])
+    assert len(build(tmp_path, fewer, names=NAMES[:5], labels=LABELS.numpy()[:5])) == 5
+    wider = Encoder()
+    assert build(tmp_path, wider, codebook_size=1000).codebook_size == 1000
+    assert (fewer.runs, wider.runs) == (1, 1)
+
+
+def damage_tokens(path: Path) -> None:
+    content = bytearray((path / "tokens.npy").read_bytes())
+    content[-1] ^= 1
+    (path / "tokens.npy").write_bytes(content)
+
+
+def cut_tokens(path: Path) -> None:
+    content = (path / "tokens.npy").read_bytes()
+    (path / "tokens.npy").write_bytes(content[:-10])
+
+
+def drop_meta(path: Path) -> None:
+    (path / "meta.json").unlink()
+
+
+def cut_meta(path: Path) -> None:
+    content = (path / "meta.json").read_text()
+    (path / "meta.json").write_text(content[: len(content) // 2])
+
+
+def drop_labels(path: Path) -> None:
+    (path / "labels.npy").unlink()
+
+
+def forge_labels(path: Path) -> None:
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (100000000000000,), }\n"
+    mark = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    (path / "labels.npy").write_bytes(mark + header)
+
+
+def forge_key(path: Path) -> None:
+    meta = json.loads((path / "meta.json").read_text())
+    meta["key"]["tokenizer_digest"] = "zzz"
+    (path / "meta.json").write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [damage_tokens, cut_tokens, drop_meta, cut_meta, drop_labels, forge_labels, forge_key],
+)
+def test_a_damaged_or_stale_store_is_built_again(tmp_path: Path, harm: Any) -> None:
+    encoder = Encoder()
+    path = build(tmp_path, encoder).path
+    harm(path)
+    assert np.array_equal(build(tmp_path, encoder).tokens, TOKENS)
+    assert encoder.runs == 2
+    assert np.array_equal(open_store(path, "aaa").tokens, TOKENS)
+
+
+def test_a_store_is_read_from_end_to_end_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build(tmp_path, Encoder()).path
+    hour_ago = time.time_ns() - 3600 * 10**9
+    for file in ("tokens.npy", "labels.npy"):
+        os.utime(path / file, ns=(hour_ago, hour_ago))
+    read: list[str] = []
+
+    def counted(file: Path, algorithm: str) -> str:
+        read.append(file.name)
+        return hexdigest(file, algorithm)
+
+    hexdigest = module.hexdigest
+    monkeypatch.setattr(module, "hexdigest", counted)
+    for _ in range(3):
+        open_store(path)
+    assert read == ["tokens.npy", "labels.npy"]
+    damage_tokens(path)  # another time, the same size
+    with pytest.raises(Prod9Error, match="no complete token store"):
+        open_store(path)
+    assert build(tmp_path, Encoder()).tokens[6, 1, 2, 3] == TOKENS[6, 1, 2, 3]
+
+
+def test_a_file_that_was_just_written_is_compared_each_time(tmp_path: Path) -> None:
+    path = build(tmp_path, Encoder()).path
+    before = (path / "tokens.npy").stat()
+    open_store(path)
+    damage_tokens(path)  # within the clock's grain: size and time are as before
+    os.utime(path / "tokens.npy", ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(Prod9Error, match="no complete token store"):
+        open_store(path)
+
+
+def test_a_store_travels_to_workers_as_a_path(tmp_path: Path) -> None:
+    store = build(tmp_path, Encoder())
+    sent = pickle.dumps(store)
+    assert len(sent) < 1000
+    there = pickle.loads(sent)
+    assert isinstance(there.tokens, np.memmap)
+    assert np.array_equal(there.tokens, TOKENS)
+    assert (there.key, there.path, there.names) == (KEY, store.path, NAMES)
+
+
+def test_another_tokenizer_is_named(tmp_path: Path) -> None:
+    path = build(tmp_path, Encoder()).path
+    with pytest.raises(Prod9Error, match="was made by tokenizer aaa, not ccc; delete the folder"):
+        open_store(path, "ccc")
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(Prod9Error, match="no complete token store"):
+        open_store(tmp_path / "none")
+
+
+def test_an_unwritable_root(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Prod9Error, match="cannot write the token store"):
+        build(tmp_path / "file", Encoder())
+
+
+def test_loader_batches(tmp_path: Path) -> None:
+    store = build(tmp_path, Encoder())
+    parts = list(token_loader(store, 4, train=False, seed=0))
+    assert torch.equal(torch.cat([part.tokens for part in parts]), TOKENS)
+    assert parts[0].tokens.dtype == torch.int64
+    assert torch.equal(torch.cat([part.labels for part in parts]), LABELS)
+    assert parts[1].names == NAMES[4:]
+    # Whole volumes have neither sources nor a place in something larger.
+    assert all(part.sources is part.origin is None for part in parts)
+
+
+def test_training_order_is_that_of_seed_and_epoch_with_any_workers(tmp_path: Path) -> None:
+    store = build(tmp_path, Encoder())
+    orders: list[list[str]] = []
+    for num_workers in (0, 1):
+        train = token_loader(store, 3, train=True, seed=2, num_workers=num_workers)
+        for epoch in (0, 1):
+            set_epoch(train, epoch)
+            parts = list(train)
+            assert [len(part.names) for part in parts] == [3, 3]
+            for part in parts:
+                places = [NAMES.index(name) for name in part.names]
+                assert torch.equal(part.tokens, TOKENS[places])
+            orders.append([name for part in parts for name in part.names])
+    assert orders[0] == orders[2] != orders[1]
+    assert orders[1] == orders[3]
+
+
+def test_the_fingerprint_sees_voxels_labels_and_shapes() -> None:
+    images = np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4)
+    volumes = ArrayVolumes(images, np.array([0, 1]), ["a", "b"], ("x", "y"), ((), ()))
+    assert fingerprint(volumes) == fingerprint(replace(volumes, images=images.copy()))
+    changed = images.copy()
+    changed[1, 1, 2, 3] ^= 1
+    others = [
+        replace(volumes, images=changed),
+        replace(volumes, images=images.reshape(2, 3, 2, 4)),
+        replace(volumes, images=images.view(np.int8)),
+        replace(volumes, labels=np.array([1, 0])),
+    ]
+    assert len({fingerprint(volumes), *map(fingerprint, others)}) == 5

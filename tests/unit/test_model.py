@@ -1,0 +1,249 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prod9.config import SamplerConfig, SlidingWindowConfig
+from prod9.errors import Prod9Error
+from prod9.model import (
+    Model,
+    TransformerSpec,
+    load_generator,
+    save_transformer,
+)
+from prod9.networks.condition import Condition
+from prod9.networks.transformer import MaskedTransformer
+from prod9.sliding_window import decode
+from prod9.tokenizer import Tokenizer
+from prod9.training.stage2 import labels_of
+
+SAMPLER = SamplerConfig(steps=3)
+
+
+@pytest.fixture
+def generator(make_generator: Callable[..., Model]) -> Model:
+    return make_generator((7, 8, 6))
+
+
+@pytest.fixture
+def tokenizer(generator: Model) -> Tokenizer:
+    return generator.tokenizer
+
+
+@pytest.fixture
+def transformer(generator: Model) -> MaskedTransformer:
+    return generator.transformer
+
+
+@pytest.fixture
+def spec(generator: Model) -> TransformerSpec:
+    return generator.spec
+
+
+@pytest.fixture
+def saved(spec: TransformerSpec, transformer: MaskedTransformer, tmp_path: Path) -> Path:
+    path = tmp_path / "transformer.pt"
+    save_transformer(path, spec, transformer)
+    return path
+
+
+def drawn_by(generator: Model, labels: torch.Tensor, *rest: Any, **settings: Any) -> Any:
+    """Return tokens and volumes of all batches, each joined."""
+    tokens, volumes = zip(*generator.generate(labels, *rest, **settings), strict=True)
+    return torch.cat(tokens), torch.cat(volumes)
+
+
+def problem(path: Path, tokenizer: Tokenizer) -> str:
+    with pytest.raises(Prod9Error) as caught:
+        load_generator(path, tokenizer)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_loaded_draws_what_was_saved(
+    generator: Model, saved: Path, tokenizer: Tokenizer
+) -> None:
+    loaded = load_generator(saved, tokenizer)
+    assert loaded.spec == generator.spec
+    assert loaded.class_names == ("ball", "box")
+    labels = torch.tensor([0, 1, 1])
+    ours = drawn_by(generator, labels, SAMPLER, 5, batch_size=2)
+    theirs = drawn_by(loaded, labels, SAMPLER, 5, batch_size=2)
+    assert torch.equal(ours[0], theirs[0])
+    assert torch.equal(ours[1], theirs[1])
+    assert not any(p.requires_grad for p in loaded.transformer.parameters())
+    assert not loaded.transformer.training
+
+
+def test_seeds_and_batches(generator: Model) -> None:
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    done: list[float] = []
+    parts = list(generator.generate(labels, SAMPLER, 7, batch_size=2, on_window=done.append))
+    assert [len(part) for part, _ in parts] == [len(part) for _, part in parts] == [2, 2, 1]
+    assert done == [1, 1, 1]  # one window a batch
+    tokens, volumes = (torch.cat(kind) for kind in zip(*parts, strict=True))
+    assert tokens.shape == (5, 4, 4, 3)
+    assert volumes.shape == (5, 1, 7, 8, 6)
+    assert bool((tokens >= 0).all() & (tokens < 60).all())
+    again = drawn_by(generator, labels, SAMPLER, 7, batch_size=2)
+    assert torch.equal(again[0], tokens)
+    assert torch.equal(again[1], volumes)
+    other = drawn_by(generator, labels, SAMPLER, 8, batch_size=2)[0]
+    assert not any(torch.equal(a, b) for a in tokens for b in other)
+    assert not any(torch.equal(tokens[i], tokens[j]) for i in range(5) for j in range(i))
+
+
+def test_batches_of_different_seeds_share_no_stream(generator: Model) -> None:
+    # Batch k of seed s must not be batch 0 of another seed.
+    labels = torch.zeros(4, dtype=torch.int64)
+    first = drawn_by(generator, labels, SAMPLER, 0, batch_size=1)[0]
+    assert len(torch.unique(first, dim=0)) == 4
+    for seed in (1, 2, 3):
+        other = drawn_by(generator, labels, SAMPLER, seed, batch_size=1)[0]
+        assert not any(torch.equal(a, b) for a in first for b in other)
+
+
+def test_volumes_are_the_decoded_tokens(generator: Model, tokenizer: Tokenizer) -> None:
+    tokens, volumes = drawn_by(generator, torch.tensor([1, 0]), SAMPLER, 0, batch_size=4)
+    assert torch.equal(volumes, tokenizer.decode(tokens, (7, 8, 6)))
+
+
+def test_the_class_decides(generator: Model) -> None:
+    def drawn(label: int, **change: Any) -> torch.Tensor:
+        config = SAMPLER.model_copy(update=change)
+        return drawn_by(generator, torch.tensor([label]), config, 0, batch_size=1)[0]
+
+    assert not torch.equal(drawn(0), drawn(1))
+    assert not torch.equal(drawn(0), drawn(0, guidance_scale=4.0, guidance_schedule="constant"))
+
+
+def test_tokens_are_drawn_from_the_stream_alone(generator: Model) -> None:
+    def drawn(outside: int) -> torch.Tensor:
+        torch.manual_seed(outside)
+        stream = torch.Generator().manual_seed(3)
+        blank = generator.empty(2, (3, 2, 2))
+        assert bool((blank == 60).all())
+        return generator.draw(torch.tensor([0, 1]), blank, SAMPLER, stream)
+
+    assert torch.equal(drawn(0), drawn(1))
+
+
+def test_volumes_are_drawn_when_they_are_asked_for(generator: Model) -> None:
+    done: list[float] = []
+    batches = generator.generate(
+        torch.zeros(3, dtype=torch.int64), SAMPLER, 0, batch_size=1, on_window=done.append
+    )
+    assert done == []
+    next(batches)
+    assert done == [1]
+
+
+def test_grids_lie_in_the_middle_of_the_training_grid(
+    generator: Model,
+) -> None:
+    seen: list[Condition] = []
+    generator.transformer.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    sources = torch.full((2, 2, 2, 4, 5), 60)
+    known = torch.full((2, 2, 4, 5), 60)
+    known[:, 0] = 9
+    stream = torch.Generator().manual_seed(0)
+    config = SamplerConfig(steps=1, guidance_scale=1.0)
+    drawn = generator.draw(torch.tensor([0, 1]), known, config, stream, sources=sources)
+    assert torch.equal(drawn[:, 0], known[:, 0])
+    assert bool((drawn[:, 1] < 60).all())
+    # Training: (4, 4, 3). This one begins a cell later, in line, and a cell earlier; it is cut
+    # into windows of 3 along the last axis.
+    origins = [given.origin.tolist() for given in seen if given.origin is not None]
+    assert sorted(origins) == [[[1, 0, last]] * 2 for last in (-1, 0, 1)]
+    assert [c.sources.shape for c in seen if c.sources is not None] == [(2, 2, 2, 4, 3)] * 3
+
+
+def test_larger_volumes_are_drawn_and_decoded_in_windows(
+    generator: Model, tokenizer: Tokenizer
+) -> None:
+    windows = SlidingWindowConfig(roi_size=(8, 8, 8), overlap=0.25)
+    done: list[float] = []
+    ((tokens, volumes),) = generator.generate(
+        torch.tensor([1, 0]),
+        SAMPLER,
+        0,
+        batch_size=2,
+        windows=windows,
+        shape=(13, 8, 6),
+        on_window=done.append,
+    )
+    assert tokens.shape == (2, 7, 4, 3)
+    assert bool((tokens < 60).all())
+    assert done == [0.5, 0.5]  # 7 cells, from 0 and from 3
+    assert volumes.shape == (2, 1, 13, 8, 6)
+    for one, volume in zip(tokens, volumes, strict=True):
+        assert torch.equal(volume[None], decode(tokenizer, one[None], (13, 8, 6), windows))
+    # No seam to blend where the volume is no larger than a window.
+    large = SlidingWindowConfig(roi_size=(13, 8, 8))
+    whole = generator.decode(tokens, (13, 8, 6), large)
+    assert torch.equal(whole, tokenizer.decode(tokens, (13, 8, 6)))
+
+
+def test_a_transformer_with_sources_comes_back_as_one(
+    make_transformer: Any, spec: TransformerSpec, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    network = make_transformer(num_sources=2, grid=(4, 4, 3))
+    sourced = spec.model_copy(update={"num_sources": 2, "window": (2, 2, 2)})
+    save_transformer(tmp_path / "sourced.pt", sourced, network)
+    loaded = load_generator(tmp_path / "sourced.pt", tokenizer)
+    assert loaded.spec == sourced
+    assert loaded.transformer.grid == (4, 4, 3)
+    tokens = torch.full((1, 4, 4, 3), 60)
+    sources = torch.randint(60, (1, 2, 4, 4, 3), generator=torch.Generator().manual_seed(0))
+    given = Condition(torch.tensor([0]), 2, sources)
+    torch.testing.assert_close(loaded.transformer(tokens, given), network(tokens, given))
+    # The same weights for another grid are another transformer: places mean something else.
+    moved = sourced.model_copy(update={"grid": (5, 4, 3)})
+    save_transformer(tmp_path / "moved.pt", moved, network)
+    assert load_generator(tmp_path / "moved.pt", tokenizer).digest != loaded.digest
+
+
+def test_a_wrong_tokenizer_is_named(saved: Path, make_tokenizer: Any, tokenizer: Tokenizer) -> None:
+    other = make_tokenizer(seed=1)
+    message = problem(saved, other)
+    assert tokenizer.digest[:12] in message
+    assert other.digest[:12] in message
+    assert "point autoencoder_path at the tokenizer that it was trained on" in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": {}},
+        {"spec": None},
+        {"weights": {}},
+        {"weights": None},
+        {"weights": {"pack.weight": torch.zeros(3)}},
+    ],
+)
+def test_a_foreign_content(saved: Path, tokenizer: Tokenizer, change: dict[str, Any]) -> None:
+    torch.save(torch.load(saved, weights_only=True) | change, saved)
+    assert "train it again with this version" in problem(saved, tokenizer)
+
+
+def test_a_torn_a_foreign_and_no_file(saved: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "tokenizer.pt")
+    assert "is not a file of kind prod9-transformer" in problem(
+        tmp_path / "tokenizer.pt", tokenizer
+    )
+    saved.write_bytes(saved.read_bytes()[:-100])
+    assert "torn" in problem(saved, tokenizer)
+    saved.unlink()
+    assert "make it with `prod9-train-transformer train`" in problem(saved, tokenizer)
+
+
+def test_labels(generator: Model) -> None:
+    assert labels_of(generator, ["box"], 3).tolist() == [1, 1, 1]
+    assert labels_of(generator, ["all"], 2).tolist() == [0, 0, 1, 1]
+    assert labels_of(generator, ["box", "ball"], 1).tolist() == [1, 0]
+    with pytest.raises(Prod9Error, match=r"--class bal: .* did you mean ball\?"):
+        labels_of(generator, ["bal"], 1)
+    with pytest.raises(Prod9Error, match=r"choose from: ball, box, all\."):
+        labels_of(generator, ["pancreas"], 1)
