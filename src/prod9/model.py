@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from prod9 import __version__
@@ -26,6 +27,15 @@ _KIND = "prod9-transformer"
 _MADE_BY = "prod9-train-transformer train"
 
 
+class CovariateSpec(Section):
+    """A covariate, see :class:`prod9.data.dataset.Covariate`."""
+
+    name: ClassName
+    categories: tuple[ClassName, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+
 class TransformerSpec(Section):
     """What a transformer's weights are for, as plain data."""
 
@@ -34,8 +44,12 @@ class TransformerSpec(Section):
     transformer: TransformerConfig
     levels: tuple[int, ...]
     class_names: tuple[ClassName, ...]
+    channels: tuple[ClassName, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """What can be generated; with several, each can be a source for the others too. Older files
+    have none: their ``class_names`` are the channels if they have sources."""
+    covariates: tuple[CovariateSpec, ...] = Field(default=(), exclude_if=lambda specs: not specs)
     num_sources: int = 0
-    """Modalities that may be given as sources: all classes for scans, none otherwise."""
+    """Channels that can be given as sources: all of several, none of one."""
     grid: Sides
     """Token grid of the training volumes."""
     window: Sides
@@ -52,14 +66,16 @@ def build_transformer(
     *,
     levels: Sequence[int],
     num_classes: int,
-    num_sources: int,
+    num_channels: int = 1,
+    covariates: Sequence[CovariateSpec] = (),
     grid: Sequence[int],
 ) -> MaskedTransformer:
     """Make the untrained network of a configuration."""
     return MaskedTransformer(
         levels=levels,
         num_classes=num_classes,
-        num_sources=num_sources,
+        num_channels=num_channels,
+        covariates=[(len(each.categories), each.mean, each.std) for each in covariates],
         grid=grid,
         hidden_dim=config.hidden_dim,
         num_blocks=config.num_blocks,
@@ -88,8 +104,22 @@ class Model:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their labels."""
-        return self.spec.class_names
+        """Name of each label: the class, the channel, or both (``class/channel``)."""
+        names, channels = self.spec.class_names, self.channels
+        if len(names) == 1 and len(channels) > 1:
+            return channels
+        if len(channels) == 1:
+            return names
+        return tuple(f"{name}/{channel}" for name in names for channel in channels)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of what can be generated from one another."""
+        return self.spec.channels or ("volume",)
+
+    def label_of_channel(self, channel: int) -> int:
+        """Return the label of a target channel of any class."""
+        return channel if len(self.spec.class_names) == 1 else channel - len(self.channels)
 
     @property
     def device(self) -> torch.device:
@@ -127,9 +157,9 @@ class Model:
         origin = None  # on the training grid itself
         if grid != self.spec.grid:
             origin = centred(grid, self.spec.grid, len(labels)).to(self.device)
-        condition = Condition(
+        condition = Condition.of(
             labels.to(self.device),
-            self.transformer.null_label,
+            self.transformer.num_channels,
             None if sources is None else sources.to(self.device),
             origin,
         )
@@ -233,6 +263,30 @@ def save_transformer(path: Path, spec: TransformerSpec, transformer: MaskedTrans
     write_plain(path, content)
 
 
+def untrained(spec: TransformerSpec) -> MaskedTransformer:
+    """Make the network that an export's weights are for."""
+    return build_transformer(
+        spec.transformer,
+        levels=spec.levels,
+        num_classes=len(spec.class_names),
+        num_channels=max(1, len(spec.channels)),
+        covariates=spec.covariates,
+        grid=spec.grid,
+    )
+
+
+def _of_today(
+    spec: TransformerSpec, weights: dict[str, Tensor]
+) -> tuple[TransformerSpec, dict[str, Tensor]]:
+    """Return spec and weights of an older file of scans, whose classes were the channels."""
+    if spec.channels or not spec.num_sources:
+        return spec, weights
+    renamed = {"class_embedding.weight": "channel_embedding.weight"}
+    weights = {renamed.get(name, name): weight for name, weight in weights.items()}
+    channels = {"class_names": ("all",), "channels": spec.class_names}
+    return spec.model_copy(update=channels), weights
+
+
 def load_generator(
     transformer_path: Path, tokenizer: Tokenizer, device: torch.device | str = "cpu"
 ) -> Model:
@@ -247,22 +301,15 @@ def load_generator(
         config, weights = spec.transformer, content["weights"]
         if config.num_blocks + config.local_blocks > len(weights):
             raise ValueError("it has more layers than weights")
-        transformer = fitted(
-            lambda: build_transformer(
-                config,
-                levels=spec.levels,
-                num_classes=len(spec.class_names),
-                num_sources=spec.num_sources,
-                grid=spec.grid,
-            ),
-            weights,
-        )
+        digest = digest_of(spec, weights)
+        spec, weights = _of_today(spec, weights)
+        transformer = fitted(lambda: untrained(spec), weights)
     except BROKEN_EXPORT as error:
         raise Prod9Error(
             f"{transformer_path} is not a transformer that prod9 {__version__} can read "
             f"({type(error).__name__}); train it again with this version."
         ) from error
-    if digest_of(spec, transformer.state_dict()) != content.get("digest"):
+    if digest != content.get("digest"):
         raise Prod9Error(
             f"{transformer_path} is damaged: its weights do not match its digest; copy it again "
             f"from where it came, or run `{_MADE_BY}` again."

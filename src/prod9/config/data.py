@@ -45,17 +45,39 @@ class AugmentationConfig(Section):
     )
 
 
-class _LoaderConfig(Section):
+class SourceConfig(Section):
+    """What the section of every data set has; training takes whole volumes.
+
+    A section with the key ``augmentation`` has random changes while training Stage 1, one with
+    ``preprocessing`` is brought to a spacing and an intensity range, as the tokenizer records it.
+    """
+
+    dataset_name: str = Field(description="Name of the data set.")
     batch_size: int = Field(default=8, ge=1, description="Volumes per training step and device.")
     num_workers: int = Field(
         default=0, ge=0, description="Loader processes; 0 loads in the training process."
     )
 
 
-class MedMNISTSourceConfig(_LoaderConfig):
+class CroppedSourceConfig(SourceConfig):
+    """A data set of volumes too large to train on whole: training takes crops of them."""
+
+    crops_per_volume: int = Field(
+        default=1, ge=1, description="Training crops of each channel of each volume per epoch."
+    )
+    foreground_crops: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="Share of training crops centred inside the foreground's box (the brain); the "
+        "others lie anywhere.",
+    )
+
+
+class MedMNISTSourceConfig(SourceConfig):
     """Volumes in MedMNIST's npz layout, as they are (Stage 2: each volume has its own tokens)."""
 
-    dataset_name: MedMNISTName = Field(
+    dataset_name: MedMNISTName = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
         description="One MedMNIST 3D data set, `all` six, or the embedded one."
     )
     size: Literal[28, 64] = Field(default=28, description="Voxels per side: 28 or 64.")
@@ -89,10 +111,12 @@ class PreprocessingConfig(Section):
         return self
 
 
-class BraTSSourceConfig(_LoaderConfig):
+class BraTSSourceConfig(CroppedSourceConfig):
     """A BraTS folder of any year."""
 
-    dataset_name: Literal["brats"] = Field(description="Always `brats`.")
+    dataset_name: Literal["brats"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        description="Always `brats`."
+    )
     data_dir: Path = Field(
         default=Path("data/BraTS"), description="The folder as it was downloaded; only read."
     )
@@ -111,16 +135,6 @@ class BraTSSourceConfig(_LoaderConfig):
         default=None,
         description="Folder for preprocessed scans (about 7 MB a modality at 1 mm); the user's "
         "cache folder when left out.",
-    )
-    crops_per_volume: int = Field(
-        default=1, ge=1, description="Training crops of each modality of each scan per epoch."
-    )
-    foreground_crops: float = Field(
-        default=0.9,
-        ge=0,
-        le=1,
-        description="Share of training crops centred inside the brain's box; the others lie "
-        "anywhere.",
     )
 
     @model_validator(mode="after")

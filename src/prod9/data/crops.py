@@ -1,19 +1,30 @@
-"""Training crops of scans: the same place of all modalities."""
+"""Training volumes of Stage 1 as batches: whole volumes, or crops of them; augmentation."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-from prod9.config import BraTSDataConfig
-from prod9.data.batches import BatchKey, make_loader
-from prod9.data.brats.cases import MODALITIES
-from prod9.data.brats.scans import ScanSet
-from prod9.data.volumes import Batch, augment
+from prod9.config.data import AugmentationConfig, CroppedSourceConfig, SourceConfig
+from prod9.data.batches import BatchKey, BatchSource, make_loader
+from prod9.data.dataset import Dataset
 
-_FLIP_AXES = (0,)
-"""A brain's mirror image is as likely a brain; upside-down or back-to-front ones are not."""
+BatchT = TypeVar("BatchT")
+_UNCHANGED = AugmentationConfig()
+
+
+class Batch(NamedTuple):
+    """Volumes, ready for a network."""
+
+    volumes: Tensor
+    """float32 (B, 1, D, H, W) in [0, 1]."""
+    labels: Tensor
+    """int64 (B,), see :meth:`prod9.data.dataset.Dataset.label_of`."""
+    names: list[str]
 
 
 def crop_start(
@@ -32,60 +43,105 @@ def crop_start(
     return np.clip(centred if inside else anywhere, 0, room).astype(int).tolist()
 
 
-class ScanCrops(Dataset[Batch]):
-    """Crops of every modality of every scan.
+class VolumeCrops(TorchDataset[Batch]):
+    """Batches of single channels of a data set.
 
-    Item i is repetition r of modality m of scan s. In training its place and mirror image come
-    from (seed, epoch, s, r): all modalities of a scan are cut at the same place. Otherwise they
-    stay the same in every epoch and are never mirrored.
+    Item i is repetition r of channel c of data set item s. In training its place and mirror image
+    come from (seed, epoch, s, r), so that all channels of s are cut and mirrored alike; changes of
+    intensity come from (seed, epoch, s, r, c), and with one channel from the former. Otherwise
+    crops stay the same in every epoch and are never changed.
+
+    Args:
+        data: the volumes.
+        config: crops per volume and augmentation; volumes are taken whole unless it is a
+            :class:`CroppedSourceConfig`.
+        roi: voxels per side of a crop, less where the volumes are smaller.
+        train: whether places and changes are drawn anew in each epoch.
+        seed: of both.
     """
 
     def __init__(
-        self,
-        scans: ScanSet,
-        roi: Sequence[int],
-        config: BraTSDataConfig,
-        *,
-        train: bool,
-        seed: int,
+        self, data: Dataset, config: SourceConfig, roi: Sequence[int], *, train: bool, seed: int
     ) -> None:
-        self.scans, self.config, self.train, self.seed = scans, config, train, seed
-        self.roi = tuple(min(r, side) for r, side in zip(roi, scans.shape, strict=True))
-        self.repetitions = config.crops_per_volume if train else 1
-        # An empty crop has no PSNR to speak of.
-        self.foreground = config.foreground_crops if train else 1.0
-        self.boxes = [scans.box(index) for index in range(len(scans))]
+        self.data, self.train, self.seed = data, train, seed
+        self.cropped = isinstance(config, CroppedSourceConfig)
+        self.roi, self.repetitions, self.foreground = data.shape, 1, 1.0
+        if isinstance(config, CroppedSourceConfig):
+            d, h, w = (min(r, side) for r, side in zip(roi, data.shape, strict=True))
+            self.roi = d, h, w
+            if train:  # else 1.0: an empty crop has no PSNR to speak of
+                self.repetitions = config.crops_per_volume
+                self.foreground = config.foreground_crops
+        change: AugmentationConfig = getattr(config, "augmentation", _UNCHANGED)
+        self.augmentation = change if train else _UNCHANGED
 
     def __len__(self) -> int:
-        return len(self.scans) * len(MODALITIES) * self.repetitions
+        return len(self.data) * len(self.data.channels) * self.repetitions
 
     def __getitem__(self, key: BatchKey) -> Batch:
         """Return the batch of the crops ``key.indices``."""
+        data, count = self.data, len(self.data.channels)
         crops = np.empty((len(key.indices), 1, *self.roi), np.float32)
         labels = np.empty(len(key.indices), np.int64)
         names: list[str] = []
-        for position, item in enumerate(key.indices):
-            rest, modality = divmod(item, len(MODALITIES))
-            scan, repetition = divmod(rest, self.repetitions)
-            epoch = key.epoch if self.train else 0
-            shared = np.random.default_rng([self.seed, epoch, scan, repetition])
-            start = crop_start(
-                shared, self.scans.shape, self.roi, self.boxes[scan], self.foreground
-            )
-            crop = self.scans.crop(scan, modality, start, self.roi)
-            if self.train:
-                own = np.random.default_rng([self.seed, epoch, scan, repetition, modality])
-                crop = augment(crop, self.config.augmentation, _FLIP_AXES, shared, own)
-            crops[position, 0], labels[position] = crop, modality
-            names.append(f"{self.scans.scans[scan].name}/{MODALITIES[modality]}")
+        for position, index in enumerate(key.indices):
+            rest, channel = divmod(index, count)
+            item, repetition = divmod(rest, self.repetitions)
+            place = [self.seed, key.epoch if self.train else 0, item, repetition]
+            shared = np.random.default_rng(place)
+            start = [0, 0, 0]
+            if self.cropped:
+                start = crop_start(shared, data.shape, self.roi, data.box(item), self.foreground)
+            crop = data.crop(item, channel, start, self.roi)
+            if self.augmentation != _UNCHANGED:
+                own = shared if count == 1 else np.random.default_rng([*place, channel])
+                change = self.augmentation
+                if data.channels[channel].kind == "labels":
+                    change = AugmentationConfig(flip=change.flip)
+                crop = augment(crop, change, data.flip_axes(item), shared, own)
+            crops[position, 0], labels[position] = crop, data.label_of(item, channel)
+            names.append(data.name_of(item, channel))
         return Batch(torch.from_numpy(crops), torch.from_numpy(labels), names)
 
 
-def crop_loader(
-    scans: ScanSet, roi: Sequence[int], config: BraTSDataConfig, *, train: bool, seed: int
-) -> DataLoader[Batch]:
-    """Return batches of crops; shuffled and changed by (seed, epoch) in training."""
-    source = ScanCrops(scans, roi, config, train=train, seed=seed)
+def augment(
+    volume: np.ndarray,
+    change: AugmentationConfig,
+    flip_axes: tuple[int, ...],
+    geometry: np.random.Generator,
+    intensity: np.random.Generator,
+) -> np.ndarray:
+    """Mirror a volume (D, H, W) in [0, 1] and change its intensities at random.
+
+    Args:
+        volume: is not changed itself.
+        change: what may happen.
+        flip_axes: along which it may be mirrored.
+        geometry: source of what all channels of an item must share.
+        intensity: source of everything else; may be the same object.
+    """
+    # Always the same draws, so that switching one change off leaves the others as they were.
+    mirrored = geometry.random(3) < 0.5
+    scale, shift = intensity.uniform(-1.0, 1.0, 2)
+    if change.flip:
+        volume = np.flip(volume, tuple(axis for axis in flip_axes if mirrored[axis]))
+    if change.intensity_scale or change.intensity_shift:
+        factor = np.float32(1 + change.intensity_scale * scale)
+        volume = (volume * factor + np.float32(change.intensity_shift * shift)).clip(0, 1)
+    return volume
+
+
+def batches_of(
+    source: BatchSource[BatchT], config: SourceConfig, *, train: bool, seed: int
+) -> DataLoader[BatchT]:
+    """Return batches of ``source``; shuffled by (seed, epoch) in training, else in order."""
     return make_loader(
         source, config.batch_size, train=train, seed=seed, num_workers=config.num_workers
     )
+
+
+def examples(loader: DataLoader[BatchT], count: int) -> BatchT:
+    """Return ``count`` samples, always the same, spread over the data of a loader."""
+    source: Any = loader.dataset
+    chosen = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+    return source[BatchKey(0, chosen.tolist())]

@@ -4,21 +4,22 @@
 the same reader; which data sets there are stands in :mod:`prod9.data.medmnist_table`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from prod9.config import MedMNISTSourceConfig
+from prod9.config.data import MedMNISTSourceConfig, PreprocessingConfig, SourceConfig
 from prod9.data import brain_regions
+from prod9.data.dataset import ArrayDataset, Outline
 from prod9.data.download import fetch
-from prod9.data.medmnist_table import BRAIN, DATASETS, Dataset, class_names, members
+from prod9.data.medmnist_table import BRAIN, TABLE, Row, class_names, members
 from prod9.data.splits import SPLITS, Split
 from prod9.data.volume_files.npz import ArrayHeader, npz_headers, read_npz_array
-from prod9.data.volumes import ArrayVolumes
 from prod9.errors import Prod9Error
+from prod9.runtime.distributed import main_first
 
 _HINT = "data.dataset_name=brainregionmnist3d works without internet"
 
@@ -47,12 +48,42 @@ def prepare(config: MedMNISTSourceConfig) -> tuple[Path, ...]:
     return tuple(_ensure(row, config) for row in members(config.dataset_name))
 
 
-def load(config: MedMNISTSourceConfig, split: Split) -> ArrayVolumes:
-    """Read one split; of all six data sets, with joint labels, for ``all``.
+def open_medmnist(
+    config: SourceConfig, preprocessing: PreprocessingConfig | None = None
+) -> "MedMNISTSplits":
+    """Return the splits of a section ``data``; each is read when it is asked for.
 
     Raises:
-        Prod9Error: a file is missing and cannot be had, or is not what MedMNIST's layout asks for.
+        Prod9Error: a tokenizer's ``preprocessing``: these cubes are taken as they are.
     """
+    assert isinstance(config, MedMNISTSourceConfig)
+    return MedMNISTSplits(config)
+
+
+class MedMNISTSplits(Mapping[Split, ArrayDataset]):
+    """The published splits of a data set, or of all six with joint classes."""
+
+    def __init__(self, config: MedMNISTSourceConfig) -> None:
+        self.config = config
+
+    def __iter__(self) -> Iterator[Split]:
+        return iter(SPLITS)
+
+    def __len__(self) -> int:
+        return len(SPLITS)
+
+    def __getitem__(self, split: Split) -> ArrayDataset:
+        """Read a split.
+
+        Raises:
+            Prod9Error: a file is missing and cannot be had, or is not of MedMNIST's layout.
+        """
+        with main_first():  # it may have to be downloaded
+            return load(self.config, split)
+
+
+def load(config: MedMNISTSourceConfig, split: Split) -> ArrayDataset:
+    """Read one split, as :class:`MedMNISTSplits` does."""
     rows, paths = members(config.dataset_name), prepare(config)
     counts = [
         _check_headers(path, npz_headers(path), config.size, (split,))[split] for path in paths
@@ -64,20 +95,31 @@ def load(config: MedMNISTSourceConfig, split: Split) -> ArrayVolumes:
         images = np.empty((sum(counts), *[config.size] * 3), np.uint8)
         for path, part in zip(paths, np.split(images, np.cumsum(counts)[:-1]), strict=True):
             part[...] = read_npz_array(path, f"{split}_images")
-    labels: list[np.ndarray] = []
+    classes: list[np.ndarray] = []
     first = 0
     for row, path in zip(rows, paths, strict=True):
-        labels.append(first + _read_labels(path, split, row))
+        classes.append(first + _read_labels(path, split, row))
         first += len(row.class_names)
-    return ArrayVolumes(
-        images=images,
-        labels=np.concatenate(labels),
+    return ArrayDataset(
+        f"{config.dataset_name}/{split}",
+        images[:, None],
         names=[
             f"{row.flag}/{split}/{i}" for row, n in zip(rows, counts, strict=True) for i in range(n)
         ],
+        classes=np.concatenate(classes),
         class_names=class_names(config.dataset_name),
-        flip_axes=tuple(row.flip_axes for row in rows for _ in row.class_names),
+        flips=[row.flip_axes for row in rows for _ in row.class_names],
+        spacing_mm=spacing_of(config),
     )
+
+
+def outline_medmnist(config: SourceConfig, subjects: int | None = None) -> Outline:
+    """Return the published numbers of volumes."""
+    assert isinstance(config, MedMNISTSourceConfig)
+    rows, side = members(config.dataset_name), config.size
+    train, val = (sum(row.split_sizes[which] for row in rows) for which in (0, 1))
+    names = class_names(config.dataset_name)
+    return Outline(train, val, (side, side, side), names, ("volume",))
 
 
 def check(config: MedMNISTSourceConfig) -> None:
@@ -95,7 +137,7 @@ def check(config: MedMNISTSourceConfig) -> None:
 def describe(root: Path, sizes: Iterable[int] = (28, 64)) -> list[DatasetFile]:
     """Say for each data set and size where its file belongs, and what is there."""
     rows: list[DatasetFile] = []
-    for row in DATASETS.values():
+    for row in TABLE.values():
         for size in sizes:
             path = row.file(root, size)
             counts = dict(zip(SPLITS, row.split_sizes, strict=True))
@@ -109,7 +151,7 @@ def describe(root: Path, sizes: Iterable[int] = (28, 64)) -> list[DatasetFile]:
     return rows
 
 
-def _ensure(row: Dataset, config: MedMNISTSourceConfig) -> Path:
+def _ensure(row: Row, config: MedMNISTSourceConfig) -> Path:
     path = row.file(config.root, config.size)
     if path.exists():
         return path
@@ -166,7 +208,7 @@ def _check_headers(
     return counts
 
 
-def _read_labels(path: Path, split: Split, row: Dataset) -> np.ndarray:
+def _read_labels(path: Path, split: Split, row: Row) -> np.ndarray:
     """Return labels, int64 (N,)."""
     stored = read_npz_array(path, f"{split}_labels").reshape(-1)
     number = len(row.class_names)

@@ -13,8 +13,8 @@ BRAIN = "brainregionmnist3d"
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """One row of the table."""
+class Row:
+    """One data set."""
 
     flag: str
     class_names: tuple[str, ...]
@@ -53,8 +53,8 @@ def _published(
     md5_28: str,
     md5_64: str,
     flip_axes: tuple[int, ...] = (0, 1, 2),
-) -> Dataset:
-    return Dataset(flag, class_names, split_sizes, {28: md5_28, 64: md5_64}, flip_axes)
+) -> Row:
+    return Row(flag, class_names, split_sizes, {28: md5_28, 64: md5_64}, flip_axes)
 
 
 _ORGANS = (
@@ -62,7 +62,7 @@ _ORGANS = (
     "spleen pancreas"
 )
 
-PUBLISHED: tuple[Dataset, ...] = (
+PUBLISHED: tuple[Row, ...] = (
     _published(
         "organmnist3d",
         tuple(_ORGANS.split()),
@@ -108,19 +108,19 @@ PUBLISHED: tuple[Dataset, ...] = (
     ),
 )
 _SIZES = brain_regions.SPLIT_SIZES
-EMBEDDED = Dataset(
+EMBEDDED = Row(
     BRAIN, brain_regions.CLASS_NAMES, (_SIZES["train"], _SIZES["val"], _SIZES["test"]), {}, ()
 )
-DATASETS: dict[str, Dataset] = {row.flag: row for row in (*PUBLISHED, EMBEDDED)}
+TABLE: dict[str, Row] = {row.flag: row for row in (*PUBLISHED, EMBEDDED)}
 
 
-def members(dataset_name: str) -> tuple[Dataset, ...]:
+def members(dataset_name: str) -> tuple[Row, ...]:
     """Return the data sets that a ``data.dataset_name`` stands for (six for ``all``)."""
-    return PUBLISHED if dataset_name == "all" else (DATASETS[dataset_name],)
+    return PUBLISHED if dataset_name == "all" else (TABLE[dataset_name],)
 
 
 def class_names(dataset_name: str) -> tuple[str, ...]:
     """Return the class names in label order; ``all``: 22, such as ``organmnist3d/liver``."""
     if dataset_name == "all":
         return tuple(f"{row.flag}/{name}" for row in PUBLISHED for name in row.class_names)
-    return DATASETS[dataset_name].class_names
+    return TABLE[dataset_name].class_names

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from prod9.config import BraTSDataConfig, BraTSSourceConfig, Stage2Config
-from prod9.data.brats.cases import MODALITIES, find_cases
-from prod9.data.brats.open_scans import open_scans, preprocessing_of
-from prod9.data.brats.scans import ScanSet
+from prod9.data.brats.layouts import find_cases
+from prod9.data.dataset import Dataset, open_splits
 from prod9.data.native_space import NativeVolume
 from prod9.data.phantom.cohort import make_phantom
 from prod9.demo.both_stages import train_both, write_page
@@ -22,7 +20,7 @@ from prod9.evaluation.runner import Evaluator
 from prod9.evaluation.runner import Settings as EvaluationSettings
 from prod9.evaluation.test_metrics import measure_reconstruction
 from prod9.evaluation.translation import Score, TranslationMetrics
-from prod9.evaluation.translation_test import SOURCES, TARGET, measure_translation
+from prod9.evaluation.translation_test import measure_translation, source_sets
 from prod9.inference.generate import generate_files
 from prod9.inference.synthesis import Settings
 from prod9.inference.translate import Translated, translate
@@ -34,7 +32,6 @@ from prod9.runtime.console import say
 from prod9.training import stage2
 from prod9.training.trainer import resolve_device
 
-_OTHER_DATA = "this demo learns scans; for cubes of brain regions, run: prod9 demo regions"
 CASES = 40
 SAMPLES = 4
 """Draws behind the uncertainty map."""
@@ -80,9 +77,8 @@ def run_brats_demo(
         [*own, *stage1_overrides],
         [*own, *stage2_overrides],
     )
-    data = _scans(two)
-    if not isinstance(one.data, BraTSDataConfig):
-        raise Prod9Error(_OTHER_DATA)
+    if {one.data.dataset_name, two.data.dataset_name} != {"brats"}:
+        raise Prod9Error("this demo learns scans; for cubes of brain regions: prod9 demo regions")
     claim(output, overwrite)
     clock = Clock()
     say("Teaching this machine four MRI contrasts (semi-synthetic cohort, one template anatomy).")
@@ -100,11 +96,11 @@ def run_brats_demo(
     clock.lap("cohort")
     trained = train_both(one, two, clock, overwrite=overwrite)
     tokenizer, generator = trained.tokenizer, trained.generator
-    scans = open_scans(data, preprocessing_of(tokenizer))
-    settings = Settings.of(two)
-    translation = measure_translation(generator, scans["train"], scans["test"], settings)
+    splits = open_splits(two.data, tokenizer.spec.preprocessing)
+    test, settings = splits["test"], Settings.of(two)
+    translation = measure_translation(generator, splits["train"], test, settings)
     clock.lap("translation")
-    example = _example(output, generator, data, scans["test"], settings)
+    example = _example(output, generator, test, settings)
     labels = stage2.labels_of(generator, ["all"], 1)
     generate_files(
         generator,
@@ -121,7 +117,7 @@ def run_brats_demo(
         EvaluationSettings(one.seed, device=resolve_device(one.trainer.accelerator))
     )
     measure_reconstruction(evaluator, one, tokenizer, "test")
-    first = torch.from_numpy(scans["test"].whole(0, MODALITIES.index(TARGET)))[None, None]
+    first = torch.from_numpy(test.whole(0, source_sets(test)[0]))[None, None]
     agreement = window_agreement(tokenizer, first, one.sliding_window)
     clock.lap("reconstruction")
     return write_page(
@@ -137,33 +133,22 @@ def run_brats_demo(
     )
 
 
-def _scans(config: Stage2Config) -> BraTSSourceConfig:
-    """Return the data of the demo; an override may have put in something else."""
-    if isinstance(config.data, BraTSSourceConfig):
-        return config.data
-    raise Prod9Error(_OTHER_DATA)
-
-
-def _example(
-    output: Path,
-    generator: Model,
-    data: BraTSSourceConfig,
-    test: ScanSet,
-    settings: Settings,
-) -> Translated:
+def _example(output: Path, generator: Model, test: Dataset, settings: Settings) -> Translated:
     """Translate the first test scan from its files, as a user would."""
-    name = test.scans[0].name
-    case = next(case for case in find_cases(data.data_dir).cases if case.name == name)
+    name, (target, sets) = test.names[0], source_sets(test)
+    cases = find_cases(output / "cohort").cases
+    case = next(case for case in cases if case.name == name)
     assert case.segmentation is not None
-    tumour = NativeVolume.read(case.segmentation, preprocessing_of(generator.tokenizer))
+    tumour = NativeVolume.read(case.segmentation, test.preprocessing)
     at = np.argwhere(tumour.on_grid(tumour.foreground) > 0).mean(0).round().astype(int)
+    channels = generator.channels
     return translate(
         generator,
-        {modality: case.files[modality] for modality in SOURCES[-1]},
-        TARGET,
-        output / "example" / f"{name}_{TARGET}.nii.gz",
+        {channels[m]: case.files[channels[m]] for m in sets[-1]},
+        channels[target],
+        output / "example" / f"{name}_{channels[target]}.nii.gz",
         replace(settings, samples=SAMPLES),
-        truth=case.files[TARGET],
+        truth=case.files[channels[target]],
         at=at.tolist(),
         overwrite=True,
     )

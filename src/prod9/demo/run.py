@@ -5,14 +5,12 @@ from pathlib import Path
 
 import torch
 
-from prod9.config import MedMNISTDataConfig, Stage1Config
-from prod9.data import medmnist
-from prod9.data.medmnist import spacing_of
-from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
+from prod9.config.data import CroppedSourceConfig
+from prod9.data.dataset import open_splits
+from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset, of_tensor
 from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs
 from prod9.errors import Prod9Error
-from prod9.evaluation.sets import split_of
 from prod9.evaluation.test_metrics import evaluator_of, measure_reconstruction
 from prod9.inference.generate import generate_files
 from prod9.montage import montage, save_figure
@@ -26,13 +24,6 @@ _LEAD = (
     "one average anatomy (MNI152), bent and shaded at random: these figures show that learning "
     "works, and nothing about patients."
 )
-
-
-def _regions(config: Stage1Config) -> MedMNISTDataConfig:
-    """Return the data of the demo; an override may have put in something else."""
-    if isinstance(config.data, MedMNISTDataConfig):
-        return config.data
-    raise Prod9Error("this demo learns MedMNIST-like cubes; for scans, run: prod9 demo brats")
 
 
 def _picture(path: Path, collection: VolumeSet, title: str) -> None:
@@ -63,11 +54,13 @@ def run_demo(
         Prod9Error: ``output`` holds a demo already, or cannot be written.
     """
     one, two = configs(output, "stage1", "stage2", stage1_overrides, stage2_overrides)
+    if isinstance(one.data, CroppedSourceConfig):
+        raise Prod9Error("this demo learns MedMNIST-like cubes; for scans, run: prod9 demo brats")
     claim(output, overwrite)
     clock = Clock()
     say("Teaching this machine to draw brain regions (MNI152 template, 11 classes).")
-    data = _regions(one)
-    medmnist.prepare(data)
+    splits = open_splits(one.data)
+    splits["train"]  # built or downloaded here
     clock.lap("data")
     trained = train_both(one, two, clock, overwrite=overwrite)
     tokenizer, generator = trained.tokenizer, trained.generator
@@ -86,9 +79,9 @@ def run_demo(
     clock.lap("generation")
     evaluator = evaluator_of(two)
     measure_reconstruction(evaluator, one, tokenizer, "test")
-    names, spacing = generator.class_names, spacing_of(data)
-    generated = of_tensor(torch.stack(drawn), labels, names, "generated", spacing)
-    evaluator.measure_generation(split_of(data, "test"), generated, split_of(data, "train"))
+    names, test = generator.class_names, splits["test"]
+    generated = of_tensor(torch.stack(drawn), labels, names, "generated", test.spacing_mm)
+    evaluator.measure_generation(of_dataset(test), generated, of_dataset(splits["train"]))
     sets = evaluator.sets
     _picture(output / "real.png", sets["originals"], "real (test split)")
     _picture(output / "reconstructed.png", sets["reconstructed"], "the same, reconstructed")

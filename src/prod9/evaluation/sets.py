@@ -1,31 +1,17 @@
-"""Sets of volumes to be measured, from a configuration or a trained generator."""
+"""Volumes of a trained generator, to be measured."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prod9.config import MedMNISTSourceConfig, SamplerConfig, SlidingWindowConfig
-from prod9.data import medmnist
-from prod9.data.medmnist import spacing_of
-from prod9.data.splits import Split
-from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor, of_volume_set
+from prod9.config import SamplerConfig, SlidingWindowConfig
+from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
 from prod9.evaluation.work_cache import WorkCache
 from prod9.model import Model
 from prod9.runtime.distributed import world_size
 from prod9.runtime.progress import pace
 
 _NOWHERE = WorkCache()
-
-
-def split_of(data: MedMNISTSourceConfig, split: Split, count: int | None = None) -> VolumeSet:
-    """Return a split of a data set in MedMNIST's layout; its first ``count`` volumes, if given.
-
-    Raises:
-        Prod9Error: a file is missing and cannot be had, or cannot be read.
-    """
-    volumes = medmnist.load(data, split)
-    chosen = volumes if count is None else volumes.first(count)
-    return of_volume_set(chosen, f"{data.dataset_name}/{split}", spacing_of(data))
 
 
 def drawn(

@@ -8,24 +8,15 @@ import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
 
-from prod9.config import (
-    BraTSDataConfig,
-    BraTSSourceConfig,
-    MedMNISTDataConfig,
-    MedMNISTSourceConfig,
-    Stage1Config,
-    Stage2Config,
-)
+from prod9.config import Stage1Config, Stage2Config
+from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import dump
-from prod9.data.brats.open_scans import open_scans, preprocessing_of, require_unseen
-from prod9.data.brats.scans import ScanSet
-from prod9.data.splits import HeldOut, Split
-from prod9.data.volume_sets.open import scans_collection
-from prod9.data.volume_sets.volume_set import VolumeSet
+from prod9.data.dataset import Splits, open_splits, require_unseen
+from prod9.data.splits import HeldOut
+from prod9.data.volume_sets.volume_set import of_dataset
 from prod9.evaluation.round_trip import round_trip
 from prod9.evaluation.runner import Evaluator, Settings
-from prod9.evaluation.sets import drawn, split_of
-from prod9.evaluation.translation import TranslationMetrics
+from prod9.evaluation.sets import drawn
 from prod9.evaluation.translation_test import measure_translation
 from prod9.evaluation.work_cache import WorkCache
 from prod9.inference.synthesis import Settings as SynthesisSettings
@@ -35,7 +26,7 @@ from prod9.tokenizer import Tokenizer
 from prod9.training import stage1, stage2
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
-from prod9.training.tokens import open_tokens, scans_of
+from prod9.training.tokens import open_data, open_tokens
 from prod9.training.trainer import (
     lightning_accelerator,
     limited,
@@ -83,18 +74,12 @@ def measure_reconstruction(
     evaluator: Evaluator, config: Stage1Config, tokenizer: Tokenizer, split: HeldOut
 ) -> Reconstruction:
     """Add the figures of a split to an evaluation."""
-    data, limit = config.data, config.trainer.limit_val_batches
-    match data:
-        case MedMNISTDataConfig():
-            originals, windows = split_of(data, split), None
-            count = limited(len(originals), limit, data.batch_size)
-        case BraTSDataConfig():
-            everything = open_scans(data, preprocessing_of(tokenizer))
-            require_unseen(tokenizer.spec.train_subjects, everything, data, "the tokenizer")
-            originals = scans_collection(everything[split], f"{data.data_dir}, {split} split")
-            windows = config.sliding_window
-            count = limited(len(originals), limit, data.batch_size)
-    originals = originals.select(range(count))
+    splits = open_splits(config.data, tokenizer.spec.preprocessing)
+    require_unseen(tokenizer.spec.train_subjects, splits, "the tokenizer")
+    windows = config.sliding_window if isinstance(config.data, CroppedSourceConfig) else None
+    originals = of_dataset(splits[split])
+    limit = config.trainer.limit_val_batches
+    originals = originals.select(range(limited(len(originals), limit, config.data.batch_size)))
     made_by = f"{tokenizer.digest} {windows}" if evaluator.kept.folder else ""
 
     def remember(index: int, encode: Callable[[], Tensor]) -> Tensor:
@@ -110,23 +95,18 @@ def measure_reconstruction(
 def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
     """Return the transformer's figures on a split; ``test`` writes them, and a page.
 
-    On the test split, volumes are drawn and compared with real ones (``evaluation``); of scans,
-    translation is measured too: one modality drawn from growing sets of others, for every scan
-    that ``limit_val_batches`` leaves. All processes of a distributed run come here.
+    On the test split, volumes are drawn and compared with real ones (``evaluation``); of several
+    channels, translation is measured too: one drawn from growing sets of the others, for every
+    item that ``limit_val_batches`` leaves. All processes of a distributed run come here.
 
     Raises:
         Prod9Error: not trained yet; data that cannot be read.
     """
     folder = RunFolder(config.output_dir)
     generator = stage2.load(config)
-    is_brats = isinstance(config.data, BraTSSourceConfig)
-    scans = scans_of(config, generator.tokenizer) if is_brats else None
-    if scans is not None and isinstance(config.data, BraTSSourceConfig):
-        seen = generator.spec.train_subjects
-        require_unseen(seen, scans, config.data, "the transformer")
-    store, batches = open_tokens(
-        config, generator.tokenizer, split, None if scans is None else scans[split]
-    )
+    splits = open_data(config, generator.tokenizer)
+    require_unseen(generator.spec.train_subjects, splits, "the transformer")
+    store, batches = open_tokens(config, generator.tokenizer, splits[split], split)
     module = Stage2Module(config, generator.transformer)
     quieten_lightning()
     accelerator = lightning_accelerator(config.trainer.accelerator)
@@ -148,15 +128,22 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
     if split == "test":
         evaluator = evaluator_of(config)
         evaluator.kept = WorkCache(folder.root / UNFINISHED)
-        translation = (
-            None if scans is None else _measure_translation(evaluator, config, generator, scans)
-        )
-        if translation is not None:
+        translation = None
+        if len(generator.channels) > 1:
+            limit, test = config.trainer.limit_val_batches, splits["test"]
+            translation = measure_translation(
+                generator,
+                splits["train"],
+                test,
+                SynthesisSettings.of(config),
+                kept=evaluator.kept,
+                count=limited(len(test), limit, 1),
+            )
             for name, score in translation.drawn.items():
                 figures[f"{translation.target} from {name}, foreground PSNR"] = score.psnr
                 figures[f"{translation.target} from {name}, foreground SSIM"] = score.ssim
         if config.evaluation.samples_per_class:
-            figures |= headline(measure_generation(evaluator, config, generator, scans))
+            figures |= headline(measure_generation(evaluator, config, generator, splits))
         source = {
             "tokenizer": generator.tokenizer.digest,
             "transformer": generator.digest,
@@ -202,51 +189,18 @@ def headline(generation: Generation) -> dict[str, object]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def _measure_translation(
-    evaluator: Evaluator,
-    config: Stage2Config,
-    generator: Model,
-    scans: dict[Split, ScanSet],
-) -> TranslationMetrics:
-    count = limited(len(scans["test"]), config.trainer.limit_val_batches, 1)
-    settings = SynthesisSettings.of(config)
-    test = scans["test"].first(count)
-    return measure_translation(generator, scans["train"], test, settings, kept=evaluator.kept)
-
-
 def measure_generation(
-    evaluator: Evaluator,
-    config: Stage2Config,
-    generator: Model,
-    scans: dict[Split, ScanSet] | None,
+    evaluator: Evaluator, config: Stage2Config, generator: Model, splits: Splits
 ) -> Generation:
-    """Draw volumes of every class and compare them with the test split."""
-    data = config.data
-    real, train = real_splits(config, generator.tokenizer, "test", scans)
+    """Draw volumes of every label and compare them with the test split."""
+    real, train = of_dataset(splits["test"]), of_dataset(splits["train"])
     ours = drawn(
         generator,
         stage2.labels_of(generator, ["all"], config.evaluation.samples_per_class),
         config.sampler,
         seed=config.seed,
-        batch_size=data.batch_size,
+        batch_size=config.data.batch_size,
         windows=config.sliding_window,
         kept=evaluator.kept,
     )
     return evaluator.measure_generation(real, ours, train)
-
-
-def real_splits(
-    config: Stage2Config,
-    tokenizer: Tokenizer,
-    split: HeldOut,
-    scans: dict[Split, ScanSet] | None = None,
-) -> tuple[VolumeSet, VolumeSet]:
-    """Return a split and the training split; ``scans`` are opened where they are not given."""
-    data = config.data
-    if isinstance(data, MedMNISTSourceConfig):
-        return split_of(data, split), split_of(data, "train")
-    scans = scans or scans_of(config, tokenizer)
-    return (
-        scans_collection(scans[split], f"{data.data_dir}, {split} split"),
-        scans_collection(scans["train"], f"{data.data_dir}, train split"),
-    )

@@ -1,7 +1,7 @@
-"""How near a drawn modality comes to the real one, beside what costs nothing.
+"""How near a drawn channel comes to the real one, beside what costs nothing.
 
 Rivals: the source itself with its histogram matched to the truth's own (more than a user could do,
-who has no truth), and the mean of the training scans' target modality.
+who has no truth), and the mean of the training split's target channel.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prod9.data.brats.scans import ScanSet
+from prod9.data.dataset import Dataset
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 
@@ -29,7 +29,7 @@ class Score:
 
 @dataclass(frozen=True)
 class TranslationMetrics:
-    """One target modality, from growing sets of sources, beside its rivals."""
+    """One target channel, from growing sets of sources, beside its rivals."""
 
     target: str
     scans: int
@@ -51,17 +51,17 @@ def matched_histogram(source: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.quantile(reference, ranks, method="hazen").astype(source.dtype)
 
 
-def mean_volume(scans: ScanSet, modality: int) -> np.ndarray:
-    """Return the mean of one modality over scans, float32 (D, H, W)."""
-    total = np.zeros(scans.shape, np.float64)
-    for index in range(len(scans)):
-        total += scans.whole(index, modality)
-    return (total / len(scans)).astype(np.float32)
+def mean_volume(data: Dataset, channel: int) -> np.ndarray:
+    """Return the mean of one channel over all items, float32 (D, H, W)."""
+    total = np.zeros(data.shape, np.float64)
+    for item in range(len(data)):
+        total += data.whole(item, channel)
+    return (total / len(data)).astype(np.float32)
 
 
-def foreground_of(scans: ScanSet, index: int, modalities: int) -> np.ndarray:
-    """Return where any modality of a scan is not background, bool (D, H, W)."""
-    return np.logical_or.reduce([scans.whole(index, m) > 0 for m in range(modalities)])
+def foreground_of(data: Dataset, item: int) -> np.ndarray:
+    """Return where any channel of an item is not background, bool (D, H, W)."""
+    return np.logical_or.reduce([data.whole(item, m) > 0 for m in range(len(data.channels))])
 
 
 class _Scores:
@@ -81,34 +81,35 @@ class _Scores:
 
 
 def evaluate_translation(
-    train: ScanSet,
-    test: ScanSet,
-    names: Sequence[str],
+    train: Dataset,
+    test: Dataset,
+    items: Sequence[int],
     target: int,
     source_sets: Sequence[Sequence[int]],
     draw: Callable[[dict[int, Tensor], int], Tensor],
     reconstruct: Callable[[Tensor], Tensor],
     on_scan: Callable[[], None] = lambda: None,
 ) -> TranslationMetrics:
-    """Measure one target modality on every scan of ``test``.
+    """Measure one target channel on items of ``test``.
 
     Args:
-        train: scans whose mean is a rival.
-        test: scans that no training has seen.
-        names: of the modalities.
-        target: the modality that is drawn.
-        source_sets: sets of modalities that it is drawn from.
-        draw: (volumes (1, 1, D, H, W) by modality, target) -> volume (1, 1, D, H, W).
+        train: whose mean is a rival.
+        test: what no training has seen.
+        items: of ``test``.
+        target: the channel that is drawn.
+        source_sets: sets of channels that it is drawn from.
+        draw: (volumes (1, 1, D, H, W) by channel, target) -> volume (1, 1, D, H, W).
         reconstruct: volume -> the same, encoded and decoded.
-        on_scan: called after each scan.
+        on_scan: called after each item.
     """
+    names = [channel.name for channel in test.channels]
     template = mean_volume(train, target)
     drawn = {"+".join(names[m] for m in sources): _Scores() for sources in source_sets}
     matched = {m: _Scores() for m in sorted({m for sources in source_sets for m in sources})}
     mean, ceiling = _Scores(), _Scores()
-    for index in range(len(test)):
-        truth, inside = test.whole(index, target), foreground_of(test, index, len(names))
-        volumes = {m: test.whole(index, m) for m in matched}
+    for item in items:
+        truth, inside = test.whole(item, target), foreground_of(test, item)
+        volumes = {m: test.whole(item, m) for m in matched}
         for (_, scores), sources in zip(drawn.items(), source_sets, strict=True):
             given = {m: torch.from_numpy(volumes[m])[None, None] for m in sources}
             # What is outside the foreground is known from the sources, for everybody.
@@ -123,7 +124,7 @@ def evaluate_translation(
         on_scan()
     return TranslationMetrics(
         target=names[target],
-        scans=len(test),
+        scans=len(items),
         drawn={name: scores.score() for name, scores in drawn.items()},
         matched={names[m]: scores.score() for m, scores in matched.items()},
         mean=mean.score(),

@@ -1,6 +1,5 @@
-"""How near a modality that is drawn from others comes to the real one."""
+"""How near a channel that is drawn from others comes to the real one."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from prod9.data.brats.scans import ScanSet
+from prod9.data.dataset import Dataset
 from prod9.evaluation.translation import TranslationMetrics, evaluate_translation
 from prod9.evaluation.work_cache import WorkCache
 from prod9.inference.synthesis import Settings
@@ -17,43 +16,55 @@ from prod9.model import Model
 from prod9.runtime.distributed import is_main
 from prod9.sliding_window import decode, encode
 
-TARGET = "FLAIR"
-SOURCES = (("T1",), ("T1", "T2"), ("T1", "T1ce", "T2"))
-"""What `test` measures: one modality, from more and more others."""
+
+
+def source_sets(data: Dataset) -> tuple[int, list[list[int]]]:
+    """Return the target channel that ``test`` measures, and growing sets of sources.
+
+    The order is the data set's ``translation_order``: of BraTS, FLAIR from T1, then T1 and T2, then
+    T1, T1ce and T2.
+    """
+    *sources, target = data.translation_order or range(len(data.channels))
+    return target, [sorted(sources[:count]) for count in range(1, len(sources) + 1)]
 
 
 def measure_translation(
     generator: Model,
-    train: ScanSet,
-    test: ScanSet,
+    train: Dataset,
+    test: Dataset,
     settings: Settings,
-    target: str = TARGET,
-    source_sets: Sequence[Sequence[str]] = SOURCES,
+    *,
     kept: WorkCache | None = None,
+    count: int | None = None,
 ) -> TranslationMetrics:
-    """Draw ``target`` of every scan of ``test`` from each set of sources, and measure.
+    """Draw one channel of the items of ``test`` from each set of sources, and measure.
 
     One draw is measured, not a mean: the mean of many is smoother than any scan. The drawn tokens
     are ``kept``; the processes of a distributed run share the drawing.
+
+    Args:
+        generator: draws.
+        train: whose mean is a rival.
+        test: what no training has seen.
+        settings: how it is drawn.
+        kept: of drawn tokens.
+        count: how many items are measured, the first ones; all when left out.
     """
-    names = generator.class_names
-    one = replace(settings, samples=1)
-    wanted = [(index, sources) for index in range(len(test)) for sources in source_sets]
+    names = generator.channels
+    target, sets = source_sets(test)
+    one, items = replace(settings, samples=1), range(len(test) if count is None else count)
+    wanted = [(item, sources) for item in items for sources in sets]
 
     def make(number: int) -> np.ndarray:
-        index, sources = wanted[number]
-        given = {m: test.whole(index, m) for m in map(names.index, sources)}
-        volumes = {m: torch.from_numpy(array)[None, None] for m, array in given.items()}
-        return drawn_tokens(generator, volumes, names.index(target), one).cpu().numpy()
+        item, sources = wanted[number]
+        volumes = {m: torch.from_numpy(test.whole(item, m))[None, None] for m in sources}
+        return drawn_tokens(generator, volumes, target, one).cpu().numpy()
 
-    def name(index: int, sources: Sequence[str]) -> str:
-        scan = f"{test.scans[index].digest} on {test.shape}"
-        return f"{target} from {'+'.join(sources)} of {scan} by {generator.digest}, {one}"
-
+    said = f"of {test.digest} by {generator.digest}, {one}"
     # In the order in which they are asked for below.
-    drawn = (kept or WorkCache()).all_of([name(*each) for each in wanted], make)
+    drawn = (kept or WorkCache()).all_of([f"{target} from {each} {said}" for each in wanted], make)
 
-    def draw(volumes: dict[int, Tensor], modality: int) -> Tensor:
+    def draw(volumes: dict[int, Tensor], channel: int) -> Tensor:
         d, h, w = next(iter(volumes.values())).shape[2:]
         tokens = torch.from_numpy(next(drawn)).to(generator.device)
         return generator.decode(tokens, (d, h, w), one.windows)
@@ -63,13 +74,13 @@ def measure_translation(
         return decode(generator.tokenizer, tokens, volume.shape[2:], settings.windows)
 
     with Progress(transient=True, disable=not is_main()) as bar:
-        task = bar.add_task(f"translating to {target}", total=len(test))
+        task = bar.add_task(f"translating to {names[target]}", total=len(items))
         return evaluate_translation(
             train,
             test,
-            names,
-            names.index(target),
-            [[names.index(name) for name in sources] for sources in source_sets],
+            items,
+            target,
+            sets,
             draw,
             reconstruct,
             lambda: bar.advance(task),

@@ -8,7 +8,6 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from prod9.data.brats.open_scans import preprocessing_of
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
@@ -20,6 +19,7 @@ from prod9.inference.synthesis import (
     completed,
     middle_of,
     modality_index,
+    preprocessing_of,
     panels_of,
     read_scan,
     require_free,

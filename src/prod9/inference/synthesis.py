@@ -20,6 +20,7 @@ from prod9.files import write_text
 from prod9.model import Model
 from prod9.montage import Panel
 from prod9.shapes import Tokens
+from prod9.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,27 @@ class Settings:
         return cls(config.completion, config.sliding_window, config.seed, samples)
 
 
+def preprocessing_of(tokenizer: Tokenizer) -> PreprocessingConfig:
+    """Return how a tokenizer's scans were preprocessed.
+
+    Raises:
+        Prod9Error: it was not trained on scans.
+    """
+    if tokenizer.spec.preprocessing is None:
+        raise Prod9Error(
+            f"the tokenizer was trained on {tokenizer.spec.dataset_name}, not on scans; choose the "
+            "--config of a BraTS model."
+        )
+    return tokenizer.spec.preprocessing
+
+
 def modality_index(generator: Model, name: str, option: str) -> int:
     """Return the label of a modality.
 
     Raises:
         Prod9Error: the model does not know it.
     """
-    known = generator.class_names
+    known = generator.channels
     by_lower = {each.lower(): index for index, each in enumerate(known)}
     if name.lower() not in by_lower:
         raise Prod9Error(f"{option} {name}: this model knows {', '.join(known)}.")
@@ -129,7 +144,7 @@ def completed(
 
     Args:
         generator: the model.
-        label: the modality that is drawn.
+        label: the channel that is drawn.
         initial: tokens (1, *grid), the mask id where unknown.
         settings: how.
         on_window: told (windows done, windows in all).
@@ -140,7 +155,7 @@ def completed(
     """
     count = settings.samples
     return generator.draw(
-        torch.full((count,), label),
+        torch.full((count,), generator.label_of_channel(label)),
         initial.expand(count, -1, -1, -1),
         settings.sampler,
         torch.Generator(generator.device).manual_seed(settings.seed),

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prod9.data.brats.open_scans import preprocessing_of
 from prod9.data.intensity import IntensityScale
 from prod9.data.native_space import NativeVolume
 from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
@@ -20,6 +19,7 @@ from prod9.inference.synthesis import (
     completed,
     middle_of,
     modality_index,
+    preprocessing_of,
     panels_of,
     read_scan,
     require_free,
@@ -83,7 +83,7 @@ def drawn_tokens(
     tokens = {m: encode(generator.tokenizer, v, settings.windows) for m, v in volumes.items()}
     first = next(iter(tokens.values()))
     grid, mask_id = first.shape[1:], generator.transformer.mask_id
-    sources = torch.full((1, len(generator.class_names), *grid), mask_id)
+    sources = torch.full((1, len(generator.channels), *grid), mask_id)
     for modality, own in tokens.items():
         sources[:, modality] = own
     # Where no source has anything, neither has the target.
@@ -171,17 +171,17 @@ def translate(
         paths.record,
         generator,
         settings,
-        sources={generator.class_names[m]: str(v.raw.path) for m, v in prepared.items()},
-        target=generator.class_names[index],
+        sources={generator.channels[m]: str(v.raw.path) for m, v in prepared.items()},
+        target=generator.channels[index],
     )
     _write_translation(first.raw, arrays, dtype, paths, overwrite)
-    labelled = [(generator.class_names[m], v[0, 0]) for m, v in volumes.items()]
+    labelled = [(generator.channels[m], v[0, 0]) for m, v in volumes.items()]
     if real is not None:
-        labelled.append((f"{generator.class_names[index]}, true", real.tensor()[0, 0]))
+        labelled.append((f"{generator.channels[index]}, true", real.tensor()[0, 0]))
     if foreground is not None:
         inside = torch.from_numpy(first.on_grid(foreground)) > 0
         draws = draws * inside  # as in the files
-    panels = panels_of(labelled, generator.class_names[index], draws)
+    panels = panels_of(labelled, generator.channels[index], draws)
     save_figure(paths.picture, compare(panels, at or middle_of([v for _, v in labelled])))
     return paths
 

@@ -9,41 +9,62 @@ from torch import Tensor
 
 from prod9.shapes import Labels
 
+NOT_GIVEN = -1
+"""Index in place of a class, channel or category that is not given; NaN for a number."""
+
 
 @dataclass(frozen=True)
 class Condition:
-    """What is to be drawn, from what, and where.
+    """What is to be generated, from what, and where."""
 
-    A class (for scans: the target modality), the tokens of other modalities of the same place
-    (sources), and the place itself.
-    """
-
-    labels: Labels
-    """Class of each sample; ``null_label`` stands for "not told"."""
-    null_label: int
-    """The number of classes."""
-    sources: Int64[Tensor, "b m gd gh gw"] | None = None
-    """Tokens of the M modalities over the same cells; the mask id where one is not known."""
+    classes: Labels
+    """Class of each sample, or ``NOT_GIVEN``."""
+    channels: Labels
+    """Target channel of each sample, or ``NOT_GIVEN``."""
+    sources: Int64[Tensor, "b c gd gh gw"] | None = None
+    """Tokens of the C channels over the same cells; the mask id where one is not known."""
     origin: Float[Tensor, "b 3"] | None = None
     """The first cell of each sample, in cells of the training volumes' grid; (0, 0, 0) if None."""
+    covariates: Float[Tensor, "b v"] | None = None
+    """Numbers, and indices of categories; NaN where one is not given, as all are if None."""
+
+    @classmethod
+    def of(
+        cls,
+        labels: Labels,
+        num_channels: int,
+        sources: Tensor | None = None,
+        origin: Tensor | None = None,
+        covariates: Tensor | None = None,
+    ) -> "Condition":
+        """Return the condition of labels (B,): class * ``num_channels`` + channel.
+
+        A label below 0 names a channel alone: channel - ``num_channels``.
+        """
+        classes = labels.div(num_channels, rounding_mode="floor")
+        return cls(classes, labels.remainder(num_channels), sources, origin, covariates)
 
     def dropped(self, drop: Bool[Tensor, " b"], absent: int) -> "Condition":
-        """Tell the samples marked in ``drop`` neither class nor sources (``absent``: mask id).
-
-        The place stays: it is a fact of the grid, not a wish.
-        """
-        sources = self.sources
+        """Withhold all but the place from the samples marked in ``drop`` (``absent``: mask id)."""
+        sources, covariates = self.sources, self.covariates
         if sources is not None:
             sources = sources.masked_fill(drop.view(-1, 1, 1, 1, 1), absent)
-        labels = self.labels.masked_fill(drop, self.null_label)
-        return replace(self, labels=labels, sources=sources)
+        if covariates is not None:
+            covariates = covariates.masked_fill(drop[:, None], torch.nan)
+        return replace(
+            self,
+            classes=self.classes.masked_fill(drop, NOT_GIVEN),
+            channels=self.channels.masked_fill(drop, NOT_GIVEN),
+            sources=sources,
+            covariates=covariates,
+        )
 
     def null(self, absent: int) -> "Condition":
         """Return the unconditional version of every sample."""
-        return self.dropped(torch.ones_like(self.labels, dtype=torch.bool), absent)
+        return self.dropped(torch.ones_like(self.classes, dtype=torch.bool), absent)
 
-    def without_sources(self, drop: Bool[Tensor, "b m"], absent: int) -> "Condition":
-        """Withhold the modalities marked in ``drop``."""
+    def without_sources(self, drop: Bool[Tensor, "b c"], absent: int) -> "Condition":
+        """Withhold the source channels marked in ``drop``."""
         if self.sources is None:
             return self
         withheld = self.sources.masked_fill(drop.view(*drop.shape, 1, 1, 1), absent)
@@ -53,18 +74,20 @@ class Condition:
         """Return what this condition says of a window of the grid."""
         d, h, w = cells
         start = torch.tensor([[c.start for c in cells]], dtype=torch.float32)
-        start = start.to(self.labels.device)
+        start = start.to(self.classes.device)
         origin = start if self.origin is None else self.origin + start
         sources = None if self.sources is None else self.sources[:, :, d, h, w]
-        return replace(self, sources=sources, origin=origin.expand(len(self.labels), 3))
+        return replace(self, sources=sources, origin=origin.expand(len(self.classes), 3))
 
     def joined(self, other: "Condition") -> "Condition":
         """Return this batch followed by ``other``."""
         return replace(
             self,
-            labels=torch.cat([self.labels, other.labels]),
+            classes=torch.cat([self.classes, other.classes]),
+            channels=torch.cat([self.channels, other.channels]),
             sources=_joined(self.sources, other.sources),
             origin=_joined(self.origin, other.origin),
+            covariates=_joined(self.covariates, other.covariates),
         )
 
 

@@ -1,4 +1,4 @@
-"""From a token to a vector."""
+"""From tokens and conditions to vectors."""
 
 from collections.abc import Sequence
 
@@ -46,25 +46,65 @@ class TokenEmbedding(nn.Module):
 
 
 class SourceEmbedding(nn.Module):
-    """The sum over the source modalities of what their tokens say about a cell.
+    """The sum over the source channels of what their tokens say about a cell.
 
-    All modalities speak the same codebook, so they share the targets' table; each has a linear map
-    of its own. Cells whose token is the mask id (not known) add nothing.
+    All channels use one codebook, so they share the targets' table; each has a linear map of its
+    own. Cells whose token is the mask id (not known) add nothing.
     """
 
-    def __init__(self, dim: int, modalities: int) -> None:
+    def __init__(self, dim: int, channels: int) -> None:
         super().__init__()
-        self.maps = nn.Parameter(torch.randn(modalities, dim, dim) * dim**-0.5)
-        self.names = nn.Parameter(torch.zeros(modalities, 1, dim))
+        self.maps = nn.Parameter(torch.randn(channels, dim, dim) * dim**-0.5)
+        self.names = nn.Parameter(torch.zeros(channels, 1, dim))
 
     def forward(
-        self, sources: Int64[Tensor, "b m gd gh gw"], table: Float[Tensor, "v_plus_1 dim"]
+        self, sources: Int64[Tensor, "b c gd gh gw"], table: Float[Tensor, "v_plus_1 dim"]
     ) -> Float[Tensor, "b gd gh gw dim"]:
         # Mapping the table, not the cells: a codebook is smaller than a batch of grids.
-        mapped = table @ self.maps + self.names  # (M, V + 1, dim)
+        mapped = table @ self.maps + self.names  # (C, V + 1, dim)
         known = torch.ones_like(table[:, :1])
         known[-1] = 0
         rows = (mapped * known).flatten(0, 1)
         offsets = torch.arange(len(self.maps), device=sources.device) * len(table)
         shifted = sources + offsets.view(1, -1, 1, 1, 1)
         return nn.functional.embedding(shifted, rows).sum(1)
+
+
+class CovariateEmbedding(nn.Module):
+    """The sum over the covariates of a vector each; a learned one stands for "not given".
+
+    A category has a vector of its own. A number x adds (x - mean) / std times a learned vector to
+    another one.
+
+    Args:
+        dim: of the vectors.
+        covariates: categories (none for a number), mean and standard deviation of each.
+    """
+
+    _scale: Tensor
+
+    def __init__(self, dim: int, covariates: Sequence[tuple[int, float, float]]) -> None:
+        super().__init__()
+        self.categories = [count for count, _, _ in covariates]
+        # The last row of each table: not given.
+        self.tables = nn.ModuleList(
+            nn.Embedding((count or 1) + 1, dim) for count in self.categories
+        )
+        self.slopes = nn.Parameter(torch.randn(len(covariates), dim))
+        scale = torch.tensor([[mean, std] for _, mean, std in covariates])
+        self.register_buffer("_scale", scale, persistent=False)
+
+    def forward(self, values: Float[Tensor, "b v"]) -> Float[Tensor, "b dim"]:
+        given = ~values.isnan()
+        values = values.nan_to_num()
+        result = torch.zeros_like(self.slopes[0]).expand(len(values), -1)
+        for index, (count, table) in enumerate(zip(self.categories, self.tables, strict=True)):
+            value, known = values[:, index], given[:, index]
+            row = value.long() if count else torch.zeros_like(value, dtype=torch.long)
+            result = result + table(torch.where(known, row, count or 1))
+            if not count:
+                mean, std = self._scale[index]
+                result = result + torch.where(known, (value - mean) / std, 0.0)[
+                    :, None
+                ] * self.slopes[index]
+        return result

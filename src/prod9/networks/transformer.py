@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from prod9.networks.activation_checkpointing import Checkpointed
 from prod9.networks.condition import Condition
 from prod9.networks.cpu_kernels.linear import Linear
 from prod9.networks.cpu_kernels.norm_rotate import NormRotate
-from prod9.networks.embedding import SourceEmbedding, TokenEmbedding
+from prod9.networks.embedding import CovariateEmbedding, SourceEmbedding, TokenEmbedding
 from prod9.networks.heads import FactorizedHead, FullHead, Head
 from prod9.networks.local import LocalBlock
 from prod9.networks.rotary import fourier_features, relative_place, rotary_angles
@@ -79,8 +80,9 @@ class MaskedTransformer(nn.Module):
     Args:
         levels: FSQ levels of the tokenizer; the codebook size V is their product and the mask id
             is V, in training as in sampling.
-        num_classes: classes; label ``num_classes`` is the null class.
-        num_sources: modalities that may be given as sources; 0 for none.
+        num_classes: classes of subjects.
+        num_channels: channels that can be the target; if several, each can be a source too.
+        covariates: as of :class:`CovariateEmbedding`.
         grid: cells of the training volumes. Places are told relative to it, so that a window of a
             volume knows where in the volume it lies.
         hidden_dim, num_blocks, num_heads, mlp_ratio, dropout: the usual sizes.
@@ -97,7 +99,8 @@ class MaskedTransformer(nn.Module):
         *,
         levels: Sequence[int],
         num_classes: int,
-        num_sources: int,
+        num_channels: int = 1,
+        covariates: Sequence[tuple[int, float, float]] = (),
         grid: Sequence[int],
         hidden_dim: int,
         num_blocks: int,
@@ -112,7 +115,7 @@ class MaskedTransformer(nn.Module):
         super().__init__()
         self.head: Head = (FullHead if head == "full" else FactorizedHead)(token_dim, levels)
         self.codebook_size = self.mask_id = math.prod(levels)
-        self.num_classes = self.null_label = num_classes
+        self.num_classes, self.num_channels = num_classes, num_channels
         self.patch_size, self.head_dim = patch_size, hidden_dim // num_heads
         self.grid = tuple(grid)
         packed = token_dim * patch_size**3
@@ -120,7 +123,10 @@ class MaskedTransformer(nn.Module):
         self.token_embedding = TokenEmbedding(token_dim, levels)
         self.pack = Linear(packed, hidden_dim)
         self.place = Linear(6 * _FOURIER_BANDS, hidden_dim)
-        self.class_embedding = nn.Embedding(num_classes + 1, hidden_dim)
+        # The last row of each: not given. What does not vary has no table, but one there must be.
+        by_class, by_channel = num_classes > 1 or num_channels == 1, num_channels > 1
+        self.class_embedding = nn.Embedding(num_classes + 1, hidden_dim) if by_class else None
+        self.channel_embedding = nn.Embedding(num_channels + 1, hidden_dim) if by_channel else None
         self.blocks = nn.ModuleList(
             Block(hidden_dim, num_heads, mlp_ratio, dropout) for _ in range(num_blocks)
         )
@@ -134,17 +140,21 @@ class MaskedTransformer(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
         # Last, so that weights drawn before do not depend on it.
-        self.source_embedding = SourceEmbedding(token_dim, num_sources) if num_sources else None
+        self.source_embedding = SourceEmbedding(token_dim, num_channels) if by_channel else None
         # A window must be told its place, and tokens as they come from the local blocks are a
         # hundred times louder. (A whole grid hears its own borders.)
-        self.pack_norm = nn.LayerNorm(hidden_dim) if num_sources else nn.Identity()
+        self.pack_norm = nn.LayerNorm(hidden_dim) if by_channel else nn.Identity()
+        self.covariate_embedding = (
+            CovariateEmbedding(hidden_dim, covariates) if covariates else None
+        )
 
     def features(self, tokens: Tokens, condition: Condition) -> Float[Tensor, "b gd gh gw f"]:
         """Return a feature per token, which :attr:`head` turns into logits.
 
         Args:
             tokens: ids in [0, V], V being the mask id, shape (B, gd, gh, gw), any grid.
-            condition: one class per sample; sources over the same grid, if the network has them.
+            condition: class, target channel and covariates of each sample; sources over the same
+                grid.
         """
         b, *grid = tokens.shape
         p = self.patch_size
@@ -167,7 +177,7 @@ class MaskedTransformer(nn.Module):
         x = x + self.place(fourier_features(place, _FOURIER_BANDS))
         angles = rotary_angles(coarse, self.head_dim, x.device)
         cos, sin = angles.cos(), angles.sin()
-        c = F.silu(self.class_embedding(condition.labels))
+        c = F.silu(self._embedded(condition))
         for block in self.blocks:
             x = block(x, c, cos, sin)
         shift, scale = self.modulation(c)[:, None].chunk(2, -1)
@@ -177,6 +187,21 @@ class MaskedTransformer(nn.Module):
         x = x.reshape(b, d * p, h * p, w * p, -1)
         x = x[:, : grid[0], : grid[1], : grid[2]]
         return self.out_norm(self.local_out(x + local))
+
+    def _embedded(self, condition: Condition) -> Float[Tensor, "b c"]:
+        """Return the sum of the vectors of class, target channel and covariates."""
+        parts: list[Tensor] = []
+        if self.class_embedding is not None:  # NOT_GIVEN, -1, becomes the last row
+            parts.append(self.class_embedding(condition.classes % (self.num_classes + 1)))
+        if self.channel_embedding is not None:
+            parts.append(self.channel_embedding(condition.channels % (self.num_channels + 1)))
+        if self.covariate_embedding is not None:
+            values = condition.covariates
+            if values is None:
+                shape = len(condition.classes), len(self.covariate_embedding.categories)
+                values = torch.full(shape, torch.nan, device=condition.classes.device)
+            parts.append(self.covariate_embedding(values))
+        return sum(parts[1:], parts[0])
 
     def forward(self, tokens: Tokens, condition: Condition) -> Logits:
         """Return logits over the V codes for every cell, shape (B, gd, gh, gw, V)."""

@@ -1,15 +1,20 @@
 """Stage 1 from its configuration: data, networks, losses, run, export."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.figure
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from prod9.config import Stage1Config
+from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import dump
 from prod9.config.loss import FocalFrequencyLossConfig, PerceptualLossConfig
+from prod9.data.crops import Batch, VolumeCrops, batches_of, examples
+from prod9.data.dataset import Dataset, open_splits
 from prod9.data.download import fetch
 from prod9.errors import Prod9Error
 from prod9.files import require_writable
@@ -37,7 +42,6 @@ from prod9.training.stage1_module import Stage1Module
 from prod9.training.strategies import require_strategy
 from prod9.training.trainer import require_runnable, resolve_device
 from prod9.training.training_run import run_training
-from prod9.training.volumes import TrainingVolumes, training_volumes
 
 
 def fetch_medicalnet(config: PerceptualLossConfig) -> Path:
@@ -109,17 +113,65 @@ def build_module(config: Stage1Config) -> Stage1Module:
     return module
 
 
-def tokenizer_of(module: Stage1Module, volumes: TrainingVolumes) -> Tokenizer:
+SMALLEST_SIDE = 11
+"""Voxels of SSIM's window."""
+
+
+@dataclass(frozen=True)
+class TrainingVolumes:
+    """Batches of the training and the validation split."""
+
+    train: DataLoader[Batch]
+    val: DataLoader[Batch]
+    data: Dataset
+    """The training split."""
+    summary: str
+
+
+def training_volumes(config: Stage1Config) -> TrainingVolumes:
+    """Open the training and validation split of a configuration.
+
+    Raises:
+        Prod9Error: data that is missing, cannot be had or cannot be read; crops that are too small.
+    """
+    section, seed, roi = config.data, config.seed, config.sliding_window.roi_size
+    splits = open_splits(section)
+    data, val = splits["train"], splits["val"]
+    cropped = isinstance(section, CroppedSourceConfig)
+    if min(*(roi if cropped else ()), *data.shape) < SMALLEST_SIDE:
+        raise Prod9Error(
+            f"sliding_window.roi_size is {list(roi)} and the volumes are {list(data.shape)}; every "
+            f"side must be at least {SMALLEST_SIDE} voxels, SSIM's window: choose larger crops or "
+            "a smaller data.preprocessing.spacing_mm."
+        )
+    names = [channel.name for channel in data.channels]
+    summary = f"{len(data)} training and {len(val)} validation volumes"
+    if len(names) > 1:
+        summary += f" of {len(names)} channels ({', '.join(names)})"
+    summary += f", {'x'.join(map(str, data.shape))}"
+    if cropped:
+        summary += f", in crops of {'x'.join(map(str, roi))}"
+    crops = VolumeCrops(data, section, roi, train=True, seed=seed)
+    val_crops = VolumeCrops(val, section, roi, train=False, seed=seed)
+    return TrainingVolumes(
+        batches_of(crops, section, train=True, seed=seed),
+        batches_of(val_crops, section, train=False, seed=seed),
+        data,
+        summary,
+    )
+
+
+def tokenizer_of(module: Stage1Module, data: Dataset) -> Tokenizer:
     """Freeze the averaged weights of a module as a tokenizer."""
     config = module.config
     spec = TokenizerSpec(
         autoencoder=config.model.autoencoder,
         dataset_name=config.data.dataset_name,
-        volume_shape=volumes.volume_shape,
-        spacing_mm=volumes.spacing_mm,
-        class_names=volumes.class_names,
-        preprocessing=volumes.preprocessing,
-        train_subjects=volumes.subjects,
+        volume_shape=data.shape,
+        spacing_mm=data.spacing_mm or (1.0, 1.0, 1.0),
+        class_names=data.label_names,
+        preprocessing=data.preprocessing,
+        train_subjects=tuple(sorted(set(data.subjects))),
         config_yaml=dump(config),
     )
     autoencoder = build_autoencoder(config.model.autoencoder)
@@ -129,14 +181,14 @@ def tokenizer_of(module: Stage1Module, volumes: TrainingVolumes) -> Tokenizer:
 
 def _preview(module: Stage1Module, volumes: TrainingVolumes, count: int) -> Preview:
     """Rows of validation volumes above their reconstructions, always the same ones."""
-    examples = volumes.examples(count)
-    columns = [volumes.class_names[label] for label in examples.labels]
+    shown = examples(volumes.val, count)
+    columns = [volumes.data.label_names[label] for label in shown.labels]
 
     @torch.no_grad()
     def draw(batches: int) -> matplotlib.figure.Figure:
-        output = module.ema.network(examples.volumes.to(module.device)).volume
+        output = module.ema.network(shown.volumes.to(module.device)).volume
         rows = [
-            ("real", examples.volumes),
+            ("real", shown.volumes),
             ("reconstructed", output.float().clamp(0, 1)),
         ]
         return montage(rows, columns, f"Stage 1 after {batches} batches (validation split)")
@@ -191,7 +243,7 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
         preview=_preview(module, volumes, pictures.num_volumes) if pictures.every_n_steps else None,
         resume=resume,
     )
-    tokenizer = tokenizer_of(module.cpu(), volumes)
+    tokenizer = tokenizer_of(module.cpu(), volumes.data)
     if trainer.is_global_zero:
         tokenizer.save(export)
         say(f"tokenizer {tokenizer.digest[:12]} written to {export}")

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import matplotlib.figure
 import pytorch_lightning as pl
@@ -10,17 +11,20 @@ from torch import Tensor
 
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.load import dump
+from prod9.data.crops import examples
+from prod9.data.dataset import Dataset
 from prod9.errors import Prod9Error
 from prod9.model import (
+    CovariateSpec,
     Model,
     TransformerSpec,
     build_transformer,
     load_generator,
     save_transformer,
+    untrained,
 )
 from prod9.montage import montage
 from prod9.networks.condition import Condition
-from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import draw_tokens
 from prod9.runtime.console import say
 from prod9.runtime.distributed import barrier, is_main, world_size
@@ -49,8 +53,9 @@ def build_module(
     transformer = build_transformer(
         config.model.transformer,
         levels=tokenizer.fsq.levels,
-        num_classes=len(tokens.class_names),
-        num_sources=tokens.num_sources,
+        num_classes=len(tokens.data.class_names),
+        num_channels=len(tokens.data.channels),
+        covariates=_covariates(tokens.data),
         grid=tokenizer.grid(),
     )
     module = Stage2Module(config, transformer, tokenizer.digest)
@@ -58,47 +63,49 @@ def build_module(
     return module
 
 
+def _covariates(data: Dataset) -> tuple[CovariateSpec, ...]:
+    return tuple(CovariateSpec.model_validate(asdict(each)) for each in data.covariates)
+
+
 def _preview(
     module: Stage2Module, tokenizer: Tokenizer, tokens: TrainingTokens, count: int
 ) -> Preview:
-    """Draw with the averaged weights, always from the same seed.
+    """Generate with the averaged weights, always from the same seed.
 
-    Of volumes, the first classes. Of scans, crops of the validation split: what is there, what is
-    drawn from all other modalities, and what is drawn from the modality's name alone.
+    Of volumes with one channel, the first classes. Otherwise crops of the validation split: the
+    truth, what is generated from all other channels, and from class and channel alone.
     """
-    config, names = module.config, tokens.class_names
-    examples = tokens.examples(count) if tokens.num_sources else None
+    config, names, channels = module.config, tokens.data.label_names, len(tokens.data.channels)
+    shown = examples(tokens.val, count) if channels > 1 else None
 
-    def drawn(condition: Condition, sampler: SamplerConfig) -> Tensor:
+    def generated(condition: Condition, sampler: SamplerConfig) -> Tensor:
         stream = torch.Generator(module.device).manual_seed(config.seed)
         network, window = module.ema.network, tokens.window
-        shape = (len(condition.labels), *window)
+        shape = (len(condition.classes), *window)
         empty = torch.full(shape, network.mask_id, device=module.device)
         result = draw_tokens(network, condition, empty, sampler, stream, window=window)
         return decoded(result)
 
     def decoded(grids: Tokens) -> Tensor:
-        whole = tokenizer.spec.volume_shape if examples is None else None
+        whole = tokenizer.spec.volume_shape if tokens.window == tokenizer.grid() else None
         return tokenizer.to(module.device).decode(grids.to(module.device), whole)
 
     @torch.no_grad()
     def draw(batches: int) -> matplotlib.figure.Figure:
-        null = module.transformer.null_label
-        if examples is None:
+        if shown is None:
             labels = torch.arange(count, device=module.device) % len(names)
-            rows = [("drawn", drawn(Condition(labels, null), config.sampler))]
+            rows = [("drawn", generated(Condition.of(labels, channels), config.sampler))]
         else:
-            labels, sources, origin = (
+            labels, *rest = (
                 None if t is None else t.to(module.device)
-                for t in (examples.labels, examples.sources, examples.origin)
+                for t in (shown.labels, shown.sources, shown.origin, shown.covariates)
             )
             assert labels is not None
-            given = Condition(labels, null, sources, origin)
-            alone = Condition(labels, null, None, origin)
+            given = Condition.of(labels, channels, *rest)
             rows = [
-                ("tokens of\nthe scan", decoded(examples.tokens)),
-                ("from the\nothers", drawn(given, config.completion)),
-                ("from noise", drawn(alone, config.sampler)),
+                ("tokens of\nthe scan", decoded(shown.tokens)),
+                ("from the\nothers", generated(given, config.completion)),
+                ("from noise", generated(replace(given, sources=None), config.sampler)),
             ]
         columns = [names[label] for label in labels.tolist()]
         return montage(rows, columns, f"Stage 2 after {batches} batches")
@@ -151,38 +158,29 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         preview=preview,
         resume=resume,
     )
+    data = tokens.data
     spec = TransformerSpec(
         transformer=config.model.transformer,
         levels=tokenizer.fsq.levels,
-        class_names=tokens.class_names,
-        num_sources=tokens.num_sources,
+        class_names=data.class_names,
+        channels=tuple(channel.name for channel in data.channels),
+        covariates=_covariates(data),
+        num_sources=len(data.channels) if len(data.channels) > 1 else 0,
         grid=tokenizer.grid(),
         window=tokens.window,
-        train_subjects=tokens.subjects,
+        train_subjects=tuple(sorted(set(data.subjects))),
         tokenizer_digest=tokenizer.digest,
         config_yaml=dump(config),
     )
     transformer = module.ema.network
     if split:
-        transformer = _rebuilt(spec, whole_state(transformer))
+        state, transformer = whole_state(transformer), untrained(spec)
+        transformer.load_state_dict(state)
     if trainer.is_global_zero:
         save_transformer(folder.transformer, spec, transformer)
         say(f"transformer written to {folder.transformer}")
     device = resolve_device(config.trainer.accelerator)
     return Model(tokenizer.to(device), transformer.to(device).eval(), spec)
-
-
-def _rebuilt(spec: TransformerSpec, state: dict[str, Tensor]) -> MaskedTransformer:
-    """Return an ordinary network with the weights of one that was split over processes."""
-    transformer = build_transformer(
-        spec.transformer,
-        levels=spec.levels,
-        num_classes=len(spec.class_names),
-        num_sources=spec.num_sources,
-        grid=spec.grid,
-    )
-    transformer.load_state_dict(state)
-    return transformer
 
 
 def load(config: Stage2Config) -> Model:
@@ -213,6 +211,6 @@ def labels_of(generator: Model, names: Sequence[str], count: int) -> Tensor:
         else:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(known)}, all."
-            kind = "modality" if generator.spec.num_sources else "class"
+            kind = "modality" if known == generator.channels else "class"
             raise Prod9Error(f"--{kind} {name}: this model knows no such {kind}; {hint}")
     return torch.tensor(chosen).repeat_interleave(count)

@@ -75,9 +75,13 @@ class Stage2Module(pl.LightningModule):
         return loss, hits, shares
 
     def _condition(self, batch: TokenBatch, draw: Draw) -> Condition:
-        """Return class, place and a random subset of the source modalities of each sample."""
-        condition = Condition(
-            batch.labels, self.transformer.null_label, batch.sources, batch.origin
+        """Return all that is given of each sample, with a random subset of the source channels."""
+        condition = Condition.of(
+            batch.labels,
+            self.transformer.num_channels,
+            batch.sources,
+            batch.origin,
+            batch.covariates,
         )
         if batch.sources is None:
             return condition

@@ -1,7 +1,7 @@
-"""What Stage 2 trains on: a tokenizer, and the training data as its tokens."""
+"""What Stage 2 trains on: a tokenizer, and the data as its tokens."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,31 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from prod9.config import (
-    BraTSSourceConfig,
-    MedMNISTSourceConfig,
-    Stage2Config,
-)
-from prod9.data import medmnist
-from prod9.data.batches import BatchKey, BatchSource
-from prod9.data.brats.cases import MODALITIES
-from prod9.data.brats.open_scans import open_scans, preprocessing_of, require_unseen
-from prod9.data.brats.scans import ScanSet
+from prod9.config import Stage2Config
+from prod9.config.data import CroppedSourceConfig
+from prod9.data.crops import batches_of
+from prod9.data.dataset import Dataset, Splits, open_splits, require_unseen
 from prod9.data.splits import Split
 from prod9.data.tokens.build import open_or_build
-from prod9.data.tokens.crops import TokenCrops, token_crop_loader
-from prod9.data.tokens.shards import Encode
-from prod9.data.tokens.store import (
-    TokenBatch,
-    TokenStore,
-    TokenStoreKey,
-    fingerprint,
-    token_loader,
-)
-from prod9.data.volumes import VolumeDataset
+from prod9.data.tokens.crops import TokenCrops
+from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey
 from prod9.errors import Prod9Error
+from prod9.registry import DATASETS
 from prod9.runtime.console import say
-from prod9.runtime.distributed import main_first
 from prod9.runtime.progress import pace
 from prod9.sliding_window import encode
 from prod9.tokenizer import Tokenizer
@@ -47,43 +33,28 @@ class TrainingTokens:
 
     train: DataLoader[TokenBatch]
     val: DataLoader[TokenBatch]
-    class_names: tuple[str, ...]
-    num_sources: int
-    """Modalities that may be given as sources."""
+    data: Dataset
+    """The training split."""
     window: tuple[int, int, int]
     """Cells per sample."""
-    subjects: tuple[str, ...]
-    """Of the training split, where it is by subject."""
     summary: str
-
-    def examples(self, count: int) -> TokenBatch:
-        """Return ``count`` validation samples, always the same, spread over the split."""
-        source = self.val.dataset
-        assert isinstance(source, BatchSource)
-        total = len(source)
-        chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int)
-        return source[BatchKey(0, chosen.tolist())]
 
 
 def load_tokenizer(config: Stage2Config) -> Tokenizer:
     """Read the tokenizer of a Stage 2 configuration and check that it fits the data.
 
     Raises:
-        Prod9Error: no such file, or made for another kind of data or another size.
+        Prod9Error: no such file, or made for another kind of data.
     """
     data, path = config.data, config.autoencoder_path
     tokenizer = Tokenizer.load(path, resolve_device(config.trainer.accelerator))
     spec = tokenizer.spec
-    if (spec.preprocessing is None) != isinstance(data, MedMNISTSourceConfig):
+    preprocessed = "preprocessing" in DATASETS.get(data.dataset_name).stage1.model_fields
+    if preprocessed != (spec.preprocessing is not None):
         raise Prod9Error(
             f"{path} was trained on {spec.dataset_name}, but data.dataset_name is "
-            f"{data.dataset_name}; scans and MedMNIST cubes are preprocessed differently, so point "
-            "autoencoder_path at a tokenizer of the same kind."
-        )
-    if isinstance(data, MedMNISTSourceConfig) and spec.volume_shape != (data.size,) * 3:
-        raise Prod9Error(
-            f"{path} was trained on volumes of {spec.volume_shape[0]}^3, but data.size is "
-            f"{data.size}; set data.size={spec.volume_shape[0]} or train Stage 1 anew."
+            f"{data.dataset_name}, whose volumes are preprocessed differently; point "
+            "autoencoder_path at a tokenizer of the same kind of data."
         )
     if spec.dataset_name != data.dataset_name:
         say(
@@ -93,27 +64,15 @@ def load_tokenizer(config: Stage2Config) -> Tokenizer:
     return tokenizer
 
 
-def scans_of(config: Stage2Config, tokenizer: Tokenizer) -> dict[Split, ScanSet]:
-    """Open the scans of a BraTS configuration, preprocessed as the tokenizer wants them."""
-    assert isinstance(config.data, BraTSSourceConfig)
-    scans = open_scans(config.data, preprocessing_of(tokenizer))
-    require_unseen(tokenizer.spec.train_subjects, scans, config.data, "the tokenizer")
-    return scans
+def open_data(config: Stage2Config, tokenizer: Tokenizer) -> Splits:
+    """Open the data set, preprocessed as the tokenizer wants it.
 
-
-def open_tokens(
-    config: Stage2Config, tokenizer: Tokenizer, split: Split, scans: ScanSet | None
-) -> tuple[TokenStore, DataLoader[TokenBatch]]:
-    """Open the token store of a split (encode the split first if there is none) and its batches.
-
-    ``scans`` are the split's, for BraTS.
+    Raises:
+        Prod9Error: as :func:`open_splits`; a held-out subject that the tokenizer was trained on.
     """
-    match config.data:
-        case MedMNISTSourceConfig():
-            return _medmnist(config, config.data, tokenizer, split)
-        case BraTSSourceConfig():
-            assert scans is not None
-            return _brats(config, config.data, tokenizer, scans, split)
+    splits = open_splits(config.data, tokenizer.spec.preprocessing)
+    require_unseen(tokenizer.spec.train_subjects, splits, "the tokenizer")
+    return splits
 
 
 def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingTokens:
@@ -122,50 +81,75 @@ def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingToken
     Raises:
         Prod9Error: data that is missing or cannot be read; a folder that cannot be written.
     """
-    match config.data:
-        case MedMNISTSourceConfig():
-            train_store, train = _medmnist(config, config.data, tokenizer, "train")
-            _, val = _medmnist(config, config.data, tokenizer, "val")
-            num_sources, window, subjects = 0, tokenizer.grid(), ()
-            summary = f"{len(train_store)} training volumes of {_by(window)} tokens"
-        case BraTSSourceConfig():
-            scans = scans_of(config, tokenizer)
-            train_store, train = _brats(config, config.data, tokenizer, scans["train"], "train")
-            _, val = _brats(config, config.data, tokenizer, scans["val"], "val")
-            num_sources, window = len(MODALITIES), _window(config, tokenizer)
-            subjects = scans["train"].subjects
-            summary = (
-                f"{len(train_store)} training volumes of {_by(tokenizer.grid())} tokens, in crops "
-                f"of {_by(window)}"
-            )
-    return TrainingTokens(
-        train, val, train_store.class_names, num_sources, window, subjects, summary
-    )
+    splits, window = open_data(config, tokenizer), _window(config, tokenizer)
+    data = splits["train"]
+    store, train = open_tokens(config, tokenizer, data, "train")
+    _, val = open_tokens(config, tokenizer, splits["val"], "val")
+    grid, cut = tokenizer.grid(), ""
+    if isinstance(config.data, CroppedSourceConfig):
+        cut = f", in crops of {_by(window)}"
+    summary = f"{len(store)} training volumes of {_by(grid)} tokens{cut}"
+    return TrainingTokens(train, val, data, window, summary)
 
 
-def _store(
-    config: Stage2Config,
-    tokenizer: Tokenizer,
-    key: TokenStoreKey,
-    *,
-    names: Sequence[str],
-    labels: np.ndarray,
-    class_names: tuple[str, ...],
-    encoded: Encode,
-) -> TokenStore:
-    with pace(f"encoding {key.split}") as tell:
-        return open_or_build(
+def open_tokens(
+    config: Stage2Config, tokenizer: Tokenizer, data: Dataset, split: Split
+) -> tuple[TokenStore, DataLoader[TokenBatch]]:
+    """Open the token store of a split (encode the split first if there is none) and its batches.
+
+    Raises:
+        Prod9Error: volumes of another shape than the tokenizer's; a folder that cannot be written.
+    """
+    if data.shape != tokenizer.spec.volume_shape:
+        raise Prod9Error(
+            f"the volumes of {data.name} have the shape {_by(data.shape)}, the tokenizer was "
+            f"trained on {_by(tokenizer.spec.volume_shape)}; train Stage 1 anew on this data, or "
+            "choose data of that shape (data.size, data.data_dir)."
+        )
+    channels, windows = len(data.channels), config.sliding_window
+    cropped = isinstance(config.data, CroppedSourceConfig)
+
+    def encoded(start: int, stop: int) -> Iterator[Tensor]:
+        # Whole volumes many at a time; those that training crops one by one, through windows.
+        step = 1 if cropped else config.data.batch_size
+        for first in range(start, stop, step):
+            rows = range(first, min(first + step, stop))
+            arrays = np.stack([data.whole(*divmod(row, channels)) for row in rows])
+            volumes = torch.from_numpy(arrays)[:, None]
+            if cropped:
+                yield encode(tokenizer, volumes, windows)
+            else:
+                yield tokenizer.encode(volumes.to(tokenizer.device))
+
+    content = data.digest
+    if cropped:
+        settings = windows.model_dump_json(exclude={"sw_batch_size"})
+        content = hashlib.sha256(f"{content} {settings}".encode()).hexdigest()
+    pairs = [(item, channel) for item in range(len(data)) for channel in range(channels)]
+    with pace(f"encoding {split}") as tell:
+        store = open_or_build(
             RunFolder(config.output_dir).tokens,
-            key,
-            names=names,
-            labels=labels,
-            class_names=class_names,
+            TokenStoreKey(tokenizer.digest, content, split),
+            names=[data.name_of(*pair) for pair in pairs],
+            labels=np.array([data.label_of(*pair) for pair in pairs]),
+            class_names=data.label_names,
             grid=tokenizer.grid(),
             codebook_size=tokenizer.codebook_size,
             encode=encoded,
             progress=tell,
             say=say,
         )
+    train = split == "train"
+    crops = TokenCrops(
+        store,
+        data,
+        config.data,
+        stride=tokenizer.autoencoder.stride,
+        window=_window(config, tokenizer),
+        train=train,
+        seed=config.seed,
+    )
+    return store, batches_of(crops, config.data, train=train, seed=config.seed)
 
 
 def _by(sides: tuple[int, ...]) -> str:
@@ -173,86 +157,12 @@ def _by(sides: tuple[int, ...]) -> str:
 
 
 def _window(config: Stage2Config, tokenizer: Tokenizer) -> tuple[int, int, int]:
-    """Cells per crop: ``roi_size``, or the whole grid where that is smaller."""
+    """Cells per sample: ``roi_size`` where training crops, but not more than the grid has."""
+    if not isinstance(config.data, CroppedSourceConfig):
+        return tokenizer.grid()
     stride, roi = tokenizer.autoencoder.stride, config.sliding_window.roi_size
     d, h, w = (
         min(max(1, side // stride), cells)
         for side, cells in zip(roi, tokenizer.grid(), strict=True)
     )
     return d, h, w
-
-
-def _medmnist(
-    config: Stage2Config, data: MedMNISTSourceConfig, tokenizer: Tokenizer, split: Split
-) -> tuple[TokenStore, DataLoader[TokenBatch]]:
-    with main_first():  # it may have to be downloaded
-        volumes = medmnist.load(data, split)
-    device = next(tokenizer.parameters()).device
-    source = VolumeDataset(volumes)
-
-    def encoded(start: int, stop: int) -> Iterator[Tensor]:
-        for first in range(start, stop, data.batch_size):
-            part = range(first, min(first + data.batch_size, stop))
-            yield tokenizer.encode(source[BatchKey(0, [*part])].volumes.to(device))
-
-    store = _store(
-        config,
-        tokenizer,
-        TokenStoreKey(tokenizer.digest, fingerprint(volumes), split),
-        names=volumes.names,
-        labels=volumes.labels,
-        class_names=volumes.class_names,
-        encoded=encoded,
-    )
-    loader = token_loader(
-        store,
-        data.batch_size,
-        train=split == "train",
-        seed=config.seed,
-        num_workers=data.num_workers,
-    )
-    return store, loader
-
-
-def _brats(
-    config: Stage2Config,
-    data: BraTSSourceConfig,
-    tokenizer: Tokenizer,
-    scans: ScanSet,
-    split: Split,
-) -> tuple[TokenStore, DataLoader[TokenBatch]]:
-    if scans.shape != tokenizer.spec.volume_shape:
-        raise Prod9Error(
-            f"the scans of {data.data_dir} are {_by(scans.shape)} after preprocessing, the "
-            f"tokenizer was trained on {_by(tokenizer.spec.volume_shape)}; train Stage 1 anew on "
-            "this folder."
-        )
-    names = [f"{scan.name}/{modality}" for scan in scans.scans for modality in MODALITIES]
-    windows = config.sliding_window
-
-    def encoded(start: int, stop: int) -> Iterator[Tensor]:
-        for row in range(start, stop):
-            array = scans.whole(*divmod(row, len(MODALITIES)))
-            yield encode(tokenizer, torch.from_numpy(array)[None, None], windows)
-
-    settings = windows.model_dump_json(exclude={"sw_batch_size"})
-    content = hashlib.sha256(f"{scans.digest} {settings}".encode()).hexdigest()
-    store = _store(
-        config,
-        tokenizer,
-        TokenStoreKey(tokenizer.digest, content, split),
-        names=names,
-        labels=np.tile(np.arange(len(MODALITIES)), len(scans)),
-        class_names=MODALITIES,
-        encoded=encoded,
-    )
-    crops = TokenCrops(
-        store,
-        scans,
-        stride=tokenizer.autoencoder.stride,
-        window=_window(config, tokenizer),
-        config=data,
-        train=split == "train",
-        seed=config.seed,
-    )
-    return store, token_crop_loader(crops)

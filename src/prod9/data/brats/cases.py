@@ -1,41 +1,20 @@
-"""BraTS cases: their voxels, read with care.
-
-Which files make up a case is the business of :mod:`prod9.data.brats.layouts`, whose names are
-given on from here. A folder of scans is only ever read.
-"""
+"""The voxels of BraTS cases. A folder of scans is only ever read."""
 
 import itertools
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
 
-from prod9.data.brats.layouts import MODALITIES, BadCase, Case, Cohort, Release, find_cases
+from prod9.data.brats.layouts import MODALITIES, Case
+from prod9.data.dataset import require_finite
 from prod9.data.volume_files.nifti_header import BROKEN, open_nifti, unreadable
 from prod9.data.volume_files.nifti_volume import require_room, require_whole_gzip
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume
-from prod9.data.volumes import require_finite
 from prod9.errors import Prod9Error
 from prod9.shapes import MAX_VOXELS
-
-__all__ = [
-    "GRID_TOLERANCE_MM",
-    "MODALITIES",
-    "BadCase",
-    "BadCaseError",
-    "Case",
-    "Cohort",
-    "RawCase",
-    "Release",
-    "describes_channels",
-    "find_cases",
-    "grid_distance_mm",
-    "read_case",
-]
 
 GRID_TOLERANCE_MM = 1e-3
 
@@ -48,27 +27,11 @@ _CHANNEL_NAMES = {
 }
 _CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
 
-# A dataset.json names some thousand files; what is larger is something else.
-_MOST_JSON = 64 << 20
-
-
-@dataclass(frozen=True)
-class RawCase:
-    """The voxels of a case as they were stored."""
-
-    case: Case
-    arrays: np.ndarray
-    """float32 (4, D, H, W) in the order of ``MODALITIES``, in the files' intensities."""
-    affine: np.ndarray
-    """float64 (4, 4): voxel to mm."""
-    header: Nifti1Header = field(repr=False)
-    """The NIfTI header of the T1, or of the 4D file."""
-
 
 class BadCaseError(Prod9Error):
     """A case that cannot be used: the sentence names the case, the file and the cause.
 
-    ``cause`` is a clause, as in :class:`BadCase`.
+    ``cause`` is a clause, as in :class:`prod9.data.brats.layouts.BadCase`.
     """
 
     def __init__(self, case: Case, cause: str) -> None:
@@ -79,8 +42,8 @@ class BadCaseError(Prod9Error):
         return f"case {self.case.name} {self.cause}."
 
 
-def read_case(case: Case) -> RawCase:
-    """Read the four modalities of a case.
+def read_case(case: Case) -> list[StoredVolume]:
+    """Read the four modalities of a case, in the order of ``MODALITIES``.
 
     Raises:
         BadCaseError: a file is missing, damaged, of another kind, or has NaN or infinite voxels;
@@ -89,21 +52,22 @@ def read_case(case: Case) -> RawCase:
             volume; the channels of a Decathlon file are not the four modalities.
     """
     try:
-        raw = _read_4d(case) if case.release == "msd" else _read_3d(case)
+        volumes = _read_4d(case) if case.release == "msd" else _read_3d(case)
     except BadCaseError:
         raise
     except Prod9Error as error:
         raise BadCaseError(case, unusable(error)) from error
-    for modality, array in zip(MODALITIES, raw.arrays, strict=True):
-        path, first = case.files[modality], array.flat[0]
-        if (array == first).all():
+    for modality, volume in zip(MODALITIES, volumes, strict=True):
+        value = volume.array.flat[0]
+        if (volume.array == value).all():
             raise BadCaseError(
-                case, f"has an empty {modality}: all voxels of {path} are {first:g}; replace it"
+                case,
+                f"has an empty {modality}: all voxels of {volume.path} are {value:g}; replace it",
             )
-    if not abs(np.linalg.det(raw.affine[:3, :3])) > 1e-9:
-        path = case.files["T1"]
+    if not abs(np.linalg.det(volumes[0].affine[:3, :3])) > 1e-9:
+        path = volumes[0].path
         raise BadCaseError(case, f"has voxels of no volume in {path}; repair its affine")
-    return raw
+    return volumes
 
 
 def grid_distance_mm(shape: tuple[int, ...], first: np.ndarray, second: np.ndarray) -> float:
@@ -112,25 +76,9 @@ def grid_distance_mm(shape: tuple[int, ...], first: np.ndarray, second: np.ndarr
     return float(np.linalg.norm(corners @ (first - second).T, axis=1).max())
 
 
-def _read_3d(case: Case) -> RawCase:
-    volumes = [read_volume(case.files[modality]) for modality in MODALITIES]
-    first = volumes[0]
-    for modality, volume in zip(MODALITIES, volumes, strict=True):
-        difference = grid_difference(first, volume)
-        if difference:
-            raise BadCaseError(
-                case,
-                f"has two grids: T1 ({first.path}) and {modality} ({volume.path}) have "
-                f"{difference}; resample one onto the other",
-            )
-    arrays = np.stack([volume.array for volume in volumes])
-    return RawCase(case, arrays, first.affine, cast(Nifti1Header, first.header))
-
-
-def grid_difference(first: StoredVolume | RawCase, second: StoredVolume) -> str | None:
-    """Say in which way two grids differ, or None."""
-    """Return how two grids differ, if they do."""
-    shape = first.arrays.shape[1:] if isinstance(first, RawCase) else first.array.shape
+def grid_difference(first: StoredVolume, second: StoredVolume) -> str | None:
+    """Say how two grids differ, or return None."""
+    shape = first.array.shape
     if shape != second.array.shape:
         return f"{by(shape)} and {by(second.array.shape)} voxels"
     distance = grid_distance_mm(shape, first.affine, second.affine)
@@ -139,13 +87,26 @@ def grid_difference(first: StoredVolume | RawCase, second: StoredVolume) -> str 
     return None
 
 
-def _read_4d(case: Case) -> RawCase:
-    path = case.files["T1"]
+def _read_3d(case: Case) -> list[StoredVolume]:
+    volumes = [read_volume(case.files[modality]) for modality in MODALITIES]
+    first = volumes[0]
+    for modality, volume in zip(MODALITIES, volumes, strict=True):
+        if difference := grid_difference(first, volume):
+            raise BadCaseError(
+                case,
+                f"has two grids: T1 ({first.path}) and {modality} ({volume.path}) have "
+                f"{difference}; resample one onto the other",
+            )
+    return volumes
+
+
+def _read_4d(case: Case) -> list[StoredVolume]:
+    path = case.files[MODALITIES[0]]
     order = _channels(path)
     try:
         image = open_nifti(path)
-        header, voxels = image.header, cast(Any, image.dataobj)
-        dtype, shape = header.get_data_dtype(), tuple(int(side) for side in image.shape)
+        voxels, shape = cast(Any, image.dataobj), tuple(int(side) for side in image.shape)
+        dtype = image.header.get_data_dtype()
         if dtype.kind not in "biuf":
             raise Prod9Error(f"{path} holds {dtype} voxels; prod9 reads real numbers.")
         if len(shape) < 4 or shape[3] != 4 or min(shape) < 1 or set(shape[4:]) - {1}:
@@ -155,22 +116,23 @@ def _read_4d(case: Case) -> RawCase:
             )
         require_room(path, image, 4 * MAX_VOXELS)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
-            channels = np.asanyarray(voxels).reshape(shape[:4])
+            stored = np.asanyarray(voxels).reshape(shape[:4])
         affine = np.asarray(image.affine, dtype=np.float64)
     except BROKEN as error:
         raise unreadable(path, error) from error
-    require_whole_gzip(path, int(voxels.offset) + voxels.dtype.itemsize * channels.size)
+    require_whole_gzip(path, int(voxels.offset) + voxels.dtype.itemsize * stored.size)
     if not np.isfinite(affine).all():
         raise Prod9Error(f"{path} has NaN or infinite numbers in its affine; repair its header.")
-    arrays = np.empty((4, *shape[:3]), np.float32)
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
-        for array, modality in zip(arrays, MODALITIES, strict=True):
-            array[...] = channels[..., order.index(modality)]
-            require_finite(array, f"{modality} in {path}")
-    return RawCase(case, arrays, affine, header)
+    volumes: list[StoredVolume] = []
+    for modality in MODALITIES:
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite: refused
+            array = np.ascontiguousarray(stored[..., order.index(modality)], np.float32)
+        require_finite(array, f"{modality} in {path}")
+        volumes.append(StoredVolume(array, affine, np.dtype(np.float32), path))
+    return volumes
 
 
-def describes_channels(case: Case) -> tuple[str, ...]:
+def channel_order(case: Case) -> tuple[str, ...]:
     """Return the order in which a Decathlon case's channels will be read; () for other releases.
 
     ``dataset.json`` decides it, so it is part of what the voxels depend on.
@@ -190,8 +152,6 @@ def _channels(image: Path) -> tuple[str, ...]:
     """Return the modality of each channel: as ``dataset.json`` says, else the published order."""
     path = image.absolute().parent.parent / "dataset.json"
     try:
-        if path.stat().st_size > _MOST_JSON:
-            raise ValueError("it is too large")
         names = json.loads(path.read_text(encoding="utf-8")).get("modality", {})
         if isinstance(names, dict):  # {"0": "FLAIR", "1": "T1w", ...}
             numbered = {int(key): name for key, name in cast("dict[str, str]", names).items()}
@@ -199,7 +159,7 @@ def _channels(image: Path) -> tuple[str, ...]:
         order = tuple(_CHANNEL_NAMES.get(name.lower(), name) for name in cast("list[str]", names))
     except FileNotFoundError:
         return _CHANNELS
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise Prod9Error(
             f"{path} does not say which modality each channel is ({error!r}); repair or remove it."
         ) from error

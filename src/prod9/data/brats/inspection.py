@@ -8,18 +8,8 @@ from pathlib import Path
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 
-from prod9.data.brats.cases import (
-    MODALITIES,
-    BadCase,
-    BadCaseError,
-    Case,
-    Cohort,
-    by,
-    find_cases,
-    grid_difference,
-    read_case,
-    unusable,
-)
+from prod9.data.brats.cases import BadCaseError, by, grid_difference, read_case, unusable
+from prod9.data.brats.layouts import MODALITIES, BadCase, Case, Cohort, find_cases
 from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
 
@@ -106,21 +96,21 @@ def inspect_cohort(
 
 def _report(case: Case) -> CaseReport:
     try:
-        raw = read_case(case)
+        first, *_ = read_case(case)
     except BadCaseError as error:
         return CaseReport(case, None, None, None, (error.cause,))
     problems: tuple[str, ...] = ()
     if case.segmentation is not None:
         try:
-            difference = grid_difference(raw, read_volume(case.segmentation))
+            difference = grid_difference(first, read_volume(case.segmentation))
             if difference:
                 text = f"its T1 and its segmentation ({case.segmentation}) have {difference}"
                 problems = (f"has a segmentation on another grid: {text}",)
         except Prod9Error as error:
             problems = (f"has a segmentation that {unusable(error)}",)
-    depth, height, width = raw.arrays.shape[1:]
-    x, y, z = (round(float(size), 3) for size in voxel_sizes(raw.affine))
-    axes = "".join(str(axis) for axis in aff2axcodes(raw.affine))
+    depth, height, width = first.array.shape
+    x, y, z = (round(float(size), 3) for size in voxel_sizes(first.affine))
+    axes = "".join(str(axis) for axis in aff2axcodes(first.affine))
     return CaseReport(case, (depth, height, width), (x, y, z), axes, problems)
 
 

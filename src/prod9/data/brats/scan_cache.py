@@ -20,19 +20,11 @@ from typing import Any
 import numpy as np
 from nibabel.affines import voxel_sizes
 
-from prod9.config import PreprocessingConfig
-from prod9.data.brats.cases import (
-    MODALITIES,
-    BadCase,
-    BadCaseError,
-    Case,
-    describes_channels,
-    read_case,
-)
-from prod9.data.brats.scans import Scan
+from prod9.config.data import PreprocessingConfig
+from prod9.data.brats.cases import BadCaseError, channel_order, read_case
+from prod9.data.brats.layouts import MODALITIES, BadCase, Case
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
-from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write, hexdigest, write_text
 from prod9.runtime.distributed import barrier, share_of, world_size
@@ -43,11 +35,25 @@ _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What became of a cohort."""
+class Scan:
+    """One preprocessed scan."""
 
-    scans: tuple[Scan, ...]
-    bad: tuple[BadCase, ...]
+    name: str
+    subject: str
+    digest: str
+    """SHA-256 over the files' contents and the preprocessing."""
+    path: Path
+    """float16 ``.npy``, (C, d, h, w) in [0, 1]: the box of all modalities."""
+    shape: tuple[int, int, int]
+    """Sides of the whole scan after resampling, RAS+."""
+    box: tuple[int, int, int]
+    """First voxel of the box in the whole scan."""
+    box_shape: tuple[int, int, int]
+    """(d, h, w) of the box."""
+    spacing_mm: tuple[float, float, float]
+    stored_shape: tuple[int, int, int]
+    """As the files have it, before resampling and reorientation."""
+    stored_spacing_mm: tuple[float, float, float]
 
 
 def prepare(
@@ -55,13 +61,13 @@ def prepare(
     preprocessing: PreprocessingConfig,
     cache: Path,
     on_case: Callable[[Case], None] = lambda case: None,
-) -> Prepared:
-    """Preprocess every case that is not in the cache yet.
+) -> tuple[tuple[Scan, ...], tuple[BadCase, ...]]:
+    """Preprocess every case that is not in the cache yet; return all scans, and all bad cases.
 
     The processes of a distributed run share the cases, and get the same result.
 
     Args:
-        cases: as :func:`prod9.data.brats.cases.find_cases` found them.
+        cases: as :func:`prod9.data.brats.layouts.find_cases` found them.
         preprocessing: spacing and percentiles.
         cache: folder for the results.
         on_case: told of every case when it is done, by whichever process.
@@ -88,13 +94,12 @@ def prepare(
             barrier()  # from here on everything is found in the cache, but for bad cases
         results = list(pool.map(one, cases))
     scans = tuple(result for result in results if isinstance(result, Scan))
-    return Prepared(scans, tuple(result for result in results if isinstance(result, BadCase)))
+    return scans, tuple(result for result in results if isinstance(result, BadCase))
 
 
 def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -> Scan:
     files = list(dict.fromkeys(case.files[modality] for modality in MODALITIES))
-    order = describes_channels(case)
-    settings = json.dumps([_VERSION, preprocessing.model_dump(mode="json"), order])
+    settings = json.dumps([_VERSION, preprocessing.model_dump(mode="json"), channel_order(case)])
     with _readable(case):
         stats = [[str(path.resolve()), *_size_and_time(path)] for path in files]
     record = cache / "files" / f"{_sha256(settings, json.dumps(stats))}.txt"
@@ -130,21 +135,13 @@ def _cached(case: Case, cache: Path, digest: str) -> Scan | None:
     path = cache / f"{digest}.npy"
     try:
         meta: dict[str, Any] = json.loads((cache / f"{digest}.json").read_text(encoding="utf-8"))
-        size = path.stat().st_size
-        if size != meta.get("bytes", size):  # cut short when the machine went down
+        # Cut short when the machine went down?
+        if path.stat().st_size != meta.pop("bytes"):
             return None
-        return Scan(
-            name=case.name,
-            subject=case.subject,
-            digest=digest,
-            path=path,
-            shape=tuple(meta["shape"]),
-            box=tuple(meta["box"]),
-            spacing_mm=tuple(meta["spacing_mm"]),
-            stored_shape=tuple(meta["stored_shape"]),
-            stored_spacing_mm=tuple(meta["stored_spacing_mm"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        box_shape = np.load(path, mmap_mode="r", allow_pickle=False).shape[1:]
+        places = {name: tuple(value) for name, value in meta.items()}
+        return Scan(case.name, case.subject, digest, path, box_shape=box_shape, **places)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -169,18 +166,16 @@ def _sha256(*texts: str) -> str:
 def _preprocess(
     case: Case, preprocessing: PreprocessingConfig
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    raw = read_case(case)
+    volumes = read_case(case)
+    first = volumes[0]
     try:
         placement = Placement.of(
-            raw.arrays.shape[1:], raw.affine, preprocessing.spacing_mm, str(case.files["T1"])
+            first.array.shape, first.affine, preprocessing.spacing_mm, str(first.path)
         )
     except Prod9Error as error:
         raise BadCaseError(case, f"cannot be used: {str(error).removesuffix('.')}") from error
     whole = np.empty((len(MODALITIES), *placement.shape), np.float16)
-    for index, modality in enumerate(MODALITIES):
-        volume = StoredVolume(
-            raw.arrays[index], raw.affine, np.dtype(np.float32), case.files[modality]
-        )
+    for index, (modality, volume) in enumerate(zip(MODALITIES, volumes, strict=True)):
         scale = IntensityScale.of(volume, preprocessing.percentiles)
         if scale.low == scale.high:
             raise BadCaseError(
@@ -189,25 +184,14 @@ def _preprocess(
                 f"{scale.low:g}; replace it",
             )
         whole[index] = placement.apply(scale.apply(volume.array))
-    low, high = _box(np.asarray(whole.any(0)))
-    boxed = whole[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    inside = np.nonzero(whole.any(0))
+    low, high = [int(axis.min()) for axis in inside], [int(axis.max()) + 1 for axis in inside]
+    boxed = whole[(slice(None), *map(slice, low, high))]
     meta = {
         "shape": list(placement.shape),
         "box": low,
         "spacing_mm": list(placement.spacing_mm),
         "stored_shape": list(placement.source_shape),
-        "stored_spacing_mm": voxel_sizes(raw.affine).tolist(),
+        "stored_spacing_mm": voxel_sizes(first.affine).tolist(),
     }
     return np.ascontiguousarray(boxed), meta
-
-
-def _box(occupied: np.ndarray) -> tuple[list[int], list[int]]:
-    """First and one past the last occupied index along each axis."""
-    low: list[int] = []
-    high: list[int] = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        found = np.flatnonzero(occupied.any(others))
-        low.append(int(found[0]))
-        high.append(int(found[-1]) + 1)
-    return low, high

@@ -1,97 +1,101 @@
-"""Crops of whole scans in token space: a target modality, and the others as its sources.
+"""Training samples of Stage 2: the tokens of a target channel, and the others as its sources.
 
-Scans are encoded whole, as they are when the model is used, and cropped as tokens; the rows of a
-store are the modalities of the first scan, then of the second, and so on.
+Volumes are encoded whole, as they are when the model is used, and cropped as tokens. The rows of a
+store are the channels of the first item, then of the second, and so on.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset as TorchDataset
 
-from prod9.config import BraTSSourceConfig
-from prod9.data.batches import BatchKey, make_loader
-from prod9.data.brats.scans import ScanSet
+from prod9.config.data import CroppedSourceConfig, SourceConfig
+from prod9.data.batches import BatchKey
 from prod9.data.crops import crop_start
+from prod9.data.dataset import Dataset
 from prod9.data.tokens.store import TokenBatch, TokenStore
 
 
-class TokenCrops(Dataset[TokenBatch]):
-    """Item i is repetition r of target modality m of scan s.
+class TokenCrops(TorchDataset[TokenBatch]):
+    """Index i is repetition r of target channel c of item s.
 
     In training its place comes from (seed, epoch, i); otherwise it stays the same.
 
     Args:
-        store: M rows for each scan of ``scans``, in order.
-        scans: the scans; only their boxes are read.
+        store: a row for each channel of each item of ``data``, in order.
+        data: boxes, classes and covariates are read, no voxels.
+        config: repetitions per epoch, and how often the foreground is in the middle; grids are
+            taken whole unless it is a :class:`CroppedSourceConfig`.
         stride: voxels per cell.
-        window: cells per side of a crop (less where the grid is smaller).
-        config: repetitions per epoch, how often the brain is in the middle, and the batches.
-        train: whether places are drawn anew in each epoch, and the order too.
-        seed: of the places and the order.
+        window: cells per side of a crop, less where the grid is smaller.
+        train: whether places are drawn anew in each epoch.
+        seed: of the places.
     """
 
     def __init__(
         self,
         store: TokenStore,
-        scans: ScanSet,
+        data: Dataset,
+        config: SourceConfig,
         *,
         stride: int,
         window: Sequence[int],
-        config: BraTSSourceConfig,
         train: bool,
         seed: int,
     ) -> None:
-        self.store, self.config, self.train, self.seed = store, config, train, seed
-        self.modalities = len(store.class_names)
-        self.repetitions = config.crops_per_volume if train else 1
+        self.store, self.data, self.train, self.seed = store, data, train, seed
+        self.channels = len(data.channels)
         self.grid = store.tokens.shape[1:]
-        self.window = tuple(min(w, side) for w, side in zip(window, self.grid, strict=True))
+        self.stride, self.window, self.repetitions = stride, self.grid, 1
+        self.crops = config if isinstance(config, CroppedSourceConfig) else None
+        if self.crops is not None:
+            self.window = tuple(min(w, side) for w, side in zip(window, self.grid, strict=True))
+            self.repetitions = self.crops.crops_per_volume if train else 1
         # Padding to the stride is shared by both faces.
-        margin = [(g * stride - s) // 2 for g, s in zip(self.grid, scans.shape, strict=True)]
-        boxes = [scans.box(index) for index in range(len(scans))]
-        self.boxes = [((low + margin) / stride, (high + margin) / stride) for low, high in boxes]
+        self.margin = [(g * stride - s) // 2 for g, s in zip(self.grid, data.shape, strict=True)]
 
     def __len__(self) -> int:
         return len(self.store) * self.repetitions
 
+    def box(self, item: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the foreground of an item begins and ends, in cells, (3,) each."""
+        low, high = self.data.box(item)
+        return (low + self.margin) / self.stride, (high + self.margin) / self.stride
+
     def __getitem__(self, key: BatchKey) -> TokenBatch:
         """Return the batch of the crops ``key.indices``."""
-        shape = (len(key.indices), self.modalities, *self.window)
-        tokens = np.empty(shape, np.int64)
-        starts = np.empty((len(key.indices), 3), np.float32)
-        targets = np.empty(len(key.indices), np.int64)
-        names: list[str] = []
-        foreground = self.config.foreground_crops
-        for position, item in enumerate(key.indices):
-            row = item // self.repetitions
-            scan, target = divmod(row, self.modalities)
-            random = np.random.default_rng([self.seed, key.epoch if self.train else 0, item])
-            start = crop_start(random, self.grid, self.window, self.boxes[scan], foreground)
-            first = scan * self.modalities
+        count, size = self.channels, len(key.indices)
+        tokens = np.empty((size, count, *self.window), np.int64)
+        starts = np.zeros((size, 3), np.float32)
+        rows = [index // self.repetitions for index in key.indices]
+        items, targets = np.divmod(np.array(rows), count)
+        for position, (index, item) in enumerate(zip(key.indices, items.tolist(), strict=True)):
+            start = [0, 0, 0]
+            if self.crops is not None:
+                random = np.random.default_rng(
+                    [self.seed, key.epoch if self.train else 0, index]
+                )
+                start = crop_start(
+                    random, self.grid, self.window, self.box(item), self.crops.foreground_crops
+                )
             cells = tuple(slice(s, s + w) for s, w in zip(start, self.window, strict=True))
-            tokens[position] = self.store.take((slice(first, first + self.modalities), *cells))
-            starts[position], targets[position] = start, target
-            names.append(self.store.names[row])
-        rows = np.arange(len(targets))
-        wanted = tokens[rows, targets].copy()
-        tokens[rows, targets] = self.store.codebook_size  # the answer is no source
+            own = slice(item * count, (item + 1) * count)
+            tokens[position], starts[position] = self.store.take((own, *cells)), start
+        wanted = tokens[np.arange(size), targets]
+        tokens[np.arange(size), targets] = self.store.codebook_size  # the answer is no source
         return TokenBatch(
             tokens=torch.from_numpy(wanted),
-            labels=torch.from_numpy(targets),
-            names=names,
-            sources=torch.from_numpy(tokens),
-            origin=torch.from_numpy(starts),
+            labels=torch.from_numpy(self.store.labels[rows]),
+            names=[self.store.names[row] for row in rows],
+            sources=torch.from_numpy(tokens) if count > 1 else None,
+            origin=torch.from_numpy(starts) if self.crops is not None else None,
+            covariates=covariate_rows(self.data, items) if self.data.covariates else None,
         )
 
 
-def token_crop_loader(crops: TokenCrops) -> DataLoader[TokenBatch]:
-    """Return batches of the crops; shuffled and cropped by (seed, epoch) in training."""
-    return make_loader(
-        crops,
-        crops.config.batch_size,
-        train=crops.train,
-        seed=crops.seed,
-        num_workers=crops.config.num_workers,
-    )
+def covariate_rows(data: Dataset, items: Sequence[int] | np.ndarray) -> torch.Tensor:
+    """Return the covariates of some items, float32 (B, V); NaN where one is not given."""
+    rows = [data.covariates_of(int(item)) for item in items]
+    numbers = [[np.nan if value is None else value for value in row] for row in rows]
+    return torch.tensor(numbers, dtype=torch.float32)

@@ -17,13 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from prod9.data.batches import BatchKey, make_loader
 from prod9.data.volume_files.npz import read_npy
-from prod9.data.volumes import ArrayVolumes
 from prod9.errors import Prod9Error
 from prod9.files import hexdigest, write_text
 
@@ -52,7 +48,7 @@ class TokenStoreKey:
 
     tokenizer_digest: str
     data_digest: str
-    """:func:`fingerprint`, or anything else that changes with the volumes and preprocessing."""
+    """Changes with the volumes and their preprocessing."""
     split: str
     augmentation: str = "none"
 
@@ -102,68 +98,14 @@ class TokenBatch(NamedTuple):
     tokens: Tensor
     """int64 (B, gd, gh, gw)."""
     labels: Tensor
-    """int64 (B,)."""
+    """int64 (B,), see :meth:`prod9.data.dataset.Dataset.label_of`."""
     names: list[str]
     sources: Tensor | None = None
-    """int64 (B, M, gd, gh, gw): the modalities of the same crop, the mask id for its own."""
+    """int64 (B, C, gd, gh, gw): all channels of the same crop, the mask id for the target's own."""
     origin: Tensor | None = None
     """float32 (B, 3): the first cell of a crop in the whole grid."""
-
-
-def fingerprint(volumes: ArrayVolumes) -> str:
-    """Return the sha256 of a set's images and labels (types, shapes and bytes)."""
-    digest = hashlib.sha256()
-    for array in (volumes.images, volumes.labels):
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def open_store(path: Path, tokenizer_digest: str | None = None) -> TokenStore:
-    """Open a store by its folder.
-
-    Raises:
-        Prod9Error: there is no whole store, or it was made by another tokenizer than
-            ``tokenizer_digest``.
-    """
-    meta = sound_meta(path)
-    if meta is None:
-        raise Prod9Error(f"{path} is no complete token store; delete the folder to build it again.")
-    made_by = meta["key"]["tokenizer_digest"]
-    if tokenizer_digest is not None and made_by != tokenizer_digest:
-        raise Prod9Error(
-            f"the token store {path} was made by tokenizer {made_by}, not {tokenizer_digest}; "
-            "delete the folder or point autoencoder_path to the tokenizer that made it."
-        )
-    return reopen(path)
-
-
-def token_loader(
-    store: TokenStore, batch_size: int, *, train: bool, seed: int, num_workers: int = 0
-) -> DataLoader[TokenBatch]:
-    """Return batches of tokens; shuffled by (seed, epoch) in training, else in order."""
-    return make_loader(
-        TokenDataset(store), batch_size, train=train, seed=seed, num_workers=num_workers
-    )
-
-
-class TokenDataset(Dataset[TokenBatch]):
-    """Whole batches of a :class:`TokenStore`."""
-
-    def __init__(self, store: TokenStore) -> None:
-        self.store = store
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitem__(self, key: BatchKey) -> TokenBatch:
-        """Return the batch of the volumes ``key.indices``."""
-        store, indices = self.store, key.indices
-        return TokenBatch(
-            tokens=torch.from_numpy(store.take(indices)),
-            labels=torch.from_numpy(store.labels[indices]),
-            names=[store.names[i] for i in indices],
-        )
+    covariates: Tensor | None = None
+    """float32 (B, V): see :class:`prod9.networks.condition.Condition`."""
 
 
 def sound_meta(path: Path) -> dict[str, Any] | None:

@@ -9,10 +9,8 @@ import numpy as np
 
 from prod9.config import MedMNISTSourceConfig
 from prod9.config.data import MedMNISTName
-from prod9.data import brain_regions, medmnist
-from prod9.data.brats.cases import MODALITIES
-from prod9.data.brats.scans import ScanSet
-from prod9.data.medmnist_table import BRAIN, members
+from prod9.data import medmnist
+from prod9.data.medmnist_table import members
 from prod9.data.splits import SPLITS
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_sets.headers import Header, read_header, require_one_grid
@@ -23,13 +21,11 @@ from prod9.data.volume_sets.intensity_range import (
     with_percentiles,
 )
 from prod9.data.volume_sets.listing import list_volumes
-from prod9.data.volume_sets.volume_set import VolumeSet, of_volume_set
+from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset
 from prod9.errors import Prod9Error
 
 MEMORY_BUDGET = 2 << 30
 """Bytes of volumes that a collection keeps; what is beyond is read again each time."""
-# The spacing of resampled scans is what a whole number of voxels makes of the wanted one.
-_SPACING_TOLERANCE = 0.01
 _DATASETS: tuple[str, ...] = get_args(MedMNISTName)
 
 
@@ -112,41 +108,6 @@ def open_collection(
     )
 
 
-def scans_collection(scans: ScanSet, name: str) -> VolumeSet:
-    """Return every modality of every scan, on the scans' common grid.
-
-    The class of a volume is its modality, its name is ``CASE_T1``. Volumes are read from the cache
-    each time.
-
-    Args:
-        scans: Preprocessed, intensities in [0, 1].
-        name: What a table calls them.
-
-    Raises:
-        Prod9Error: there is no scan.
-    """
-    if not scans.scans:
-        raise Prod9Error(f"{name} has no scans; name a folder or split that has some.")
-    each = len(MODALITIES)
-    spacings = np.array([scan.spacing_mm for scan in scans.scans])
-    alike = (np.abs(spacings - spacings[0]) <= _SPACING_TOLERANCE * spacings[0]).all()
-
-    def read(index: int) -> np.ndarray:
-        index = range(each * len(scans))[index]
-        return scans.whole(index // each, index % each)
-
-    return VolumeSet(
-        name=name,
-        names=tuple(f"{scan.name}_{modality}" for scan in scans.scans for modality in MODALITIES),
-        labels=np.tile(np.arange(each, dtype=np.int64), len(scans)),
-        class_names=tuple(MODALITIES),
-        shape=scans.shape,
-        spacing_mm=scans.scans[0].spacing_mm if alike else None,
-        intensity="percentiles of each volume's foreground, as the scans were preprocessed",
-        read=read,
-    )
-
-
 def observed_range(collection: VolumeSet) -> tuple[float, float]:
     """Return the lowest and the highest intensity of any voxel; reads all volumes."""
     lows: list[float] = []
@@ -203,10 +164,7 @@ def _open_dataset(name: str, split: str, size: int, root: Path, option: str) -> 
     config = MedMNISTSourceConfig.model_validate(
         {"dataset_name": name, "size": size, "root": root, "download": False}
     )
-    side = brain_regions.SPACING_MM[size] if name == BRAIN else None
-    volumes = medmnist.load(config, split)
-    spacing = None if side is None else (side, side, side)
-    return of_volume_set(volumes, f"{name}/{split}", spacing)
+    return of_dataset(medmnist.load(config, split))
 
 
 def _no_folder(folder: Path, option: str) -> Prod9Error:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prod9.data.volumes import ArrayVolumes
+from prod9.data.dataset import ArrayDataset, Dataset
 from prod9.errors import Prod9Error
 
 ONE_CLASS = ("all",)
@@ -99,28 +99,23 @@ class VolumeSet:
         return digest.hexdigest()
 
 
-def of_volume_set(
-    volumes: ArrayVolumes, name: str, spacing_mm: tuple[float, float, float] | None = None
-) -> VolumeSet:
-    """Return volumes in memory (uint8, or float in [0, 1]) as a collection."""
-    images = volumes.images
-    stored = images.dtype == np.uint8
+def of_dataset(data: Dataset, count: int | None = None) -> VolumeSet:
+    """Return every channel of every item of a data set, or of its first ``count`` items.
 
-    def read(index: int) -> np.ndarray:
-        if stored:
-            return np.divide(images[index], 255, dtype=np.float32)
-        return images[index].astype(np.float32)
-
-    d, h, w = images.shape[1:]
+    The class of a volume is its label, see :meth:`prod9.data.dataset.Dataset.label_of`.
+    """
+    channels = len(data.channels)
+    rows = range(channels * (len(data) if count is None else count))
+    pairs = [divmod(row, channels) for row in rows]
     return VolumeSet(
-        name=name,
-        names=tuple(volumes.names),
-        labels=volumes.labels,
-        class_names=volumes.class_names,
-        shape=(d, h, w),
-        spacing_mm=spacing_mm,
-        intensity="uint8 / 255" if stored else "stored in [0, 1]",
-        read=read,
+        name=data.name,
+        names=tuple(data.name_of(*pair) for pair in pairs),
+        labels=np.array([data.label_of(*pair) for pair in pairs], np.int64),
+        class_names=data.label_names,
+        shape=data.shape,
+        spacing_mm=data.spacing_mm,
+        intensity=data.intensity,
+        read=lambda index: data.whole(*divmod(rows[index], channels)),
     )
 
 
@@ -136,7 +131,16 @@ def of_tensor(
     indices = labels.cpu().numpy().astype(np.int64)
     digits = len(str(len(images)))
     names = [f"{n:0{digits}d}_{class_names[label]}" for n, label in enumerate(indices)]
-    return of_volume_set(ArrayVolumes(images, indices, names, class_names, ()), name, spacing_mm)
+    return of_dataset(
+        ArrayDataset(
+            name,
+            images[:, None],
+            names=names,
+            classes=indices,
+            class_names=class_names,
+            spacing_mm=spacing_mm,
+        )
+    )
 
 
 def comparable(reference: VolumeSet, *others: VolumeSet) -> tuple[VolumeSet, ...]:
