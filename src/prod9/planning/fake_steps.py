@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data.tokens.store import TokenBatch
 from prod9.data.volumes import Batch
-from prod9.losses.medicalnet import MedicalNetResNet10
+from prod9.losses.feature_loss import build_feature_loss
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
 from prod9.masking import gamma
 from prod9.model import build_transformer
@@ -23,7 +23,7 @@ from prod9.planning.recorder import Operation, Rehearsal
 from prod9.tokenizer import CHANNELS, build_autoencoder
 from prod9.training.nonfinite import NonfiniteGuard
 from prod9.training.optimizer import adamw
-from prod9.training.stage1 import build_discriminator, build_focal_frequency
+from prod9.training.stage1 import build_discriminator
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
 
@@ -65,11 +65,7 @@ def rehearse_stage1(
     """Rehearse a step on volumes of ``sides`` voxels, with the discriminator, if there is one."""
     with bare():
         loss = config.loss
-        feature: nn.Module = (
-            build_focal_frequency(loss.focal_frequency)
-            if loss.loss_type == "ffl"
-            else MedicalNetPerceptualLoss(MedicalNetResNet10().state_dict())
-        )
+        feature = build_feature_loss(loss, untrained=True)
         judge = build_discriminator(config)
         network = build_autoencoder(config.model.autoencoder)
         module = Stage1Module(config, network, feature, judge)
@@ -78,8 +74,8 @@ def rehearse_stage1(
     networks: dict[str, nn.Module] = {"autoencoder": network}
     if judge is not None:
         networks["discriminator"] = judge
-    if isinstance(feature, MedicalNetPerceptualLoss):
-        networks["feature network"] = feature.network
+    if isinstance(feature.term, MedicalNetPerceptualLoss):
+        networks["feature network"] = feature.term.network
     with pretend(setting, [module, *networks.values()]) as watch:
         trained = [n for n in (network, judge) if n is not None]
         optimizers = [
