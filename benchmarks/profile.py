@@ -169,7 +169,7 @@ def figures_of(step: Callable[[], object], watched: Callable[[OperationTimer], o
 def stage1(name: str, side: int, batch: int, seed: int = 0) -> Any:
     """Profile a Stage 1 step in this process."""
     from benchmarks.stage1_step import build_module, configuration, images
-    from prod9.data.volumes import Batch
+    from prod9.data.crops import Batch
     from prod9.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()

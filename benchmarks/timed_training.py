@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from prod9.config.training import SchedulerConfig
 from prod9.data.batches import set_epoch
-from prod9.data.volumes import Batch
+from prod9.data.crops import Batch
 from prod9.metrics.psnr import psnr
 from prod9.training.ema import EMA
 from prod9.training.schedule import rate_at

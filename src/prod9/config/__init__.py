@@ -1,8 +1,10 @@
 """Configuration: pydantic models that hold every default, and the YAML loader."""
 
 from pathlib import Path
+from typing import Union, cast
 
-from pydantic import Field
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 
 from prod9.config.base import Section
 from prod9.config.data import (
@@ -11,11 +13,15 @@ from prod9.config.data import (
     MedMNISTDataConfig,
     MedMNISTSourceConfig,
     PreprocessingConfig,
-    Stage1DataConfig,
-    Stage2DataConfig,
+    SourceConfig,
 )
 from prod9.config.evaluation import EvaluationConfig
-from prod9.config.loss import Stage1LossConfig, Stage2LossConfig
+from prod9.config.loss import (
+    LossSection,
+    Stage1LossConfig,
+    Stage2LossConfig,
+    follow_losses,
+)
 from prod9.config.model import (
     AutoencoderConfig,
     DiscriminatorConfig,
@@ -30,6 +36,7 @@ from prod9.config.training import (
     Stage2TrainingConfig,
     TrainerConfig,
 )
+from prod9.registry import DATASETS, LOSSES, load_extensions
 
 
 class _RunConfig(Section):
@@ -43,10 +50,10 @@ class Stage1Config(_RunConfig):
     """``prod9-train-autoencoder``: learn the tokenizer."""
 
     autoencoder_export_path: Path = Field(description="Where the trained tokenizer is written.")
-    data: Stage1DataConfig
+    data: SourceConfig
     sliding_window: SlidingWindowConfig = SlidingWindowConfig()
     model: Stage1ModelConfig = Stage1ModelConfig()
-    loss: Stage1LossConfig = Stage1LossConfig()
+    loss: Stage1LossConfig = Field(default_factory=Stage1LossConfig)
     training: Stage1TrainingConfig = Stage1TrainingConfig()
 
 
@@ -54,7 +61,7 @@ class Stage2Config(_RunConfig):
     """``prod9-train-transformer``: learn the tokens."""
 
     autoencoder_path: Path = Field(description="The tokenizer that Stage 1 exported.")
-    data: Stage2DataConfig
+    data: SourceConfig
     sliding_window: SlidingWindowConfig = SlidingWindowConfig()
     model: Stage2ModelConfig = Stage2ModelConfig()
     loss: Stage2LossConfig = Stage2LossConfig()
@@ -66,6 +73,29 @@ class Stage2Config(_RunConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
+def _follow_registry() -> None:
+    follow_losses()
+    Stage1Config.model_rebuild(force=True)
+
+
+def _follow_datasets() -> None:
+    """Let ``data`` be the section of any registered data set, chosen by ``dataset_name``."""
+    kinds = [DATASETS.get(name) for name in DATASETS.names]
+    stages: list[tuple[type[_RunConfig], list[type[BaseModel]]]] = [
+        (Stage1Config, [kind.stage1 for kind in kinds]),
+        (Stage2Config, [kind.stage2 for kind in kinds]),
+    ]
+    for config, sections in stages:
+        union = cast("type[BaseModel]", Union[tuple(dict.fromkeys(sections))])  # noqa: UP007
+        field = FieldInfo(annotation=union, discriminator="dataset_name")
+        config.__pydantic_fields__["data"] = field
+        config.model_rebuild(force=True)
+
+
+LOSSES.on_change(_follow_registry)
+DATASETS.on_change(_follow_datasets)
+load_extensions()
+
 __all__ = [
     "AutoencoderConfig",
     "BraTSDataConfig",
@@ -74,18 +104,18 @@ __all__ = [
     "CompletionConfig",
     "DiscriminatorConfig",
     "EvaluationConfig",
+    "LossSection",
     "MedMNISTDataConfig",
     "MedMNISTSourceConfig",
     "PreprocessingConfig",
     "SamplerConfig",
     "SlidingWindowConfig",
+    "SourceConfig",
     "Stage1Config",
-    "Stage1DataConfig",
     "Stage1LossConfig",
     "Stage1ModelConfig",
     "Stage1TrainingConfig",
     "Stage2Config",
-    "Stage2DataConfig",
     "Stage2LossConfig",
     "Stage2ModelConfig",
     "Stage2TrainingConfig",

@@ -1,11 +1,12 @@
 """``data``: which volumes, and how they become batches."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from prod9.config.base import Section
+from prod9.registry import DATASETS, DatasetKind
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
@@ -154,9 +155,20 @@ class BraTSDataConfig(BraTSSourceConfig):
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
-Stage1DataConfig = Annotated[
-    MedMNISTDataConfig | BraTSDataConfig, Field(discriminator="dataset_name")
-]
-Stage2DataConfig = Annotated[
-    MedMNISTSourceConfig | BraTSSourceConfig, Field(discriminator="dataset_name")
-]
+_MEDMNIST = DatasetKind(
+    MedMNISTDataConfig,
+    MedMNISTSourceConfig,
+    "prod9.data.medmnist:open_medmnist",
+    "prod9.data.medmnist:outline_medmnist",
+)
+for _name in get_args(MedMNISTName):
+    DATASETS.register(_name, _MEDMNIST)
+DATASETS.register(
+    "brats",
+    DatasetKind(
+        BraTSDataConfig,
+        BraTSSourceConfig,
+        "prod9.data.brats.dataset:open_brats",
+        "prod9.data.brats.dataset:outline_brats",
+    ),
+)

@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
+from pydantic import create_model
 
 from prod9.config.data import PreprocessingConfig, SourceConfig
 from prod9.data.splits import Split
@@ -246,8 +247,16 @@ def register_dataset(
         stage2: of Stage 2, as Stage 1's when left out.
     """
 
+    def section(model: type[SourceConfig]) -> type[SourceConfig]:
+        """Return the section of this name alone: ``data.dataset_name`` chooses by it."""
+        fields: dict[str, Any] = {"dataset_name": (Literal[name], ...)}
+        return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
+
     def register(open_splits: Open) -> Open:
-        DATASETS.register(name, DatasetKind(config, stage2 or config, open_splits))
+        first = section(config)
+        DATASETS.register(
+            name, DatasetKind(first, section(stage2) if stage2 else first, open_splits)
+        )
         return open_splits
 
     return register

@@ -13,7 +13,7 @@ from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import dump
 from prod9.data.dataset import Splits, open_splits, require_unseen
 from prod9.data.splits import HeldOut
-from prod9.data.volume_sets.volume_set import of_dataset
+from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset
 from prod9.evaluation.round_trip import round_trip
 from prod9.evaluation.runner import Evaluator, Settings
 from prod9.evaluation.sets import drawn
@@ -187,6 +187,14 @@ def headline(generation: Generation) -> dict[str, object]:
     if generation.privacy is not None:
         figures["privacy"] = generation.privacy.verdict
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def real_splits(
+    config: Stage2Config, tokenizer: Tokenizer, split: HeldOut
+) -> tuple[VolumeSet, VolumeSet]:
+    """Return a split and the training split, to be measured."""
+    splits = open_data(config, tokenizer)
+    return of_dataset(splits[split]), of_dataset(splits["train"])
 
 
 def measure_generation(

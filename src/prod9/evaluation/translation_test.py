@@ -17,7 +17,6 @@ from prod9.runtime.distributed import is_main
 from prod9.sliding_window import decode, encode
 
 
-
 def source_sets(data: Dataset) -> tuple[int, list[list[int]]]:
     """Return the target channel that ``test`` measures, and growing sets of sources.
 

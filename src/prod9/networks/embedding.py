@@ -104,7 +104,8 @@ class CovariateEmbedding(nn.Module):
             result = result + table(torch.where(known, row, count or 1))
             if not count:
                 mean, std = self._scale[index]
-                result = result + torch.where(known, (value - mean) / std, 0.0)[
-                    :, None
-                ] * self.slopes[index]
+                result = (
+                    result
+                    + torch.where(known, (value - mean) / std, 0.0)[:, None] * self.slopes[index]
+                )
         return result

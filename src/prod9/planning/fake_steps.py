@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from prod9.config import Stage1Config, Stage2Config
+from prod9.data.crops import Batch
 from prod9.data.tokens.store import TokenBatch
-from prod9.data.volumes import Batch
-from prod9.losses.medicalnet import MedicalNetResNet10
+from prod9.losses.feature_loss import build_feature_loss
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
 from prod9.masking import gamma
 from prod9.model import build_transformer
@@ -23,7 +23,7 @@ from prod9.planning.recorder import Operation, Rehearsal
 from prod9.tokenizer import CHANNELS, build_autoencoder
 from prod9.training.nonfinite import NonfiniteGuard
 from prod9.training.optimizer import adamw
-from prod9.training.stage1 import build_discriminator, build_focal_frequency
+from prod9.training.stage1 import build_discriminator
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
 
@@ -40,7 +40,7 @@ class TokenSizes:
     window: Sides
     """Cells per training sample."""
     classes: int
-    sources: int
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,7 @@ def rehearse_stage1(
     """Rehearse a step on volumes of ``sides`` voxels, with the discriminator, if there is one."""
     with bare():
         loss = config.loss
-        feature: nn.Module = (
-            build_focal_frequency(loss.focal_frequency)
-            if loss.loss_type == "ffl"
-            else MedicalNetPerceptualLoss(MedicalNetResNet10().state_dict())
-        )
+        feature = build_feature_loss(loss, untrained=True)
         judge = build_discriminator(config)
         network = build_autoencoder(config.model.autoencoder)
         module = Stage1Module(config, network, feature, judge)
@@ -78,8 +74,8 @@ def rehearse_stage1(
     networks: dict[str, nn.Module] = {"autoencoder": network}
     if judge is not None:
         networks["discriminator"] = judge
-    if isinstance(feature, MedicalNetPerceptualLoss):
-        networks["feature network"] = feature.network
+    if isinstance(feature.term, MedicalNetPerceptualLoss):
+        networks["feature network"] = feature.term.network
     with pretend(setting, [module, *networks.values()]) as watch:
         trained = [n for n in (network, judge) if n is not None]
         optimizers = [
@@ -123,7 +119,7 @@ def rehearse_stage2(
             config.model.transformer,
             levels=sizes.levels,
             num_classes=sizes.classes,
-            num_sources=sizes.sources,
+            num_channels=sizes.channels,
             grid=sizes.grid,
         )
         module = Stage2Module(config, network)
@@ -142,7 +138,9 @@ def rehearse_stage2(
 
         def step() -> None:
             with in_precision(setting):
-                condition = Condition(data.labels, network.null_label, data.sources, data.origin)
+                condition = Condition.of(
+                    data.labels, network.num_channels, data.sources, data.origin
+                )
                 condition = condition.dropped(draw() < 0.5, network.mask_id)
                 loss = module._masked_loss(  # pyright: ignore[reportPrivateUsage]
                     network, data, draw(), condition, draw, config.loss.label_smoothing
@@ -170,8 +168,8 @@ def _tokens(sizes: TokenSizes, batch: int) -> TokenBatch:
         integers(batch, *sizes.window),
         integers(batch),
         [""] * batch,
-        integers(batch, sizes.sources, *sizes.window) if sizes.sources else None,
-        torch.zeros(batch, 3) if sizes.sources else None,
+        integers(batch, sizes.channels, *sizes.window) if sizes.channels > 1 else None,
+        torch.zeros(batch, 3) if sizes.channels > 1 else None,
     )
 
 

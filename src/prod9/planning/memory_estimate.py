@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from prod9.config import BraTSSourceConfig, Stage1Config, Stage2Config
+from prod9.config import Stage1Config, Stage2Config
+from prod9.config.data import CroppedSourceConfig
 from prod9.planning.data_sizes import find_tokenizer, sample_sides, token_sizes
 from prod9.planning.fake_steps import (
     Rehearsed,
@@ -137,7 +138,7 @@ def _smaller(config: Stage1Config | Stage2Config, foot: Footprint, limit: float)
     """Where not even one sample fits: smaller samples, or smaller networks."""
     fixed, each = foot.line()
     room = (limit - fixed) / max(1.0, each)
-    if isinstance(config.data, BraTSSourceConfig) and room > 0:
+    if isinstance(config.data, CroppedSourceConfig) and room > 0:
         roi = [
             max(16, int(side * room ** (1 / 3)) // 8 * 8) for side in config.sliding_window.roi_size
         ]

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
+from prod9.data.crops import Batch
 from prod9.data.tokens.store import TokenBatch
-from prod9.data.volumes import Batch
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
 from prod9.runtime.distributed import is_main, rank, total, world_size

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class BraTSDataset(Dataset):
         self.names = tuple(scan.name for scan in scans)
         self.subjects = tuple(scan.subject for scan in scans)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the scans and the grid."""
         parts = [str(self.shape), *(f"{scan.name} {scan.digest}" for scan in self.scans)]
@@ -114,7 +115,7 @@ def open_brats(
     with main_first():  # it is written where there is none
         split = _split(config, cohort, unread, write=True)
     d, h, w = (max(scan.shape[axis] for scan in scans) for axis in range(3))
-    splits = {
+    splits: dict[Split, BraTSDataset] = {
         name: BraTSDataset(
             f"{config.data_dir}, {name} split",
             [scan for scan in scans if split.split_of(scan.subject) == name],

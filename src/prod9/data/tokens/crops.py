@@ -73,9 +73,7 @@ class TokenCrops(TorchDataset[TokenBatch]):
         for position, (index, item) in enumerate(zip(key.indices, items.tolist(), strict=True)):
             start = [0, 0, 0]
             if self.crops is not None:
-                random = np.random.default_rng(
-                    [self.seed, key.epoch if self.train else 0, index]
-                )
+                random = np.random.default_rng([self.seed, key.epoch if self.train else 0, index])
                 start = crop_start(
                     random, self.grid, self.window, self.box(item), self.crops.foreground_crops
                 )

@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 
+from prod9.data.dataset import require_finite
 from prod9.data.volume_files.nifti_volume import nifti_errors, open_volume, require_whole_gzip
 from prod9.data.volume_files.npz import read_npy
 from prod9.data.volume_files.stored_volume import (
@@ -17,7 +18,6 @@ from prod9.data.volume_files.stored_volume import (
     spatial_sides,
     volume_suffix,
 )
-from prod9.data.volumes import require_finite
 from prod9.errors import Prod9Error
 
 

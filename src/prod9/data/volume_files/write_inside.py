@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from prod9.data.dataset import require_finite
 from prod9.data.volume_files.nifti_header import is_gzip
 from prod9.data.volume_files.nifti_volume import nifti_errors, open_volume
 from prod9.data.volume_files.npz import read_npy
@@ -17,7 +18,6 @@ from prod9.data.volume_files.stored_volume import (
     volume_suffix,
 )
 from prod9.data.volume_files.write import cast_to, refuse_overwrite
-from prod9.data.volumes import require_finite
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
 from prod9.runtime.memory_limits import require_memory
