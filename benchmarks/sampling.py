@@ -63,7 +63,7 @@ def forward_flops(config: Stage2Config) -> float:
     network = build_network(config, SIDE).to("meta")
     with torch.device("meta"), torch.no_grad():
         tokens = torch.zeros(1, SIDE, SIDE, SIDE, dtype=torch.int64)
-        condition = Condition(torch.zeros(1, dtype=torch.int64), network.null_label)
+        condition = Condition.of(torch.zeros(1, dtype=torch.int64), 1)
         return meta_flops(lambda: network(tokens, condition))
 
 
@@ -77,7 +77,7 @@ def _prepared(
     labels = torch.arange(batch) % network.num_classes
     empty = torch.full((batch, SIDE, SIDE, SIDE), network.mask_id)
     stream = torch.Generator().manual_seed(seed)
-    return network, Condition(labels, network.null_label), empty, stream
+    return network, Condition.of(labels, 1), empty, stream
 
 
 def prod9(patch_size: int, steps: int, batch: int, seed: int) -> Work:

@@ -64,7 +64,7 @@ def build_network(config: Stage2Config, side: int) -> MaskedTransformer:
         config.model.transformer,
         levels=stage1.model.autoencoder.levels,
         num_classes=len(class_names(stage1.data.dataset_name)),
-        num_sources=0,
+        num_channels=1,
         grid=(side, side, side),
     )
 
@@ -101,7 +101,7 @@ def prod9_flops(patch_size: int, side: int, batch: int) -> float:
         labels = torch.zeros(batch, dtype=torch.int64)
 
     def step() -> None:
-        condition = Condition(labels, network.null_label)
+        condition = Condition.of(labels, 1)
         features = network.features(tokens, condition).flatten(0, 3)
         masked = features[: round(2 / math.pi * len(features))]
         network.head(masked).sum().backward()

@@ -459,7 +459,7 @@ def joins(config: Stage1Config, run: Any) -> object:
 
 def judged(config: Stage2Config, run: Any) -> object:
     """What is measured of how many volumes when generated volumes are judged."""
-    names = SimpleNamespace(class_names=("a", "b"), spec=SimpleNamespace(num_sources=0))
+    names = SimpleNamespace(class_names=("a", "b"), spec=SimpleNamespace(num_channels=1))
     generator: Any = SimpleNamespace(**vars(names), tokenizer=None)
     asked: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -482,7 +482,7 @@ def transformer(config: Stage2Config) -> Any:
     """Return a transformer whose gates are open, so that every part of it is felt."""
     torch.manual_seed(0)
     network = build_transformer(
-        config.model.transformer, levels=(5, 4, 3), num_classes=2, num_sources=2, grid=(3, 3, 2)
+        config.model.transformer, levels=(5, 4, 3), num_classes=2, num_channels=2, grid=(3, 3, 2)
     )
     for parameter in network.parameters():
         if not parameter.detach().any():
@@ -510,7 +510,7 @@ def completed(config: Stage2Config, run: Any) -> object:
 def drawn_with(config: Stage2Config, sampler: SamplerConfig) -> object:
     stream = torch.Generator().manual_seed(0)
     network = transformer(config).eval()
-    condition = Condition(LABELS, network.null_label)
+    condition = Condition.of(LABELS, 1)
     empty = torch.full_like(TOKENS, network.mask_id)
     return plain(draw_tokens(network, condition, empty, sampler, stream, window=TOKENS.shape[1:]))
 

@@ -194,7 +194,7 @@ def transformer_file() -> bytes:
         config_yaml="seed: 0\n",
     )
     network = build_transformer(
-        config, levels=(5, 4, 3), num_classes=2, num_sources=0, grid=(4, 4, 4)
+        config, levels=(5, 4, 3), num_classes=2, num_channels=1, grid=(4, 4, 4)
     )
     return written(lambda path: save_transformer(path, spec, network))
 

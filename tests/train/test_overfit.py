@@ -133,7 +133,7 @@ def test_their_tokens_are_drawn_back(tokenizer: Tokenizer, volumes: Tensor, head
         config.model.transformer,
         levels=tokenizer.fsq.levels,
         num_classes=2,
-        num_sources=0,
+        num_channels=1,
         grid=(7, 7, 7),
     )
     module = Stage2Module(config, transformer)
@@ -143,7 +143,7 @@ def test_their_tokens_are_drawn_back(tokenizer: Tokenizer, volumes: Tensor, head
             settings = SamplerConfig(order=order, steps=steps, guidance_scale=1.0, temperature=0.5)
             stream = torch.Generator().manual_seed(seed)
             empty = torch.full_like(tokens, transformer.mask_id)
-            condition = Condition(LABELS, transformer.null_label)
+            condition = Condition.of(LABELS, 1)
             drawn = draw_tokens(
                 module.ema.network, condition, empty, settings, stream, window=(7, 7, 7)
             )

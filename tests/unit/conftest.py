@@ -79,7 +79,7 @@ def make_transformer() -> MakeTransformer:
         seed: int = 0,
         levels: tuple[int, ...] = (5, 4, 3),
         num_classes: int = 2,
-        num_sources: int = 0,
+        num_channels: int = 1,
         grid: tuple[int, int, int] = (4, 4, 4),
         live: bool = True,
         **architecture: Any,
@@ -88,7 +88,7 @@ def make_transformer() -> MakeTransformer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build_transformer(
-                config, levels=levels, num_classes=num_classes, num_sources=num_sources, grid=grid
+                config, levels=levels, num_classes=num_classes, num_channels=num_channels, grid=grid
             )
         if live:
             _liven(network, seed)
@@ -149,16 +149,17 @@ def make_scan_generator(
     def make(tokenizer: Tokenizer | None = None, **rest: Any) -> Model:
         tokenizer = tokenizer or make_scan_tokenizer(**rest)
         names, levels = tokenizer.spec.class_names, tokenizer.fsq.levels
-        sizes: dict[str, Any] = {"levels": levels, "num_sources": len(names)}
-        sizes["grid"] = tokenizer.grid()
+        sizes: dict[str, Any] = {"levels": levels, "grid": tokenizer.grid()}
         spec = TransformerSpec(
             transformer=transformer_config,
-            class_names=names,
+            class_names=("all",),
+            channels=names,
+            num_sources=len(names),
             window=(4, 4, 4),
             tokenizer_digest=tokenizer.digest,
             config_yaml="",
             **sizes,
         )
-        return Model(tokenizer, make_transformer(num_classes=len(names), **sizes), spec)
+        return Model(tokenizer, make_transformer(num_classes=1, num_channels=len(names), **sizes), spec)
 
     return make

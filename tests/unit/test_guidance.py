@@ -9,7 +9,7 @@ from prod9.guidance import guidance_at, guided
 from prod9.networks.condition import Condition
 
 TOKENS = torch.randint(61, (2, 3, 2, 2), generator=torch.Generator().manual_seed(0))
-CONDITION = Condition(torch.tensor([0, 1]), 2)
+CONDITION = Condition.of(torch.tensor([0, 1]), 1)
 
 
 def listened_to(network: Any) -> Any:
@@ -18,7 +18,7 @@ def listened_to(network: Any) -> Any:
     features = network.features
 
     def noted(tokens: Any, condition: Condition) -> Any:
-        network.asked.append(condition.labels.tolist())
+        network.asked.append(condition.classes.tolist())
         return features(tokens, condition)
 
     network.features = noted
@@ -57,12 +57,12 @@ def test_without_guidance_there_is_no_unconditional_pass(make_transformer: Any) 
 
 
 def test_the_unconditional_pass_knows_no_sources_but_the_place(make_transformer: Any) -> None:
-    network = make_transformer(num_sources=2)
+    network = make_transformer(num_channels=2)
     sources = torch.randint(60, (2, 2, 3, 2, 2), generator=torch.Generator().manual_seed(1))
     origin = torch.tensor([[1.0, 0.0, 2.0], [0.0, 2.0, 0.5]])
     given = replace(CONDITION, sources=sources, origin=origin)
     conditional = network(TOKENS, given)
-    place_alone = Condition(torch.tensor([2, 2]), 2, origin=origin)
+    place_alone = Condition.of(torch.tensor([2, 2]), 1, origin=origin)
     unconditional = network(TOKENS, place_alone)
     expected = unconditional + 3.0 * (conditional - unconditional)
     torch.testing.assert_close(

@@ -189,15 +189,15 @@ def test_larger_volumes_are_drawn_and_decoded_in_windows(
 def test_a_transformer_with_sources_comes_back_as_one(
     make_transformer: Any, spec: TransformerSpec, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    network = make_transformer(num_sources=2, grid=(4, 4, 3))
-    sourced = spec.model_copy(update={"num_sources": 2, "window": (2, 2, 2)})
+    network = make_transformer(num_channels=2, grid=(4, 4, 3))
+    sourced = spec.model_copy(update={"channels": ("a", "b"), "num_sources": 2, "window": (2, 2, 2)})
     save_transformer(tmp_path / "sourced.pt", sourced, network)
     loaded = load_generator(tmp_path / "sourced.pt", tokenizer)
     assert loaded.spec == sourced
     assert loaded.transformer.grid == (4, 4, 3)
     tokens = torch.full((1, 4, 4, 3), 60)
     sources = torch.randint(60, (1, 2, 4, 4, 3), generator=torch.Generator().manual_seed(0))
-    given = Condition(torch.tensor([0]), 2, sources)
+    given = Condition.of(torch.tensor([0]), 1, sources)
     torch.testing.assert_close(loaded.transformer(tokens, given), network(tokens, given))
     # The same weights for another grid are another transformer: places mean something else.
     moved = sourced.model_copy(update={"grid": (5, 4, 3)})

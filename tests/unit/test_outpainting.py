@@ -39,7 +39,7 @@ class Oracle(MaskedTransformer):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
-        self.mask_id, self.null_label, self.head = V, 2, torch.nn.Identity()
+        self.mask_id, self.head = V, torch.nn.Identity()
         self.windows: list[list[tuple[Tensor, Condition]]] = [[]]
         """What each window's passes were asked."""
 
@@ -49,7 +49,7 @@ class Oracle(MaskedTransformer):
         if origin is None:  # the whole training grid
             origin = torch.zeros(len(tokens), 3)
         cells = origin.view(-1, 1, 1, 1, 3) + cells_of(tokens.shape[1:])
-        right = answer(cells, condition.labels)
+        right = answer(cells, condition.classes)
         return 1e4 * torch.nn.functional.one_hot(right, V).float()
 
     def next_window(self, done: int, total: int) -> None:
@@ -64,7 +64,7 @@ class Oracle(MaskedTransformer):
 
 
 def condition(count: int = 2, **change: Any) -> Condition:
-    return Condition(torch.arange(count) % 2, 2, **change)
+    return Condition.of(torch.arange(count) % 2, 1, **change)
 
 
 def empty(*grid: int, count: int = 2) -> Tensor:
@@ -255,13 +255,13 @@ def test_one_window_that_covers_all_is_the_sampler_itself(
     initial[:, 0, 0] = 7
     drawn = draw_tokens(
         network,
-        Condition(torch.tensor([0, 1]), 2),
+        Condition.of(torch.tensor([0, 1]), 1),
         initial,
         config,
         torch.Generator().manual_seed(3),
         window=(4, 4, 4),
     )
-    at_zero = Condition(torch.tensor([0, 1]), 2, origin=torch.zeros(2, 3))
+    at_zero = Condition.of(torch.tensor([0, 1]), 1, origin=torch.zeros(2, 3))
     direct = sample(
         guided(network, at_zero, 2.0, config.guidance_schedule),
         initial,
@@ -284,7 +284,7 @@ def test_tokens_come_from_the_stream_alone(make_transformer: Any, order: Any) ->
         torch.manual_seed(outside)
         stream = torch.Generator().manual_seed(seed)
         blank = torch.full((2, 5, 3, 2), 60)
-        told = Condition(torch.tensor([0, 1]), 2)
+        told = Condition.of(torch.tensor([0, 1]), 1)
         config = settings_of(order=order, steps=2)
         return draw_tokens(network, told, blank, config, stream, window=(4, 3, 2))
 

@@ -75,7 +75,7 @@ def test_the_transformer_takes_it_everywhere() -> None:
     transformer = MaskedTransformer(
         levels=(4, 4),
         num_classes=2,
-        num_sources=0,
+        num_channels=1,
         grid=(4, 4, 4),
         hidden_dim=32,
         num_blocks=2,

@@ -24,7 +24,7 @@ def tokens_of(*grid: int, batch: int = 2, seed: int = 0) -> Tensor:
 
 
 def condition(*labels: int) -> Condition:
-    return Condition(torch.tensor(labels), 2)
+    return Condition.of(torch.tensor(labels), 1)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_any_grid(make_transformer: Any, grid: Any, patch_size: int, head: str) 
     logits = network(tokens_of(*grid), condition(0, 2))
     assert logits.shape == (2, *grid, V)
     assert bool(logits.isfinite().all())
-    assert (network.codebook_size, network.mask_id, network.null_label) == (V, V, 2)
+    assert (network.codebook_size, network.mask_id) == (V, V)
 
 
 def transparent(network: MaskedTransformer) -> MaskedTransformer:
@@ -237,7 +237,7 @@ def test_a_whole_grid_is_told_its_places_as_ever(
 def test_a_window_is_told_its_place_in_the_whole(make_transformer: Any) -> None:
     network = make_transformer(patch_size=2, grid=(9, 8, 11))
     origin = torch.tensor([[1.0, 0.0, 4.0], [3.5, 2.0, 0.0]])
-    given = Condition(torch.tensor([0, 1]), 2, origin=origin)
+    given = Condition.of(torch.tensor([0, 1]), 1, origin=origin)
     told = told_places(network, tokens_of(3, 4, 5), given)
     assert torch.equal(told, fourier_features(relative_place((2, 2, 3), 2, (9, 8, 11), origin), 6))
     moved = network(tokens_of(3, 4, 5), given)
@@ -245,12 +245,12 @@ def test_a_window_is_told_its_place_in_the_whole(make_transformer: Any) -> None:
 
 
 def test_a_window_hears_its_place_however_loud_its_tokens_are(make_transformer: Any) -> None:
-    network = make_transformer(num_sources=2, grid=(12, 12, 12), patch_size=2)
+    network = make_transformer(num_channels=2, grid=(12, 12, 12), patch_size=2)
     tokens = torch.full((1, 4, 4, 4), network.mask_id)
 
     def difference() -> float:
         first, second = (
-            network.features(tokens, Condition(torch.tensor([0]), 2, None, torch.tensor([start])))
+            network.features(tokens, Condition.of(torch.tensor([0]), 1, None, torch.tensor([start])))
             for start in ([0.0, 0.0, 0.0], [6.0, 4.0, 2.0])
         )
         return float((first - second).detach().square().mean().sqrt())
@@ -285,14 +285,14 @@ def test_a_window_moved_by_whole_positions_is_a_part_of_the_whole(
 def with_sources(*labels: int, grid: tuple[int, ...] = (3, 4, 2), seed: int = 5) -> Condition:
     stream = torch.Generator().manual_seed(seed)
     sources = torch.randint(V + 1, (len(labels), 3, *grid), generator=stream)
-    return Condition(torch.tensor(labels), 2, sources)
+    return Condition.of(torch.tensor(labels), 1, sources)
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_sources_change_the_logits_and_absent_ones_do_not(
     make_transformer: Any, patch_size: int
 ) -> None:
-    network = make_transformer(num_sources=3, patch_size=patch_size)
+    network = make_transformer(num_channels=3, patch_size=patch_size)
     tokens, given = tokens_of(3, 4, 2), with_sources(0, 1)
     assert given.sources is not None
     none = network(tokens, condition(0, 1))
@@ -305,7 +305,7 @@ def test_sources_change_the_logits_and_absent_ones_do_not(
 
 
 def test_a_source_speaks_of_its_own_cell(make_transformer: Any) -> None:
-    network = make_transformer(num_sources=3, patch_size=1, local_blocks=0, live=False)
+    network = make_transformer(num_channels=3, patch_size=1, local_blocks=0, live=False)
     tokens, given = tokens_of(3, 4, 2), with_sources(0, 1)
     assert given.sources is not None
     changed = given.sources.clone()
@@ -316,7 +316,7 @@ def test_a_source_speaks_of_its_own_cell(make_transformer: Any) -> None:
 
 
 def test_sources_are_added_to_the_tokens_embedding(make_transformer: Any) -> None:
-    network = transparent(make_transformer(num_sources=3, patch_size=2))
+    network = transparent(make_transformer(num_channels=3, patch_size=2))
     tokens, given = tokens_of(3, 4, 2), with_sources(0, 1)
     table = network.token_embedding.table()
     embedded = network.token_embedding(tokens) + network.source_embedding(given.sources, table)
@@ -326,7 +326,7 @@ def test_sources_are_added_to_the_tokens_embedding(make_transformer: Any) -> Non
 
 def test_the_weights_of_a_network_do_not_depend_on_its_sources(make_transformer: Any) -> None:
     plain = make_transformer(live=False).state_dict()
-    sourced = make_transformer(live=False, num_sources=4).state_dict()
+    sourced = make_transformer(live=False, num_channels=4).state_dict()
     own = {f"source_embedding.{name}" for name in ("maps", "names")}
     own |= {f"pack_norm.{name}" for name in ("weight", "bias")}
     assert sourced.keys() - plain.keys() == own
@@ -336,7 +336,7 @@ def test_the_weights_of_a_network_do_not_depend_on_its_sources(make_transformer:
 
 
 def test_every_weight_of_the_sources_learns(make_transformer: Any) -> None:
-    network = make_transformer(num_sources=3)
+    network = make_transformer(num_channels=3)
     targets = torch.randint(V, (2, 3, 4, 2), generator=torch.Generator().manual_seed(2))
     mask = torch.ones_like(targets, dtype=torch.bool)
     masked = targets.masked_fill(mask, V)
@@ -354,7 +354,7 @@ def test_conditions() -> None:
     assert given.dropped(torch.tensor([True, False, True]), V).labels.tolist() == [2, 1, 2]
     assert given.null(V).labels.tolist() == [2, 2, 2]
     assert given.joined(given.null(V)).labels.tolist() == [0, 1, 1, 2, 2, 2]
-    assert given.labels.tolist() == [0, 1, 1]
+    assert given.classes.tolist() == [0, 1, 1]
     assert given.null(V).sources is given.null(V).origin is None
 
 
@@ -385,7 +385,7 @@ def test_withheld_modalities() -> None:
         for m in range(3):
             expected = torch.full((3, 4, 2), V) if drop[b, m] else given.sources[b, m]
             assert torch.equal(kept.sources[b, m], expected)
-    assert kept.labels is given.labels
+    assert kept.labels is given.classes
     assert condition(0).without_sources(drop[:1], V).sources is None
 
 
@@ -398,10 +398,10 @@ def test_a_window_of_a_condition() -> None:
     assert torch.equal(window.sources, given.sources[:, :, 1:3, :, 1:2])
     assert window.origin is not None
     assert window.origin.tolist() == [[1, 0, 1], [1, 0, 1]]
-    assert window.labels is given.labels
+    assert window.labels is given.classes
     # Of a condition that is a window itself, and of one without sources.
     origin = torch.tensor([[0.5, 2.0, 0.0], [4.0, 0.0, 1.0]])
-    moved = Condition(given.labels, 2, origin=origin).window(cells)
+    moved = Condition.of(given.classes, 1, origin=origin).window(cells)
     assert moved.origin is not None
     assert moved.origin.tolist() == [[1.5, 2, 1], [5, 0, 2]]
     assert moved.sources is None

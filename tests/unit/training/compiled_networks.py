@@ -37,7 +37,7 @@ def transformer() -> MaskedTransformer:
     network = MaskedTransformer(
         levels=(4, 4),
         num_classes=2,
-        num_sources=0,
+        num_channels=1,
         grid=(4, 4, 4),
         hidden_dim=32,
         num_blocks=2,
@@ -67,7 +67,7 @@ def loss_of(network: Any) -> Tensor:
         return (network.decode(network.encode(x), x.shape[2:]) - x).square().mean()
     tokens = torch.randint(17, (2, 4, 4, 4))
     mask = tokens == 16
-    condition = Condition(torch.tensor([0, 1]), 2)
+    condition = Condition.of(torch.tensor([0, 1]), 1)
     return network.loss(tokens, mask, tokens.clamp_max(15), condition, 0.1)[0]
 
 

@@ -72,7 +72,7 @@ class Spy:
             self.inputs.append(masked)
             self.masks.append(mask)
             self.conditions.append(condition)
-            self.labels.append(condition.labels)
+            self.labels.append(condition.classes)
             self.smoothing.append(s)
             assert torch.equal(masked[~mask], targets[~mask])
             assert bool((masked[mask] == V).all())
@@ -156,7 +156,7 @@ def test_validation_accuracy_per_bucket_of_mask_ratio(
 
     def loss(masked: Tensor, mask: Tensor, targets: Tensor, condition: Any, s: float) -> Any:
         assert s == 0.0  # validation measures the plain cross-entropy
-        assert bool((condition.labels < 2).all())
+        assert bool((condition.classes >= 0).all())
         right = seen[-1] < limit
         return torch.tensor(1.5), right[:, None].expand(-1, 24).reshape(mask.shape)[mask]
 
@@ -356,7 +356,7 @@ def trained_on(
     **loss: Any,
 ) -> list[Condition]:
     """Return what the network was told of each batch."""
-    module = Stage2Module(configure(**loss), make_transformer(num_sources=3))
+    module = Stage2Module(configure(**loss), make_transformer(num_channels=3))
     spy = Spy(module.transformer, monkeypatch)
     make_trainer(limit_val_batches=0).fit(module, load(parts))
     return spy.conditions
@@ -407,7 +407,7 @@ def test_nearly_certain_source_dropout_leaves_class_and_place(
     )
     for batch, condition in zip(parts, told, strict=True):
         assert bool(withheld(condition).all())
-        assert torch.equal(condition.labels, batch.labels)
+        assert torch.equal(condition.channels, batch.labels)
         assert batch.origin is not None
         assert condition.origin is not None
         assert torch.equal(condition.origin, batch.origin)
@@ -426,7 +426,7 @@ def test_modalities_are_withheld_one_by_one_at_the_configured_rate(
         source_free_share=0.0,
         condition_dropout=0.25,
     )
-    dropped = torch.cat([condition.labels for condition in told]) == 2
+    dropped = torch.cat([condition.channels for condition in told]) == -1
     gone = torch.cat([withheld(condition) for condition in told])
     # Who is told no class is told no source.
     assert bool(gone[dropped].all())
@@ -455,7 +455,7 @@ def test_batches_without_sources_draw_what_they_always_drew(
         drop = torch.rand(6, generator=stream) < 0.1
         share = gamma("cosine", torch.rand(6, generator=stream), 24)
         expected = mask_tokens(batch.tokens, share, V, stream)
-        assert torch.equal(condition.labels, batch.labels.masked_fill(drop, 2))
+        assert torch.equal(condition.classes, batch.labels.masked_fill(drop, -1))
         assert condition.sources is condition.origin is None
         assert torch.equal(spy.inputs[step], expected.tokens)
 
@@ -475,7 +475,7 @@ def test_validation_without_sources_masks_what_it_always_masked(
 def test_validation_withholds_the_same_sources_each_time(
     make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = Stage2Module(configure(), make_transformer(num_sources=3))
+    module = Stage2Module(configure(), make_transformer(num_channels=3))
     spy = Spy(module.ema.network, monkeypatch)
     for _ in range(2):
         make_trainer().validate(module, load(sourced_batches(3)), verbose=False)
@@ -484,7 +484,7 @@ def test_validation_withholds_the_same_sources_each_time(
     assert not torch.equal(gone[0], gone[1])
     assert 0 < float(torch.cat(gone).float().mean()) < 1
     # Nobody's class is withheld when accuracy is measured.
-    assert all(bool((condition.labels < 2).all()) for condition in spy.conditions)
+    assert all(bool((condition.channels >= 0).all()) for condition in spy.conditions)
 
 
 def test_some_samples_are_told_no_source_at_all(
@@ -502,4 +502,4 @@ def test_some_samples_are_told_no_source_at_all(
     gone = torch.cat([withheld(condition) for condition in told])
     assert torch.equal(gone.all(1), gone.any(1))
     assert abs(float(gone.all(1).float().mean()) - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 600)
-    assert all(bool((condition.labels != 2).all()) for condition in told)  # the class stays
+    assert all(bool((condition.channels >= 0).all()) for condition in told)  # the class stays
