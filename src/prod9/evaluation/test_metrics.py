@@ -14,8 +14,8 @@ from prod9.config.load import dump
 from prod9.data.dataset import Splits, open_splits, require_unseen
 from prod9.data.splits import HeldOut
 from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset
+from prod9.evaluation.evaluator import Evaluator, Settings
 from prod9.evaluation.round_trip import round_trip
-from prod9.evaluation.runner import Evaluator, Settings
 from prod9.evaluation.sets import drawn
 from prod9.evaluation.translation_test import measure_translation
 from prod9.evaluation.work_cache import WorkCache
