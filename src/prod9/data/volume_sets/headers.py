@@ -8,9 +8,8 @@ from typing import Any, cast
 import numpy as np
 
 from prod9.data.geometry import Placement
-from prod9.data.volume_files.nifti_header import open_nifti
 from prod9.data.volume_files.npz import read_npy_header
-from prod9.data.volume_files.read import read_volume
+from prod9.data.volume_files.read import open_nifti, read_volume
 from prod9.data.volume_files.stored_volume import volume_suffix
 from prod9.errors import Prod9Error
 from prod9.shapes import MAX_VOXELS
