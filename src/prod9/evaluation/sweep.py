@@ -109,7 +109,7 @@ def sweep(
         real=real.name,
         space=chosen.name,
         floor=floor,
-        msssim_real=None if spread is None else spread.mean,
+        msssim_real=spread and spread.mean,
         samples_per_class=samples_per_class,
         seed=config.seed,
         tokenizer=generator.tokenizer.digest,
@@ -140,8 +140,7 @@ def _space(
         return feature_spaces((key,), device=device)[0]
     if classifier is None:
         raise Prod9Error("--space classifier needs classes; choose efficientnet.")
-    right = float((classifier.predict(real).numpy() == real.labels).mean())
-    return classifier_space(classifier, train.name, right)
+    return classifier_space(classifier, train, real)
 
 
 def _spread(total: int, count: int) -> list[int]:
@@ -188,15 +187,12 @@ def _measure(
         windows=config.sliding_window,
     )
     seconds = (time.monotonic() - start) / len(volumes)
-    right = None
-    if classifier is not None:
-        right = float((classifier.predict(volumes).numpy() == volumes.labels).mean())
     spread = within_class_msssim(volumes, config.seed)
     return SweepRow(
         sampler=setting,
         distance=set_distance(features_of(space, volumes), real, config.seed),
-        class_accuracy=right,
-        msssim=None if spread is None else spread.mean,
+        class_accuracy=classifier and classifier.right(volumes),
+        msssim=spread and spread.mean,
         seconds_per_volume=round(seconds, 4),
     )
 
