@@ -34,12 +34,12 @@ from prod9.data.tokens.store import TokenBatch
 from prod9.data.volumes import ArrayVolumes
 from prod9.errors import Prod9Error
 from prod9.evaluation import test_metrics
-from prod9.inference.synthesis import Settings
 from prod9.model import build_transformer
 from prod9.networks.condition import Condition
 from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.outpainting import draw_tokens
 from prod9.runtime import distributed
+from prod9.sample_request import SampleRequest
 from prod9.sliding_window import encode_latent
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training import processes, stage1, stage2, strategies, trainer
@@ -498,7 +498,7 @@ def drawn(config: Stage2Config, run: Any) -> object:
 
 def completed(config: Stage2Config, run: Any) -> object:
     """Return what the commands that complete scans would draw with."""
-    return drawn_with(config, Settings.of(config).sampler)
+    return drawn_with(config, SampleRequest.completion_of(config).sampler)
 
 
 def drawn_with(config: Stage2Config, sampler: SamplerConfig) -> object:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from prod9.cli.verbs import MAX_SEED, OverwriteOption
+from prod9.cli.options import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.volume_sets.open import named_dataset, open_collection
 from prod9.data.volume_sets.pairs import paired

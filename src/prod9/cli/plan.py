@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from prod9.cli.verbs import ConfigOption, OverridesArgument
+from prod9.cli.options import ConfigOption, OverridesArgument
 from prod9.errors import Prod9Error
 from prod9.files import write_text
 from prod9.planning.plan import Plan, Request, make_plan

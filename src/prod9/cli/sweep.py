@@ -5,8 +5,13 @@ from typing import Annotated
 
 import typer
 
-from prod9.cli.drawing import SeedOption, configured
-from prod9.cli.verbs import ConfigOption, OverridesArgument, OverwriteOption
+from prod9.cli.options import (
+    ConfigOption,
+    OverridesArgument,
+    OverwriteOption,
+    SeedOption,
+    configured,
+)
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
 from prod9.evaluation.sweep import sweep as run_sweep

@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from prod9.evaluation.features.cache import cached_features
 from prod9.evaluation.features.networks import feature_spaces
 from prod9.evaluation.features.spaces import FeatureSpace, features_of
 from prod9.evaluation.set_distance import set_distance
-from prod9.evaluation.sets import drawn
+from prod9.evaluation.sets import generated
 from prod9.evaluation.test_metrics import real_splits
 from prod9.files import require_writable, write_text
 from prod9.model import Model
@@ -31,6 +32,7 @@ from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
 from prod9.results.sweep import Sweep, SweepRow, tied, winner
 from prod9.runtime.console import say
+from prod9.sample_request import SampleRequest
 from prod9.training import stage2
 from prod9.training.trainer import resolve_device
 
@@ -96,7 +98,7 @@ def sweep(
     require_writable(folder)
     generator = stage2.load(config)
     real, train = real_splits(config, generator.tokenizer, "val")
-    labels = stage2.labels_of(generator, ["all"], samples_per_class)
+    labels = generator.labels_of(["all"], samples_per_class)
     classifier = train_classifier(train, seed=config.seed) if len(train.counts) > 1 else None
     device = resolve_device(config.trainer.accelerator)
     chosen = _space(space, classifier, train, real, device)
@@ -172,21 +174,15 @@ def _known(path: Path, state: Sweep, overwrite: bool) -> dict[str, SweepRow]:
 def _measure(
     generator: Model,
     config: Stage2Config,
-    labels: Tensor,
+    labels: tuple[int, ...],
     setting: SamplerConfig,
     space: FeatureSpace,
     classifier: Classifier | None,
     real: Tensor,
 ) -> SweepRow:
     start = time.monotonic()
-    volumes = drawn(
-        generator,
-        labels,
-        setting,
-        seed=config.seed,
-        batch_size=config.data.batch_size,
-        windows=config.sliding_window,
-    )
+    request = replace(SampleRequest.generation_of(config, labels), sampler=setting)
+    volumes = generated(generator, request)
     seconds = (time.monotonic() - start) / len(volumes)
     right = None
     if classifier is not None:

@@ -5,9 +5,10 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Generator as Generator_
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from prod9.errors import Prod9Error
 from prod9.inference import generate as module
 from prod9.inference.generate import generate_files
 from prod9.model import Model
+from prod9.sample_request import SampleRequest
 
-LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
+LABELS = (0, 0, 0, 0, 1, 1, 1, 1, 1)
 """Five batches of two, the last one short."""
+REQUEST = SampleRequest(LABELS, SamplerConfig(steps=2), seed=5, batch_size=2)
 NAMES = [f"{n:04d}_{'ball' if label == 0 else 'box'}.nii.gz" for n, label in enumerate(LABELS)]
 
 
@@ -51,15 +54,10 @@ def make(
             file.write(f"{rank}\n")
         time.sleep(pause)
 
-    settings: dict[str, Any] = {
-        "labels": LABELS,
-        "config": SamplerConfig(steps=2),
-        "seed": 5,
-        "batch_size": 2,
-        "overwrite": False,
-        "on_volume": on_volume,
-    }
-    generate_files(generator, folder=folder, **(settings | change))
+    names = {"labels", "sampler", "seed", "batch_size", "shape"}
+    request = replace(REQUEST, **{name: change.pop(name) for name in names & change.keys()})
+    settings: dict[str, Any] = {"overwrite": False, "on_volume": on_volume}
+    generate_files(generator, request, folder, **(settings | change))
 
 
 Make = Callable[..., None]
@@ -125,16 +123,14 @@ def test_an_interrupted_set_is_gone_on_with(again: Make, tmp_path: Path) -> None
     assert content(tmp_path / "set") == one_go
     manifest = json.loads(one_go["manifest.json"])
     assert [sample["file"] for sample in manifest["samples"]] == NAMES
-    assert [sample["label"] for sample in manifest["samples"]] == LABELS.tolist()
+    assert [sample["label"] for sample in manifest["samples"]] == [*LABELS]
 
 
 def test_each_batch_is_a_function_of_its_number(generator: Model) -> None:
-    def tokens(batches: list[int] | None) -> list[torch.Tensor]:
-        every = generator.generate(LABELS, SamplerConfig(steps=2), 5, batch_size=2, batches=batches)
-        return [part for part, _ in every]
+    def tokens(batches: Sequence[int]) -> list[torch.Tensor]:
+        return [generator.sample(REQUEST, number) for number in batches]
 
-    everything = tokens(None)
-    assert len(everything) == 5
+    everything = tokens(range(5))
     for own, numbers in ((tokens([3, 1]), [3, 1]), (tokens([4]), [4]), (tokens([]), [])):
         assert len(own) == len(numbers)
         assert all(torch.equal(part, everything[n]) for part, n in zip(own, numbers, strict=True))
@@ -182,7 +178,7 @@ def test_a_torn_volume_is_drawn_again(again: Make, tmp_path: Path, harm: str) ->
     [
         ({"seed": 6}, r"another seed \(5, not 6\)"),
         ({"batch_size": 3}, r"another batch size \(2, not 3\)"),
-        ({"config": SamplerConfig(steps=3)}, "another sampler"),
+        ({"sampler": SamplerConfig(steps=3)}, "another sampler"),
         ({"labels": LABELS[:8]}, "another labels"),
         ({"shape": (8, 8, 6)}, "another shape"),
     ],
