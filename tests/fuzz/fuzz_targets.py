@@ -328,13 +328,6 @@ TARGETS = (
     Target("override", "override.txt", lambda: OVERRIDES, read_override),
     Target("tokenizer", "x.pt", lambda: [tokenizer_file()], Tokenizer.load),
     Target(
-        "tokenizer pickle",
-        "x.pt",
-        lambda: [pickle_of(tokenizer_file())],
-        Tokenizer.load,
-        store=lambda data: with_pickle(tokenizer_file(), data),
-    ),
-    Target(
         "tokenizer spec",
         "x.pt",
         lambda: [spec_of(tokenizer_file())],
