@@ -101,8 +101,9 @@ def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
         if print_config:
             typer.echo(dump(resolved), nl=False)
             return
-        if resume_or_start and overwrite:
-            raise Prod9Error("--resume-or-start goes on and --overwrite begins anew; give one.")
+        if (resume or resume_or_start) and overwrite:
+            going = "--resume" if resume else "--resume-or-start"
+            raise Prod9Error(f"{going} goes on and --overwrite begins anew; give one of them.")
         gather(resolved.trainer)
         if resume_or_start:
             # One looks for all: a shared disk may show a file to one process before the other.

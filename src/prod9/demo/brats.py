@@ -17,9 +17,9 @@ from prod9.data.phantom.cohort import make_phantom
 from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs, override
 from prod9.errors import Prod9Error
+from prod9.evaluation.evaluator import Evaluator
+from prod9.evaluation.evaluator import Settings as EvaluationSettings
 from prod9.evaluation.reconstruction import window_agreement
-from prod9.evaluation.runner import Evaluator
-from prod9.evaluation.runner import Settings as EvaluationSettings
 from prod9.evaluation.test_metrics import measure_reconstruction
 from prod9.evaluation.translation import Score, TranslationMetrics
 from prod9.evaluation.translation_test import SOURCES, TARGET, measure_translation
@@ -83,7 +83,7 @@ def run_brats_demo(
     data = _scans(two)
     if not isinstance(one.data, BraTSDataConfig):
         raise Prod9Error(_OTHER_DATA)
-    claim(output, overwrite)
+    claim(output, one, two, overwrite=overwrite)
     clock = Clock()
     say("Teaching this machine four MRI contrasts (semi-synthetic cohort, one template anatomy).")
     with Progress(transient=True) as bar:

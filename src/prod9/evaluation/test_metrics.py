@@ -22,8 +22,8 @@ from prod9.data.brats.scans import ScanSet
 from prod9.data.splits import HeldOut, Split
 from prod9.data.volume_sets.open import scans_collection
 from prod9.data.volume_sets.volume_set import VolumeSet
+from prod9.evaluation.evaluator import Evaluator, Settings
 from prod9.evaluation.round_trip import round_trip
-from prod9.evaluation.runner import Evaluator, Settings
 from prod9.evaluation.sets import drawn, split_of
 from prod9.evaluation.translation import TranslationMetrics
 from prod9.evaluation.translation_test import measure_translation

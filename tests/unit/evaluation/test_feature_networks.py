@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
-from prod9.evaluation import runner
+from prod9.evaluation import evaluator as runner
+from prod9.evaluation.evaluator import Evaluator, Settings
 from prod9.evaluation.features import cache, networks
 from prod9.evaluation.features.spaces import FeatureSpace
-from prod9.evaluation.runner import Evaluator, Settings
 from prod9.losses import perceptual
 from prod9.losses.medicalnet import MedicalNetResNet10
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
