@@ -65,11 +65,7 @@ class Sizes:
 
 
 def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Config:
-    """Read a configuration of either stage.
-
-    Raises:
-        Prod9Error: all that is wrong with it.
-    """
+    """Read a configuration of either stage; raises what the loader of its stage raises."""
     try:
         return load_stage1(path, overrides)
     except Prod9Error as error:

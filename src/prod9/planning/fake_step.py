@@ -50,14 +50,14 @@ class StepCost:
     """Bytes between two steps: weights, gradients, moments, averaged weights, the batch."""
     peak: int
     """The most bytes at any moment of a step."""
-    forward_flops: float
-    backward_flops: float
+    flops: tuple[float, float]
+    """Floating point operations, forward and backward."""
 
 
 class StepRecorder(TorchDispatchMode):
     """Adds up the bytes of all storages that are alive, and floating point operations.
 
-    Memory that a kernel allocates for itself while it runs is not seen.
+    Memory that a kernel allocates for itself is not seen. ``flops`` are of (forward, backward).
 
     Args:
         masked: share of the rows that a selection by a mask keeps (its values are not known).
@@ -67,7 +67,7 @@ class StepRecorder(TorchDispatchMode):
         super().__init__()
         self.masked = masked
         self.held = self.peak = 0
-        self.flops = {"forward": 0.0, "backward": 0.0}
+        self.flops = [0.0, 0.0]
         self._alive: set[int] = set()
 
     def __torch_dispatch__(
@@ -89,8 +89,7 @@ class StepRecorder(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 self.hold(leaf)
         node: Any = torch._C._current_autograd_node()  # pyright: ignore[reportPrivateUsage]
-        direction = "forward" if node is None else "backward"
-        self.flops[direction] += operation_flops(func, args, kwargs, out)
+        self.flops[node is not None] += operation_flops(func, args, kwargs, out)
         return out
 
     def hold(self, tensor: Tensor) -> None:
@@ -140,7 +139,7 @@ def step_cost(
         _replace_loop(module)
         step = _step(module, _batch(config, sizes, batch), precision_of(config, device))
         step()
-        recorder.peak, recorder.flops = recorder.held, {"forward": 0.0, "backward": 0.0}
+        recorder.peak, recorder.flops = recorder.held, [0.0, 0.0]
         step()
         held = recorder.held
     return StepCost(
@@ -149,8 +148,7 @@ def step_cost(
         sum(p.numel() for p in module.ema.parameters()),
         held,
         recorder.peak,
-        recorder.flops["forward"],
-        recorder.flops["backward"],
+        (recorder.flops[0], recorder.flops[1]),
     )
 
 

@@ -29,9 +29,8 @@ def make_plan(
         overrides: such as ``data.batch_size=2``.
         gpu_memory: GiB of each GPU; without it and ``tflops`` the plan is for a CPU.
         devices: how many processes train.
-        tflops: what a GPU sustains, TFLOP/s.
-        stage1: Stage 2: the configuration that trains its tokenizer.
-        cases: BraTS: how many cases there will be.
+        tflops: TFLOP/s that a GPU sustains.
+        stage1, cases: as of :func:`prod9.planning.data_sizes.sizes_of`.
 
     Returns:
         Name -> figure of one process. Names end in the unit: ``_bytes``, ``_flops`` (of a step),
@@ -48,6 +47,7 @@ def make_plan(
     memory, other = found.memory[on], found.memory[not on]
     first = isinstance(config, Stage1Config)
     checkpoint = 4 * (3 * cost.trained + cost.averaged)
+    forward, backward = (flops * batch / found.samples for flops in cost.flops)
     switched = "without_checkpointing" if on else "with_checkpointing"
     plan: dict[str, object] = {
         "configuration": str(path),
@@ -78,8 +78,8 @@ def make_plan(
         plan["advice"] = advice(config, sizes, found, limit)
     split = devices > 1 and config.trainer.strategy == "fsdp"
     plan |= {
-        "forward_flops": cost.forward_flops * batch / found.samples,
-        "backward_flops": cost.backward_flops * batch / found.samples,
+        "forward_flops": forward,
+        "backward_flops": backward,
         # The last one, the one before, and the one that is being written.
         "checkpoints": 3 + config.callbacks.checkpoint.keep_best,
         "checkpoint_bytes": checkpoint,
@@ -98,8 +98,8 @@ def make_plan(
             code = np.min_scalar_type(math.prod(sizes.autoencoder.levels) - 1).itemsize
             plan["token_store_bytes"] = (sizes.train + sizes.val) * math.prod(sizes.grid) * code
     if tflops is not None:
-        flops = (cost.forward_flops + cost.backward_flops) * batch / found.samples
-        plan["time_of_a_step_seconds"] = seconds = flops / (tflops * 1e12)
+        seconds = (forward + backward) / (tflops * 1e12)
+        plan["time_of_a_step_seconds"] = seconds
         plan["time_of_training_hours"] = None if steps is None else steps * seconds / 3600
     return plan
 
