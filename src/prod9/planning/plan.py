@@ -30,7 +30,8 @@ def make_plan(
         gpu_memory: GiB of each GPU; without it and ``tflops`` the plan is for a CPU.
         devices: how many processes train.
         tflops: TFLOP/s that a GPU sustains.
-        stage1, cases: as of :func:`prod9.planning.data_sizes.sizes_of`.
+        stage1: Stage 2: the configuration that trains its tokenizer.
+        cases: BraTS: how many cases there will be.
 
     Returns:
         Name -> figure of one process. Names end in the unit: ``_bytes``, ``_flops`` (of a step),
