@@ -96,8 +96,9 @@ def add_shared_verbs(app: typer.Typer, stage: Stage) -> None:
         if print_config:
             typer.echo(dump(resolved), nl=False)
             return
-        if resume_or_start and overwrite:
-            raise Prod9Error("--resume-or-start goes on and --overwrite begins anew; give one.")
+        if (resume or resume_or_start) and overwrite:
+            going = "--resume" if resume else "--resume-or-start"
+            raise Prod9Error(f"{going} goes on and --overwrite begins anew; give one of them.")
         from prod9.planning.out_of_memory import memory_advice
         from prod9.runtime.distributed import is_main, of_main
         from prod9.training.launch import gather

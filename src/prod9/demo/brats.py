@@ -82,7 +82,7 @@ def run_brats_demo(
     data = _scans(two)
     if not isinstance(one.data, BraTSDataConfig):
         raise Prod9Error(_OTHER_DATA)
-    claim(output, overwrite)
+    claim(output, one, two, overwrite=overwrite)
     clock = Clock()
     say("Teaching this machine four MRI contrasts (semi-synthetic cohort, one template anatomy).")
     with Progress(transient=True) as bar:

@@ -64,7 +64,7 @@ def run_demo(
         Prod9Error: ``output`` holds a demo already, or cannot be written.
     """
     one, two = configs(output, "stage1", "stage2", stage1_overrides, stage2_overrides)
-    claim(output, overwrite)
+    claim(output, one, two, overwrite=overwrite)
     clock = Clock()
     say("Teaching this machine to draw brain regions (MNI152 template, 11 classes).")
     data = _regions(one)

@@ -27,6 +27,7 @@ from prod9.evaluation.test_metrics import real_splits
 from prod9.files import require_writable, write_text
 from prod9.model import Model
 from prod9.montage import save_figure
+from prod9.own_files import matching, read_record, refuse_foreign
 from prod9.report.sweep import draw_sweep
 from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
@@ -93,8 +94,11 @@ def sweep(
     ``sampler`` section).
 
     Raises:
-        Prod9Error: not trained yet; the folder holds a sweep of something else.
+        Prod9Error: not trained yet; the folder holds another sweep, or foreign files under
+            the names of a sweep's.
     """
+    if read_record(folder / RECORD, {"schema_version", "rows"}) is None:
+        refuse_foreign(matching(folder, (RECORD, TABLE, PLOT, PRESET)))
     require_writable(folder)
     generator = stage2.load(config)
     real, train = real_splits(config, generator.tokenizer, "val")
@@ -160,7 +164,7 @@ def _known(path: Path, state: Sweep, overwrite: bool) -> dict[str, SweepRow]:
         earlier = Sweep.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise Prod9Error(
-            f"{path} is damaged or of another version; remove it, or pass --overwrite."
+            f"{path} is of another version; pass --overwrite, or another --output."
         ) from error
     if not earlier.answers_as(state):
         raise Prod9Error(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.write import write_nifti
-from prod9.inference.generated_set import GeneratedSet
+from prod9.inference.generated_set import MONTAGE, GeneratedSet
 from prod9.inference.record import record_of
 from prod9.model import Model
 from prod9.montage import by_class, montage, save_figure
@@ -96,4 +96,4 @@ def _show(wanted: GeneratedSet, seed: int) -> None:
             shown.append(label)
             kept.append(torch.from_numpy(read_volume(path).array)[None] / 255)
     rows = by_class(torch.stack(kept), torch.tensor(shown), wanted.class_names, _MONTAGE_COLUMNS)
-    save_figure(wanted.folder / "montage.png", montage(rows, title=f"generated, seed {seed}"))
+    save_figure(wanted.folder / MONTAGE, montage(rows, title=f"generated, seed {seed}"))

@@ -218,20 +218,55 @@ def test_an_unfinished_set_names_resume(again: Make, tmp_path: Path) -> None:
         again()
 
 
-def test_volumes_of_unknown_origin_are_not_taken(again: Make, tmp_path: Path) -> None:
+def test_volumes_of_unknown_origin_are_neither_taken_nor_replaced(
+    again: Make, tmp_path: Path
+) -> None:
     again()
     (tmp_path / "set" / "manifest.json").unlink()
-    with pytest.raises(Prod9Error, match=r"no unfinished\.json says how they were made"):
-        again(resume=True)
+    before = content(tmp_path / "set")
+    for change in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(Prod9Error, match=r"montage\.png is in the way"):
+            again(**change)
+    assert content(tmp_path / "set") == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"seed": 5'])
+@pytest.mark.parametrize("text", ["", "[]", '{"seed": 5', '{"prod9": "", "seed": 0, "classes": 1}'])
 def test_a_damaged_record(again: Make, tmp_path: Path, text: str) -> None:
     again()
     (tmp_path / "set" / "manifest.json").unlink()
     (tmp_path / "set" / "unfinished.json").write_text(text)
-    with pytest.raises(Prod9Error, match=r"unfinished\.json is damaged; pass --overwrite"):
-        again(resume=True)
+    before = content(tmp_path / "set")
+    for change in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(Prod9Error, match=r"unfinished\.json"):
+            again(**change)
+    assert content(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_set_beside_which_somebody_has_put_a_volume(
+    again: Make, tmp_path: Path, finished: bool
+) -> None:
+    with suppress(KeyboardInterrupt):
+        again(on_volume=interrupt_after(9 if finished else 3))
+    mine = tmp_path / "set" / "patient_0001_t1.nii.gz"
+    mine.write_bytes(b"mine")
+    before = content(tmp_path / "set")
+    with pytest.raises(Prod9Error, match=f"{mine} is in the way"):
+        again(overwrite=True)
+    assert content(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_only_what_the_record_names_is_replaced(
+    again: Make, tmp_path: Path, finished: bool
+) -> None:
+    with suppress(KeyboardInterrupt):
+        again(on_volume=interrupt_after(9 if finished else 3))
+    (tmp_path / "set" / "notes.txt").write_bytes(b"mine")
+    again(overwrite=True, labels=LABELS[:2])
+    after = content(tmp_path / "set")
+    assert [*after] == [*NAMES[:2], "manifest.json", "montage.png", "notes.txt"]
+    assert after["notes.txt"] == b"mine"
 
 
 def test_two_processes_make_what_one_does(
@@ -316,6 +351,7 @@ def test_killed_with_two_processes_and_gone_on_with_three(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("seed", range(8))
 def test_killed_three_times_at_random(
     generator: Model, tmp_path: Path, whole: dict[str, bytes], seed: int
@@ -338,6 +374,7 @@ def test_killed_three_times_at_random(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_killed_while_an_old_set_is_replaced(
     generator: Model, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
