@@ -74,7 +74,8 @@ def again(generator: Model, tmp_path: Path) -> Make:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """Return the files; what a killed process had begun to write has a hidden, temporary name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*"))}
 
 
 def volumes(folder: Path) -> list[str]:
