@@ -20,15 +20,14 @@ from torch.utils._pytree import tree_leaves
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data.tokens.store import TokenBatch
 from prod9.data.volumes import Batch
-from prod9.losses.medicalnet import MedicalNetResNet10
-from prod9.losses.perceptual import MedicalNetPerceptualLoss
+from prod9.losses.feature_loss import build_feature_loss
 from prod9.masking import gamma
 from prod9.model import build_transformer
 from prod9.networks.activation_checkpointing import recompute_activations
 from prod9.planning.data_sizes import Sizes
 from prod9.planning.flops import operation_flops
 from prod9.tokenizer import CHANNELS, build_autoencoder
-from prod9.training.stage1 import build_discriminator, build_feature_loss
+from prod9.training.stage1 import build_discriminator
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
 
@@ -208,11 +207,11 @@ def _module(
         networks: dict[str, nn.Module] = {"autoencoder": autoencoder}
         if discriminator is not None:
             networks["discriminator"] = discriminator
-        if config.loss.loss_type == "lpips":
-            feature = MedicalNetPerceptualLoss(MedicalNetResNet10().state_dict())
-            networks["feature network"] = feature.network
-        else:
-            feature = build_feature_loss(config)
+        feature = build_feature_loss(config.loss, untrained=True)
+        # A frozen network is no registered submodule of its loss: see MedicalNetPerceptualLoss.
+        frozen = getattr(feature.term, "network", None)
+        if isinstance(frozen, nn.Module):
+            networks["feature network"] = frozen
     module = Stage1Module(config, autoencoder, feature, discriminator)
     module.batches_seen = config.loss.discriminator_iter_start
     return module, networks
