@@ -1,19 +1,19 @@
 """``prod9 evaluate``: figures and a page on volumes of any generator."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
-from prod9.cli.verbs import MAX_SEED, OverwriteOption
-from prod9.evaluation.evaluator import METRICS, REPORT, SPACES
-from prod9.evaluation.runner import evaluate as run_evaluation
-from prod9.training.launch import require_alone
+from prod9.cli.options import MAX_SEED, OverwriteOption
+from prod9.config.evaluation import FeatureSpaceKey
+
+_SPACES = get_args(FeatureSpaceKey)
 
 
 def evaluate(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help=f"Folder for {METRICS} and {REPORT}.")
+        Path, typer.Option("--output", "-o", help="Folder for metrics.json and report.html.")
     ],
     real: Annotated[
         str,
@@ -50,7 +50,7 @@ def evaluate(
     features: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Feature space: {', '.join(SPACES)}; repeatable.", show_default="all three"
+            help=f"Feature space: {', '.join(_SPACES)}; repeatable.", show_default="all three"
         ),
     ] = None,
     medicalnet: Annotated[
@@ -73,6 +73,10 @@ def evaluate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
+    from prod9.evaluation.evaluator import METRICS, REPORT
+    from prod9.evaluation.runner import evaluate as run_evaluation
+    from prod9.training.launch import require_alone
+
     require_alone("prod9 evaluate")
     found = run_evaluation(
         real,
@@ -81,7 +85,7 @@ def evaluate(
         reconstructed=reconstructed,
         output=output,
         intensity=intensity,
-        features=features or SPACES,
+        features=features or _SPACES,
         usefulness=usefulness,
         medicalnet=medicalnet,
         size=size,

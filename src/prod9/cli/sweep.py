@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from prod9.cli.drawing import SeedOption, configured
-from prod9.cli.verbs import ConfigOption, OverridesArgument, OverwriteOption
+from prod9.cli.options import (
+    ConfigOption,
+    OverridesArgument,
+    OverwriteOption,
+    SeedOption,
+    configured,
+)
 from prod9.config.evaluation import FeatureSpaceKey
-from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
-from prod9.evaluation.sweep import sweep as run_sweep
-from prod9.training.launch import require_alone
 
 
 def sweep(
@@ -44,6 +46,10 @@ def sweep(
     Judged on the validation split. What an option leaves out stays as the config has it. An
     interrupted sweep goes on where it was.
     """
+    from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
+    from prod9.evaluation.sweep import sweep as run_sweep
+    from prod9.training.launch import require_alone
+
     require_alone("sweep")
     resolved = configured(config, overrides, "sampler", seed=seed)
     settings = grid_of(

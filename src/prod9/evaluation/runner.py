@@ -12,6 +12,7 @@ from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import METRICS, REPORT, ROWS, SPACES, Evaluator, Settings
 from prod9.evaluation.features.networks import feature_spaces
 from prod9.files import require_writable
+from prod9.own_files import matching, read_record, refuse_foreign
 from prod9.results.schema import Evaluation
 from prod9.training.trainer import resolve_device
 
@@ -78,11 +79,13 @@ def evaluate(
             raise Prod9Error(f"no feature space {name!r}: choose from {', '.join(SPACES)}.")
     folder = None if output is None else Path(output)
     if folder is not None:
-        for name in (METRICS, REPORT, ROWS):
-            if (folder / name).exists() and not overwrite:
-                raise Prod9Error(
-                    f"{folder / name} exists; pass --overwrite to replace it, or another --output."
-                )
+        there = matching(folder, (METRICS, REPORT, ROWS))
+        if read_record(folder / METRICS, {"schema_version", "sets"}) is None:
+            refuse_foreign(there)
+        if there and not overwrite:
+            raise Prod9Error(
+                f"{there[0]} exists; pass --overwrite to replace it, or another --output."
+            )
         require_writable(folder)
     spaces: list[FeatureSpaceKey] = [space for space in SPACES if space in features]
     weights = None if medicalnet is None else Path(medicalnet)

@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,16 +22,18 @@ from prod9.evaluation.features.cache import cached_features
 from prod9.evaluation.features.networks import feature_spaces
 from prod9.evaluation.features.spaces import FeatureSpace, features_of
 from prod9.evaluation.set_distance import set_distance
-from prod9.evaluation.sets import drawn
+from prod9.evaluation.sets import generated
 from prod9.evaluation.test_metrics import real_splits
 from prod9.files import require_writable, write_text
 from prod9.model import Model
 from prod9.montage import save_figure
+from prod9.own_files import matching, read_record, refuse_foreign
 from prod9.report.sweep import draw_sweep
 from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
 from prod9.results.sweep import Sweep, SweepRow, tied, winner
 from prod9.runtime.console import say
+from prod9.sample_request import SampleRequest
 from prod9.training import stage2
 from prod9.training.trainer import resolve_device
 
@@ -91,12 +94,15 @@ def sweep(
     ``sampler`` section).
 
     Raises:
-        Prod9Error: not trained yet; the folder holds a sweep of something else.
+        Prod9Error: not trained yet; the folder holds another sweep, or foreign files under
+            the names of a sweep's.
     """
+    if read_record(folder / RECORD, {"schema_version", "rows"}) is None:
+        refuse_foreign(matching(folder, (RECORD, TABLE, PLOT, PRESET)))
     require_writable(folder)
     generator = stage2.load(config)
     real, train = real_splits(config, generator.tokenizer, "val")
-    labels = stage2.labels_of(generator, ["all"], samples_per_class)
+    labels = generator.labels_of(["all"], samples_per_class)
     classifier = train_classifier(train, seed=config.seed) if len(train.counts) > 1 else None
     device = resolve_device(config.trainer.accelerator)
     chosen = _space(space, classifier, train, real, device)
@@ -157,7 +163,7 @@ def _known(path: Path, state: Sweep, overwrite: bool) -> dict[str, SweepRow]:
         earlier = Sweep.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise Prod9Error(
-            f"{path} is damaged or of another version; remove it, or pass --overwrite."
+            f"{path} is of another version; pass --overwrite, or another --output."
         ) from error
     if not earlier.answers_as(state):
         raise Prod9Error(
@@ -171,21 +177,15 @@ def _known(path: Path, state: Sweep, overwrite: bool) -> dict[str, SweepRow]:
 def _measure(
     generator: Model,
     config: Stage2Config,
-    labels: Tensor,
+    labels: tuple[int, ...],
     setting: SamplerConfig,
     space: FeatureSpace,
     classifier: Classifier | None,
     real: Tensor,
 ) -> SweepRow:
     start = time.monotonic()
-    volumes = drawn(
-        generator,
-        labels,
-        setting,
-        seed=config.seed,
-        batch_size=config.data.batch_size,
-        windows=config.sliding_window,
-    )
+    request = replace(SampleRequest.generation_of(config, labels), sampler=setting)
+    volumes = generated(generator, request)
     seconds = (time.monotonic() - start) / len(volumes)
     spread = within_class_msssim(volumes, config.seed)
     return SweepRow(
