@@ -52,21 +52,15 @@ def sweep(
 
     require_alone("sweep")
     resolved = configured(config, overrides, "sampler", seed=seed)
-    settings = grid_of(
-        resolved.sampler,
-        steps=steps or (),
-        temperatures=temperature or (),
-        guidance=guidance or (),
-        orders=order or (),
-        choice_temperatures=choice_temperature or (),
-    )
-    folder = output or resolved.output_dir / "sweep"
+    values = {
+        "steps": steps or (),
+        "temperature": temperature or (),
+        "guidance_scale": guidance or (),
+        "order": order or (),
+        "choice_temperature": choice_temperature or (),
+    }
+    settings, folder = grid_of(resolved.sampler, values), output or resolved.output_dir / "sweep"
     run_sweep(
-        resolved,
-        settings,
-        folder,
-        samples_per_class=num_samples,
-        space=space,
-        overwrite=overwrite,
+        resolved, settings, folder, samples_per_class=num_samples, space=space, overwrite=overwrite
     )
     typer.echo(f"{', '.join((TABLE, PLOT, RECORD, PRESET))} written to {folder}")

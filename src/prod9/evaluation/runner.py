@@ -1,4 +1,4 @@
-"""``evaluate``: volumes in, figures and a page out; the function behind ``prod9 evaluate``."""
+"""``evaluate``: compares sets of volumes; the function behind ``prod9 evaluate``."""
 
 from collections.abc import Sequence
 from os import PathLike
