@@ -124,7 +124,7 @@ def run_brats_demo(
         lead=_LEAD,
         before=_sections(output, translation, example, clock.seconds["total"]),
         translation=asdict(translation),
-        window_agreement=asdict(agreement),
+        window_agreement=agreement,
     )
 
 

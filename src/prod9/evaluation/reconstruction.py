@@ -1,7 +1,6 @@
 """How near reconstructed volumes are to their originals."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import nan
 
 import numpy as np
@@ -111,31 +110,24 @@ def table(originals: VolumeSet, rows: np.ndarray) -> list[dict[str, object]]:
     return result
 
 
-@dataclass(frozen=True)
-class WindowAgreement:
-    """One scan, encoded and decoded through windows and at once; intensities in [0, 1]."""
-
-    difference_l1: float
-    """Mean absolute difference of the two results."""
-    difference_psnr: float
-    """dB: of one result against the other, over the foreground."""
-    windowed_psnr: float
-    """dB: of the windowed result against the scan, over the foreground."""
-    whole_psnr: float
-
-
 @torch.no_grad()
 def window_agreement(
     tokenizer: Tokenizer, volume: Volume, windows: SlidingWindowConfig
-) -> WindowAgreement:
-    """Compare windows with one pass over (1, 1, D, H, W), which needs memory for all of it."""
+) -> dict[str, float]:
+    """Compare a scan (1, 1, D, H, W) in [0, 1] encoded and decoded through windows and at once.
+
+    Returns:
+        ``difference_l1``: mean absolute difference of the two results. Over the foreground, in dB:
+        ``difference_psnr`` of one result against the other, ``windowed_psnr`` and ``whole_psnr`` of
+        each against the scan.
+    """
     device = next(tokenizer.parameters()).device
     sides, inside = volume.shape[2:], volume > 0
     windowed = decode(tokenizer, encode(tokenizer, volume, windows), sides, windows)
     whole = tokenizer.decode(tokenizer.encode(volume.to(device)), sides).cpu()
-    return WindowAgreement(
-        difference_l1=float(F.l1_loss(windowed, whole)),
-        difference_psnr=float(psnr(windowed, whole, mask=inside)),
-        windowed_psnr=float(psnr(windowed, volume, mask=inside)),
-        whole_psnr=float(psnr(whole, volume, mask=inside)),
-    )
+    return {
+        "difference_l1": float(F.l1_loss(windowed, whole)),
+        "difference_psnr": float(psnr(windowed, whole, mask=inside)),
+        "windowed_psnr": float(psnr(windowed, volume, mask=inside)),
+        "whole_psnr": float(psnr(whole, volume, mask=inside)),
+    }

@@ -1,4 +1,4 @@
-"""How much of each set lies where the other is dense: quality and variety, told apart.
+"""How much of each set lies where the other is dense: quality and variety, measured apart.
 
 A set's region is the union of balls, one around each vector, that reach to its k-th nearest fellow
 (itself not counted; an exact duplicate is). Inside means strictly nearer than that, as in the

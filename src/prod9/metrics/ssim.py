@@ -1,8 +1,8 @@
 """Structural similarity of volumes (Wang et al. 2004, doi 10.1109/TIP.2003.819861).
 
-Ours rather than MONAI's, which convolves with the full 3D window (1,331 products a voxel where the
-separable one needs 33; six to ten times slower) in fp32, where the variance E[x^2] - E[x]^2
-cancels: its SSIM of flat, bright regions is off by up to 6e-4. Equal, in fp64, to scikit-image's
+Not MONAI's, which convolves with the full 3D window (six to ten times slower than the separable
+one) in fp32, where the variance E[x^2] - E[x]^2 cancels: its SSIM of flat, bright regions is wrong
+by up to 6e-4. Equal, in fp64, to scikit-image's
 ``structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)``.
 """
 
@@ -42,11 +42,10 @@ def _local_mean(x: Tensor, weights: list[float]) -> Tensor:
 def ssim_slabs(
     prediction: Volume, target: Volume, window: int = 11, sigma: float = 1.5
 ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Give the maps of SSIM and of its contrast-structure factor, piece by piece.
+    """Yield the maps of SSIM and of its contrast-structure factor in pieces of bounded memory.
 
-    Windows that lie inside the volume only: the maps' sides are the volume's less window - 1. A
-    piece is one volume's, and so many of its planes that the working set does not grow with the
-    number of planes or volumes.
+    Only windows inside the volume: the maps' sides are the volume's less window - 1. A piece is a
+    number of planes of one volume.
 
     Yields:
         Index in the batch, index of the map's first plane, SSIM and contrast: fp64, (C, k, h, w).
