@@ -35,9 +35,9 @@ REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
 SPACES: tuple[FeatureSpaceKey, ...] = ("efficientnet", "medicalnet", "classifier")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What is measured, and how."""
+@dataclass
+class Evaluator:
+    """Measures sets of volumes (``measure_...``), collects the results and writes them."""
 
     seed: int = 0
     feature_spaces: Sequence[FeatureSpaceKey] = SPACES
@@ -48,13 +48,6 @@ class Settings:
     """Of the networks behind LPIPS and the feature spaces; classifiers are trained on the CPU."""
     progress: bool = True
     """Show a progress bar on the terminal."""
-
-
-@dataclass
-class Evaluator:
-    """Measures sets of volumes (``measure_...``), collects the results and writes them."""
-
-    settings: Settings
     sets: dict[str, VolumeSet] = field(default_factory=dict[str, VolumeSet])
     reconstruction: Reconstruction | None = None
     generation: Generation | None = None
@@ -69,7 +62,7 @@ class Evaluator:
     def _timed(self, part: str) -> Generator[Callable[[str, int, int], None]]:
         """Measure the time; yield the progress bar's function of (what, done, of how many)."""
         start = time.monotonic()
-        hidden = not (self.settings.progress and is_main())
+        hidden = not (self.progress and is_main())
         with Progress(transient=True, disable=hidden) as bar:
             task = bar.add_task(part, total=None)
 
@@ -82,7 +75,7 @@ class Evaluator:
         self.seconds[part] = round(time.monotonic() - start, 1)
 
     def _medicalnet(self) -> Path | None:
-        path = find_medicalnet(self.settings.medicalnet, cache_dir())
+        path = find_medicalnet(self.medicalnet, cache_dir())
         if path is None and NO_MEDICALNET not in self.warnings:
             self.warnings.append(NO_MEDICALNET)
         return path
@@ -102,12 +95,12 @@ class Evaluator:
             codebook: called at the end for the statistics of the tokens, where they are known.
             made_by: what decides the reconstructions; figures are kept in ``kept`` if given.
         """
-        path, settings = self._medicalnet(), self.settings
-        lpips = None if path is None else lpips_of(path, settings.device)
+        path = self._medicalnet()
+        lpips = None if path is None else lpips_of(path, self.device)
         kept, count, decided_by = WorkCache(), len(originals), ""
         if made_by:
             kept, weights = self.kept, "" if path is None else hexdigest(path, "sha256")
-            decided_by = f"{originals.sha256} {made_by} {weights} {settings.device.type}"
+            decided_by = f"{originals.sha256} {made_by} {weights} {self.device.type}"
         with self._timed("reconstruction") as tell:
             found: list[np.ndarray] = []
             for row in kept.all_of(
@@ -120,7 +113,7 @@ class Evaluator:
             self.reconstruction = summarize(
                 originals,
                 np.stack(found),
-                seed=settings.seed,
+                seed=self.seed,
                 lpips_network=None if path is None else f"MedicalNet ResNet-10 ({path.name})",
                 codebook=None if codebook is None else codebook(),
             )
@@ -146,12 +139,12 @@ class Evaluator:
         if train is not None:
             real, left_out = held_out(real, train)
             self.warnings += left_out
-        wanted = list(self.settings.feature_spaces)
+        wanted = self.feature_spaces
         path = self._medicalnet() if "medicalnet" in wanted else None
         keys: list[FeatureSpaceKey] = [
             key for key in wanted if key != "medicalnet" or path is not None
         ]
-        spaces = feature_spaces(keys, path, self.settings.device)
+        spaces = feature_spaces(keys, path, self.device)
         with self._timed("generation") as tell:
             self.generation, warnings = evaluate_generation(
                 real,
@@ -159,9 +152,9 @@ class Evaluator:
                 train,
                 spaces,
                 reconstructed=self.sets.get("reconstructed"),
-                seed=self.settings.seed,
+                seed=self.seed,
                 with_classifier="classifier" in wanted,
-                with_usefulness=self.settings.usefulness,
+                with_usefulness=self.usefulness,
                 tell=tell,
                 real_features=cached_features,
             )
@@ -198,7 +191,7 @@ class Evaluator:
             generation=self.generation,
             warnings=self.warnings,
             seconds=self.seconds,
-            provenance=provenance(seed=self.settings.seed, **source),
+            provenance=provenance(seed=self.seed, **source),
             **parts,
         )
 

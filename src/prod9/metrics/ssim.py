@@ -81,21 +81,21 @@ def _similarity(x: Tensor, y: Tensor, weights: list[float]) -> tuple[Tensor, Ten
 
 
 def ssim_and_contrast(
-    prediction: Volume, target: Volume, window: int = 11, sigma: float = 1.5
+    prediction: Volume,
+    target: Volume,
+    window: int = 11,
+    sigma: float = 1.5,
+    mask: Bool[Tensor, "b 1 d h w"] | None = None,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """SSIM and its contrast-structure factor (eq. 13 of the paper without luminance), fp64.
 
-    Means over channels and over all windows that lie inside the volume.
-
-    Raises:
-        ValueError: differing shapes, or a side shorter than the window.
+    Means over channels and the windows inside the volume; as :func:`ssim`.
     """
-    return _means(prediction, target, window, sigma, None)
-
-
-def _means(
-    prediction: Volume, target: Volume, window: int, sigma: float, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    if mask is not None:
+        if mask.shape != (len(target), 1, *target.shape[2:]):
+            raise ValueError(f"a mask of {[*mask.shape]} does not fit {[*target.shape]}")
+        if window % 2 == 0:
+            raise ValueError(f"a window of {window} has no centre voxel; use an odd window")
     half, batch = (window - 1) // 2, len(prediction)
     total = torch.zeros(2, batch, dtype=torch.float64, device=prediction.device)
     count = torch.zeros_like(total[0])
@@ -134,9 +134,4 @@ def ssim(
         ValueError: differing shapes, a side shorter than the window, or a mask with a window of an
             even side (which has no centre).
     """
-    if mask is not None:
-        if mask.shape != (len(target), 1, *target.shape[2:]):
-            raise ValueError(f"a mask of {[*mask.shape]} does not fit {[*target.shape]}")
-        if window % 2 == 0:
-            raise ValueError(f"a window of {window} has no centre voxel; use an odd window")
-    return _means(prediction, target, window, sigma, mask)[0]
+    return ssim_and_contrast(prediction, target, window, sigma, mask)[0]
