@@ -118,7 +118,7 @@ def _shares_farther(
 ) -> Float64[Tensor, "b t"]:
     """For each member the share of the others that are farther, ties half.
 
-    Each row of ``counts`` says how often each of the others counts.
+    Row by row for weights ``counts`` of the others.
     """
     ordered, order = others.sort()
     nearer = F.pad(counts[:, order].cumsum(1), (1, 0))

@@ -110,13 +110,13 @@ def fit(
 
     Three strided 3^3 convolutions with batch norm (16, 32, 64 channels), mean over 2^3 blocks, 128
     features, one linear layer. Cross-entropy with label smoothing 0.1, in batches of 64 volumes or
-    of the whole set, classes not weighted: see the balanced accuracy where they differ in size.
-    AdamW, 2e-3, ten steps of warm-up, then cosine. The same seed gives bit-identical weights (on
-    the same machine with the same number of threads); the global random state is not changed.
+    of the whole set, classes not weighted. AdamW, 2e-3, ten steps of warm-up, then cosine. The same
+    seed gives bit-identical weights (on the same machine with the same number of threads); the
+    global random state is not changed.
 
     Args:
         volumes: (N, 1, d, h, w) from :func:`small_volumes`, at least two.
-        labels: int64 (N,).
+        labels: int64 (N,), indices into ``class_names``.
         class_names: of the labels.
         steps: optimizer steps.
         seed: of the initial weights and the order of the volumes.
