@@ -51,7 +51,9 @@ class HistoryLogger(Logger):
         """The folder."""
         return self.save_dir
 
-    def log_metrics(self, metrics: Mapping[str, Tensor | float | int], step: int | None = None) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, Tensor | float | int], step: int | None = None
+    ) -> None:
         """Write a row; ``step`` is the number of rows so far when left out.
 
         Raises:

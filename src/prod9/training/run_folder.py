@@ -1,7 +1,6 @@
 """The folder of a run: where everything goes, and what may be replaced."""
 
 import itertools
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
 from prod9.errors import Prod9Error
 from prod9.files import require_writable, write_text
+from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.runtime.console import say
 from prod9.training.checkpoint_files import LAST, PREVIOUS, exists_in, read_last
 from prod9.training.history import keep_history
@@ -21,6 +21,18 @@ from prod9.training.resume_position import Position
 
 CONFIG_KEY = "prod9_config"
 """Key of the resolved configuration (YAML) inside a Lightning checkpoint."""
+_CONFIG_KEYS = {"output_dir", "data", "model", "trainer", "callbacks"}
+"""What the ``config.yaml`` of a run holds at least."""
+_REPLACED = (  # the checkpoints first: the new run would be resumed from one that stayed
+    *(f"checkpoints/{name}.ckpt" for name in ("last", "previous", ".previous", "next", "torn")),
+    "checkpoints/best-epoch=*.ckpt",
+    *("previews/batch-*.png", "previews/levels-*.png"),
+    *("history/metrics.csv", "history/metrics-until-part-*.csv"),
+    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
+    "nonfinite/step-*.npz",
+    *("metrics.json", "transformer.pt", "report.html", "reconstruction.csv"),
+)
+"""What ``--overwrite`` replaces in the folder of a run, beside its ``config.yaml``."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +72,6 @@ class RunFolder:
         return self.root / "tensorboard"
 
     @property
-    def nonfinite(self) -> Path:
-        """Batches whose loss or gradient was NaN or infinite."""
-        return self.root / "nonfinite"
-
-    @property
     def tokens(self) -> Path:
         """Token stores (Stage 2)."""
         return self.root / "tokens"
@@ -74,27 +81,21 @@ class RunFolder:
         """The trained transformer (Stage 2)."""
         return self.root / "transformer.pt"
 
-    @property
-    def metrics(self) -> Path:
-        """Figures of ``test``."""
-        return self.root / "metrics.json"
-
-    @property
-    def figures(self) -> tuple[Path, ...]:
-        """What ``test`` writes beside the figures."""
-        return self.root / "report.html", self.root / "reconstruction.csv"
-
     def check(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
         """Find out whether :meth:`claim` would succeed; change nothing.
 
         Raises:
             Prod9Error: the folder holds a run and neither ``resume`` nor ``overwrite`` is given;
-                there is nothing to resume; it cannot be written.
+                there is nothing to resume; files that prod9 did not write are in the way; it
+                cannot be written.
         """
         require_writable(self.root)
         if resume:
             self._check_resumable(config)
-        elif not overwrite and (self.can_resume() or self.transformer.exists()):
+            return
+        if not self._is_ours():
+            refuse_foreign([self.config, *matching(self.root, _REPLACED)])
+        if not overwrite and (self.can_resume() or self.transformer.exists()):
             raise Prod9Error(
                 f"{self.root} already holds a run; continue it with --resume, replace it with "
                 "--overwrite, or choose another output_dir."
@@ -109,18 +110,23 @@ class RunFolder:
         self.check(config, resume=resume, overwrite=overwrite)
         if resume:
             self._prepare_to_resume()
-        elif not self.config.exists():  # nothing here is prod9's
-            pass
-        elif not overwrite:  # a run that left nothing to go on from: its values are not this one's
+        elif overwrite:
+            if not self.config.exists():  # it shows whose the rest is, should this be killed now
+                write_text(self.config, dump(config))
+            remove_own(self.root, matching(self.root, _REPLACED))
+        elif (
+            self.config.exists()
+        ):  # of a run that left no checkpoint: its values are not this one's
             _put_aside(self.history)
-        else:
-            self._remove_checkpoints()
-            for part in (self.previews, self.history, self.tensorboard, self.nonfinite):
-                shutil.rmtree(part, ignore_errors=True)
-            # The configuration last: without it, a run killed here would leave the rest for ever.
-            for file in (self.metrics, self.transformer, *self.figures, self.config):
-                file.unlink(missing_ok=True)
         write_text(self.config, dump(config))
+
+    def _is_ours(self) -> bool:
+        """Whether a configuration or a checkpoint shows that prod9 wrote what is here."""
+        if read_record(self.config, _CONFIG_KEYS) is not None:
+            return True
+        with suppress(Prod9Error):
+            return not self.config.exists() and bool(self.resume_point().config)
+        return False
 
     def can_resume(self) -> bool:
         """Whether there is a checkpoint, whole or torn."""
@@ -137,22 +143,6 @@ class RunFolder:
             with suppress(FileNotFoundError):
                 stamps.append((path.stat().st_mtime_ns, path.stat().st_size))
         return _resume_point(self.checkpoints, tuple(stamps))
-
-    def _remove_checkpoints(self) -> None:
-        """Remove the checkpoints: one that stayed would be resumed from by the new run.
-
-        Raises:
-            Prod9Error: they cannot be removed.
-        """
-        try:
-            shutil.rmtree(self.checkpoints)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise Prod9Error(
-                f"cannot remove {self.checkpoints}: {error.strerror or error}; remove it by hand, "
-                "or choose another output_dir."
-            ) from error
 
     def _prepare_to_resume(self) -> None:
         """Put aside what is torn, and the values of before; say what is gone on from."""

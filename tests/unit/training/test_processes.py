@@ -232,7 +232,7 @@ def srun(script: str, ranks: Sequence[str] = ("0", "1")) -> list[str]:
         for rank in ranks
     ]
     try:
-        told = [task.communicate(timeout=60)[1] for task in tasks]
+        told = [task.communicate(timeout=300)[1] for task in tasks]
     finally:
         for task in tasks:
             task.kill()
