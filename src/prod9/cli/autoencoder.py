@@ -16,8 +16,8 @@ from prod9.cli.verbs import (
 from prod9.config import Stage1Config
 from prod9.evaluation.test_metrics import measure_stage1
 from prod9.inference.reconstruct import decode_tokens, reconstruct_file
+from prod9.runtime.processes import require_alone
 from prod9.training import stage1
-from prod9.training.launch import require_alone
 
 app = new_app("Stage 1: learn a tokenizer (autoencoder with Finite Scalar Quantization).")
 

@@ -19,8 +19,8 @@ from prod9.inference.inpaint import inpaint as fill_mask
 from prod9.inference.synthesis import Settings
 from prod9.inference.translate import translate as make_modality
 from prod9.model import Model
+from prod9.runtime.processes import require_alone
 from prod9.training import stage2
-from prod9.training.launch import require_alone
 
 ScanModelOption = Annotated[
     Path,

@@ -14,7 +14,7 @@ from prod9.errors import Prod9Error
 from prod9.evaluation.features.networks import feature_spaces
 from prod9.evaluation.runner import METRICS, REPORT, ROWS, Evaluator, Settings
 from prod9.files import require_writable
-from prod9.training.launch import require_alone
+from prod9.runtime.processes import require_alone
 from prod9.training.trainer import resolve_device
 
 _SPACES: tuple[FeatureSpaceKey, ...] = get_args(FeatureSpaceKey)

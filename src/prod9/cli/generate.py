@@ -20,7 +20,7 @@ from prod9.inference.generate import generate_files
 from prod9.runtime.distributed import is_main
 from prod9.shapes import MAX_VOXELS
 from prod9.training import stage2
-from prod9.training.launch import gather
+from prod9.training.processes import gather
 
 
 def generate(

@@ -24,7 +24,7 @@ from prod9.data.phantom.cohort import make_phantom
 from prod9.demo.brats import run_brats_demo
 from prod9.demo.run import run_demo
 from prod9.errors import Prod9Error
-from prod9.training.launch import require_alone
+from prod9.runtime.processes import require_alone
 from prod9.training.stage1 import fetch_medicalnet
 
 app = new_app("Learn to draw new 3D medical volumes.")

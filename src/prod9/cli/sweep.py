@@ -10,7 +10,7 @@ from prod9.cli.verbs import ConfigOption, OverridesArgument, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
 from prod9.evaluation.sweep import sweep as run_sweep
-from prod9.training.launch import require_alone
+from prod9.runtime.processes import require_alone
 
 
 def sweep(

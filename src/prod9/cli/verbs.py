@@ -15,7 +15,7 @@ from prod9.data.splits import HeldOut
 from prod9.errors import Prod9Error
 from prod9.planning.out_of_memory import memory_advice
 from prod9.runtime.distributed import is_main, of_main
-from prod9.training.launch import gather
+from prod9.training.processes import gather
 from prod9.training.run_folder import RunFolder
 
 ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)

@@ -12,7 +12,7 @@ from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor, of_volume_se
 from prod9.evaluation.work_cache import WorkCache
 from prod9.model import Model
 from prod9.runtime.distributed import world_size
-from prod9.runtime.progress import pace
+from prod9.runtime.progress import progress_bar
 
 _NOWHERE = WorkCache()
 
@@ -44,7 +44,7 @@ def drawn(
     batches = -(-len(labels) // batch_size)
     decided_by = [generator.digest, labels.tolist(), sampler, seed, batch_size, windows.overlap]
     done = 0.0
-    with pace("generating", "batches") as tell:
+    with progress_bar("generating", "batches") as tell:
 
         def on_window(share: float) -> None:
             nonlocal done

@@ -15,7 +15,7 @@ from prod9.inference.generated_set import GeneratedSet
 from prod9.model import Model
 from prod9.montage import by_class, montage, save_figure
 from prod9.runtime.distributed import barrier, is_main, share_of
-from prod9.runtime.progress import pace
+from prod9.runtime.progress import progress_bar
 
 _MONTAGE_COLUMNS = 6
 
@@ -72,7 +72,7 @@ def generate_files(
     own = share_of(wanted.missing_batches())
     files, affine = wanted.files, generation_affine(sides, spec.spacing_mm)
     done = 0.0
-    with pace("generating", "batches") as tell:
+    with progress_bar("generating", "batches") as tell:
         tell(0, len(own))
 
         def on_window(share: float) -> None:

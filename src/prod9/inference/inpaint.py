@@ -28,7 +28,7 @@ from prod9.inference.synthesis import (
 )
 from prod9.model import Model
 from prod9.montage import compare, save_figure
-from prod9.runtime.window_bar import window_bar
+from prod9.runtime.progress import progress_bar
 from prod9.sliding_window import encode
 
 
@@ -96,7 +96,7 @@ def inpaint(
     tokens = encode(generator.tokenizer, volume, settings.windows)
     unknown = ~background_cells(generator, [torch.from_numpy(prepared.on_grid(inside))[None, None]])
     initial = torch.where(unknown, generator.transformer.mask_id, tokens)
-    with window_bar(f"in-painting {modality}") as on_window:
+    with progress_bar(f"in-painting {modality}", "windows") as on_window:
         drawn = completed(generator, label, initial, settings, on_window)
     sides = volume.shape[2:]
     draws = generator.decode(drawn, (sides[0], sides[1], sides[2]), settings.windows)[:, 0]

@@ -28,7 +28,7 @@ from prod9.inference.synthesis import (
 )
 from prod9.model import Model
 from prod9.montage import compare, save_figure
-from prod9.runtime.window_bar import window_bar
+from prod9.runtime.progress import progress_bar
 from prod9.shapes import Tokens
 from prod9.sliding_window import encode
 
@@ -157,7 +157,7 @@ def translate(
         real = NativeVolume.read(truth, preprocessing_of(generator.tokenizer))
         require_same_grid(first.raw, real.raw)
     volumes = {modality: source.tensor() for modality, source in prepared.items()}
-    with window_bar(f"drawing {target}") as on_window:
+    with progress_bar(f"drawing {target}", "windows") as on_window:
         draws = drawn_volumes(generator, volumes, index, settings, on_window)[:, 0]
     scale = _shared_scale([source.scale for source in prepared.values()])
     foreground = np.logical_or.reduce([source.foreground for source in prepared.values()])

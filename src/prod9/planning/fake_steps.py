@@ -98,7 +98,7 @@ def rehearse_stage1(
             optimizer.register_step_pre_hook(_update_of(watch, module))
             optimizer.register_step_post_hook(_end_of(watch))
         _update_apart(watch, module)
-        module.watch = _Trust()
+        module.nonfinite_guard = _Trust()
         module.batches_seen = loss.discriminator_iter_start
         volumes = torch.zeros(batch, CHANNELS, *sides)
         data = Batch(volumes, torch.zeros(batch, dtype=torch.long), [""] * batch)
@@ -132,7 +132,7 @@ def rehearse_stage2(
     with pretend(setting, [module], kept) as watch:
         optimizer = adamw(module, network.parameters(), config.training.optimizer, 1e-4)
         setattr(module, "log", _nothing)  # noqa: B010
-        module.watch = _Trust()
+        module.nonfinite_guard = _Trust()
         optimizer.register_step_pre_hook(_update_of(watch, module))
         _update_apart(watch, module)
         data = _tokens(sizes, batch)

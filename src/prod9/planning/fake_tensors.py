@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from prod9.config.training import TrainerConfig
 from prod9.planning.recorder import Rehearsal
-from prod9.runtime import distributed
+from prod9.runtime import processes
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -42,12 +42,12 @@ def setting_of(config: TrainerConfig, device: Device) -> Setting:
 @contextmanager
 def _alone() -> Generator[None]:
     """Wait for nobody: other processes of a distributed run rehearse nothing."""
-    joined = distributed._joined  # pyright: ignore[reportPrivateUsage]
-    distributed._joined = lambda: False  # pyright: ignore[reportPrivateUsage]
+    joined = processes._joined  # pyright: ignore[reportPrivateUsage]
+    processes._joined = lambda: False  # pyright: ignore[reportPrivateUsage]
     try:
         yield
     finally:
-        distributed._joined = joined  # pyright: ignore[reportPrivateUsage]
+        processes._joined = joined  # pyright: ignore[reportPrivateUsage]
 
 
 def bare() -> torch.device:
