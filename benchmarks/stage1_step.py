@@ -13,11 +13,9 @@ from benchmarks.lightning_steps import LightningSteps
 from prod9.config import Stage1Config
 from prod9.config.load import load
 from prod9.data.volumes import Batch
-from prod9.losses.medicalnet import MedicalNetResNet10
-from prod9.losses.perceptual import MedicalNetPerceptualLoss
+from prod9.losses.feature_loss import build_feature_loss
 from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.tokenizer import CHANNELS, build_autoencoder
-from prod9.training.stage1 import build_focal_frequency
 from prod9.training.stage1_module import Stage1Module
 
 if TYPE_CHECKING:
@@ -49,29 +47,16 @@ def configuration(name: str, side: int, batch: int) -> Stage1Config:
     )
 
 
-def feature_loss(config: Stage1Config) -> nn.Module:
-    """Return the configuration's feature loss; MedicalNet with random weights.
+def build_module(config: Stage1Config) -> Stage1Module:
+    """Return what ``prod9.training.stage1.build_module`` returns, MedicalNet with random weights.
 
     The time of a step does not depend on their values, and they cannot always be downloaded.
     """
-    if config.loss.loss_type == "ffl":
-        return build_focal_frequency(config.loss.focal_frequency)
-    return MedicalNetPerceptualLoss(MedicalNetResNet10().state_dict())
-
-
-def feature_weight(config: Stage1Config) -> float:
-    """Return the weight of that term."""
-    loss = config.loss
-    return loss.focal_frequency.weight if loss.loss_type == "ffl" else loss.perceptual.weight
-
-
-def build_module(config: Stage1Config) -> Stage1Module:
-    """Return what ``prod9.training.stage1.build_module`` returns, but for MedicalNet's weights."""
     sizes = config.model.discriminator
     return Stage1Module(
         config,
         build_autoencoder(config.model.autoencoder),
-        feature_loss(config),
+        build_feature_loss(config.loss, untrained=True),
         MultiScaleDiscriminator(CHANNELS, sizes.channels, sizes.num_layers_d, sizes.num_d),
     )
 
@@ -128,6 +113,7 @@ def monai_training(network: str, config: Stage1Config) -> "TutorialTraining":
     from benchmarks.rivals import monai_autoencoders as rivals
 
     sizes, judge = config.model.autoencoder, config.model.discriminator
+    feature = build_feature_loss(config.loss, untrained=True)
     build = {MAISI: rivals.maisi, KL: rivals.autoencoder_kl}[network]
     return rivals.TutorialTraining(
         build(
@@ -137,8 +123,8 @@ def monai_training(network: str, config: Stage1Config) -> "TutorialTraining":
             sizes.norm_num_groups,
         ),
         rivals.patch_discriminator(judge.channels, judge.num_layers_d),
-        feature_loss(config),
-        feature_weight(config),
+        feature.term,
+        feature.weight,
     )
 
 

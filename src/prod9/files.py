@@ -2,64 +2,42 @@
 
 import hashlib
 import os
-import platform
 import re
 import shutil
-import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from prod9.errors import Prod9Error
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_PROCESSES = Path("/proc/self/ns/pid")
-_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-(\d+)-\d+\.tmp\..*", re.DOTALL)
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp\..*", re.DOTALL)
 _ABANDONED_SECONDS = 24 * 3600
-"""Nobody writes one file for so long without touching it."""
-_tidied: set[Path] = set()
-
-
-def _machine() -> str:
-    """Return eight digits for those processes that can tell whether each other lives.
-
-    Not the host's name alone: containers, and machines from one image, may have the same, and
-    count their processes each from 1.
-    """
-    parts = [platform.node()]
-    with suppress(OSError):
-        parts.append(_BOOT.read_text(encoding="ascii"))
-    with suppress(OSError):
-        parts.append(str(_PROCESSES.stat().st_ino))
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
-
-
-_MACHINE = _machine()
+"""No writer leaves its temporary file untouched for so long."""
+_checked: set[Path] = set()
 
 
 def temporary_for(path: Path) -> Path:
-    """Return the name, beside ``path``, under which this thread writes it first."""
-    # Nobody else's, not even another thread's that writes the same file. The name's end stays as it
-    # is: nibabel and numpy choose the format by it ("x.nii.gz").
-    own = f"{_MACHINE}-{os.getpid()}-{threading.get_ident()}"
-    return path.with_name(f".{own}.tmp.{path.name}")
+    """Return a new name, beside ``path``, for what is renamed to ``path`` when it is complete."""
+    # The name's end stays as it is: nibabel and numpy choose the format by it ("x.nii.gz").
+    return path.with_name(f".{uuid4().hex}.tmp.{path.name}")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed had begun to write in ``folder``.
+    """Remove temporary files and folders in ``folder`` that nobody has touched for a day.
 
-    Of processes one cannot ask (other machines', other containers', of before a restart) only what
-    nobody has touched for a day. Once in a process: to list a large folder before each of its files
-    would take long.
+    A process that was killed left them. Looks once per process: to list a large folder before each
+    of its files is written would take long.
     """
-    if folder in _tidied or os.name != "posix":  # elsewhere one cannot ask whether a process lives
+    if folder in _checked:
         return
-    _tidied.add(folder)
-    with suppress(OSError):  # litter is no reason to stop
+    _checked.add(folder)
+    with suppress(OSError):  # a leftover is no reason to stop
         for path in list(folder.iterdir()):
-            found = _TEMPORARY.fullmatch(path.name)
-            if found is None or _may_be_written(path, found[1], int(found[2])):
+            if _TEMPORARY.fullmatch(path.name) is None:
+                continue
+            if time.time() - path.lstat().st_mtime < _ABANDONED_SECONDS:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -67,20 +45,21 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _may_be_written(path: Path, machine: str, process: int) -> bool:
-    if machine == _MACHINE:
-        return _lives(process)
-    return time.time() - path.lstat().st_mtime < _ABANDONED_SECONDS
+@contextmanager
+def write_errors(path: Path) -> Generator[None]:
+    """Turn an ``OSError`` of the block, which writes ``path``, into one sentence.
 
-
-def _lives(process: int) -> bool:
+    Raises:
+        Prod9Error: the block raised an ``OSError``.
+    """
     try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
+        yield
+    except OSError as error:
+        # numpy counts what the disk took, and loses why it took no more.
+        reason = error.strerror or f"the disk did not take all of it ({error})"
+        raise Prod9Error(
+            f"cannot write {path}: {reason}; free some space or choose another folder."
+        ) from error
 
 
 @contextmanager
@@ -93,24 +72,16 @@ def atomic_write(path: Path) -> Generator[Path]:
         Prod9Error: the folder cannot be made or written, or the disk is full.
     """
     temporary = temporary_for(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent)
-        yield temporary
-        sync(temporary)  # the new name must not get to the disk first
-        temporary.replace(path)
-    except OSError as error:
-        raise Prod9Error(
-            f"cannot write {path}: {_reason(error)}; free some space or choose another folder."
-        ) from error
-    finally:
-        with suppress(OSError):  # what failed above may fail again; the first error counts
-            temporary.unlink(missing_ok=True)
-
-
-def _reason(error: OSError) -> str:
-    # numpy counts what the disk took, and loses why it took no more.
-    return error.strerror or f"the disk did not take all of it ({error})"
+    with write_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path.parent)
+            yield temporary
+            sync(temporary)  # the new name must not get to the disk first
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):  # what failed above may fail again; the first error counts
+                temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -129,25 +100,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_whole(path: Path, content: bytes) -> None:
-    """Add ``content`` to a file whose end is whole; it stays whole, unless the process dies.
+    """Append ``content`` to a file, all of it or nothing (unless the process dies).
 
     Raises:
         Prod9Error: the file cannot be written, or the disk is full; the file is as it was.
     """
-    try:
-        with path.open("ab", buffering=0) as file:
-            end = file.tell()
-            try:
-                rest = memoryview(content)
-                while rest:  # a disk that is nearly full takes a part
-                    rest = rest[file.write(rest) :]
-            except OSError:
-                file.truncate(end)
-                raise
-    except OSError as error:
-        raise Prod9Error(
-            f"cannot write {path}: {_reason(error)}; free some space or choose another folder."
-        ) from error
+    with write_errors(path), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            rest = memoryview(content)
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[file.write(rest) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def hexdigest(path: Path, algorithm: str) -> str:
@@ -177,6 +143,6 @@ def require_writable(folder: Path) -> None:
             "folder (output_dir, --output)."
         ) from error
     finally:
-        with suppress(OSError):  # deepest first; whoever has put something in keeps it
+        with suppress(OSError):  # deepest first; a folder that is no longer empty stays
             for path in made:
                 path.rmdir()

@@ -2,38 +2,49 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from prod9.registry import SCHEDULES
 from prod9.shapes import Tokens
 
-Schedule = Literal["cosine", "arccos", "linear", "log"]
+
+def cosine(r: Tensor, count: int | Tensor) -> Tensor:
+    """cos(pi r / 2)."""
+    return torch.cos(math.pi / 2 * r)
 
 
-def gamma(schedule: Schedule, r: Tensor, count: int | Tensor) -> Tensor:
+def arccos(r: Tensor, count: int | Tensor) -> Tensor:
+    """2 acos(r) / pi."""
+    return 2 / math.pi * torch.acos(r)
+
+
+def linear(r: Tensor, count: int | Tensor) -> Tensor:
+    """1 - r."""
+    return 1 - r
+
+
+def log(r: Tensor, count: int | Tensor) -> Tensor:
+    """-log2(r) / log2(count), clipped to [0, 1]."""
+    smallest = torch.finfo(r.dtype).tiny
+    bits = torch.as_tensor(count, dtype=r.dtype, device=r.device).clamp_min(2).log2()
+    return (-torch.log2(r.clamp_min(smallest)) / bits).clamp(0, 1)
+
+
+def gamma(schedule: str, r: Tensor, count: int | Tensor) -> Tensor:
     """Share of tokens that is masked at progress ``r`` in [0, 1]; falls from 1 to 0.
 
     Args:
-        schedule: cosine: cos(pi r / 2); arccos: 2 acos(r) / pi; linear: 1 - r;
-            log: -log2(r) / log2(count), clipped to [0, 1].
+        schedule: a name of :data:`prod9.registry.SCHEDULES`.
         r: progress, any shape.
-        count: number of tokens, for all or per sample (broadcast against ``r``); only ``log``
-            depends on it.
+        count: number of tokens, for all or per sample (broadcast against ``r``).
+
+    Raises:
+        Prod9Error: an unknown schedule.
     """
-    match schedule:
-        case "cosine":
-            return torch.cos(math.pi / 2 * r)
-        case "arccos":
-            return 2 / math.pi * torch.acos(r)
-        case "linear":
-            return 1 - r
-        case "log":
-            smallest = torch.finfo(r.dtype).tiny
-            bits = torch.as_tensor(count, dtype=r.dtype, device=r.device).clamp_min(2).log2()
-            return (-torch.log2(r.clamp_min(smallest)) / bits).clamp(0, 1)
+    return SCHEDULES.get(schedule)(r, count)
 
 
 @dataclass(frozen=True)

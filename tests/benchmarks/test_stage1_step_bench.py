@@ -58,7 +58,7 @@ def test_networks_are_alike(network: str) -> None:
     assert ours.shape == mean.shape == deviation.shape == (1, 3, 4, 4, 4)
     assert reconstruction.shape == (1, 1, 32, 32, 32)
     assert torch.equal(training.autoencoder(seen)[1], mean)  # no dropout
-    assert type(training.feature_loss) is type(module.feature_loss) is FocalFrequencyLoss
+    assert type(training.feature_loss) is type(module.feature_loss.term) is FocalFrequencyLoss
     assert training.feature_weight == config.loss.focal_frequency.weight
     stage1 = training.autoencoder.state_dict()
     widths = {shape[0] for name, w in stage1.items() if len(shape := w.shape) == 5}
@@ -67,9 +67,9 @@ def test_networks_are_alike(network: str) -> None:
 
 def test_the_wide_configuration_compares_medicalnet_features() -> None:
     config = stage1_step.configuration("base", 28, 1)
-    loss = stage1_step.feature_loss(config)
-    assert isinstance(loss, MedicalNetPerceptualLoss)
-    assert stage1_step.feature_weight(config) == config.loss.perceptual.weight
+    loss = stage1_step.build_module(config).feature_loss
+    assert isinstance(loss.term, MedicalNetPerceptualLoss)
+    assert loss.weight == config.loss.perceptual.weight
     a, b = stage1_step.images(2, 16, seed=1).split(1)
     assert loss(a, a) == 0
     assert loss(a, b) > 1e-4

@@ -34,12 +34,14 @@ from prod9.data.tokens.store import TokenBatch
 from prod9.data.volumes import ArrayVolumes
 from prod9.errors import Prod9Error
 from prod9.evaluation import test_metrics
-from prod9.inference.synthesis import Settings
+from prod9.losses.feature_loss import FeatureLoss
 from prod9.model import build_transformer
 from prod9.networks.condition import Condition
 from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.outpainting import draw_tokens
+from prod9.registry import LOSSES
 from prod9.runtime import distributed
+from prod9.sample_request import SampleRequest
 from prod9.sliding_window import encode_latent
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training import processes, stage1, stage2, strategies, trainer
@@ -342,12 +344,16 @@ class Distance(nn.Module):
         return (a - b).square().mean()
 
 
+def named(loss: Any) -> tuple[str, float]:
+    return LOSSES.get(loss.loss_type).key, loss.feature_section().weight
+
+
 def stage1_module(config: Stage1Config) -> Stage1Module:
     torch.manual_seed(0)
     return Stage1Module(
         config,
         build_autoencoder(config.model.autoencoder),
-        Distance(),
+        FeatureLoss(*named(config.loss), Distance()),
         MultiScaleDiscriminator(1, 4, 1, 1),
     )
 
@@ -376,8 +382,8 @@ def feature_loss(config: Stage1Config, run: Any) -> object:
         patch.setattr(stage1, "load_weights", lambda path: {})
         patch.setattr(stage1, "MedicalNetPerceptualLoss", lambda weights: Distance())
         torch.manual_seed(0)
-        loss = stage1.build_feature_loss(config)
-        return type(loss).__name__, float(loss(X, X.flip(2)))
+        loss = stage1.build_feature_loss(config.loss)
+        return type(loss.term).__name__, float(loss(X, X.flip(2)))
 
 
 def medicalnet(config: Stage1Config, run: Any) -> object:
@@ -453,13 +459,14 @@ def joins(config: Stage1Config, run: Any) -> object:
 
 def judged(config: Stage2Config, run: Any) -> object:
     """What is measured of how many volumes when generated volumes are judged."""
-    names = SimpleNamespace(class_names=("a", "b"), spec=SimpleNamespace(num_sources=0))
-    generator: Any = SimpleNamespace(**vars(names), tokenizer=None)
-    asked: list[int] = []
+    generator: Any = SimpleNamespace(
+        tokenizer=None, labels_of=lambda names, count: tuple(range(2)) * count
+    )
+    asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(test_metrics, "real_splits", lambda *args: (None, None))
         patch.setattr(
-            test_metrics, "drawn", lambda generator, labels, *a, **k: asked.append(len(labels))
+            test_metrics, "generated", lambda model, request, kept: asked.append(request.labels)
         )
         patch.setattr(test_metrics.Evaluator, "measure_generation", lambda self, *sets: None)
         evaluator = test_metrics.evaluator_of(config)
@@ -498,7 +505,7 @@ def drawn(config: Stage2Config, run: Any) -> object:
 
 def completed(config: Stage2Config, run: Any) -> object:
     """Return what the commands that complete scans would draw with."""
-    return drawn_with(config, Settings.of(config).sampler)
+    return drawn_with(config, SampleRequest.completion_of(config).sampler)
 
 
 def drawn_with(config: Stage2Config, sampler: SamplerConfig) -> object:

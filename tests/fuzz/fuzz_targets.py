@@ -30,7 +30,6 @@ from prod9.data.tokens.store import open_store
 from prod9.data.volume_files.npz import npz_headers, read_npy, read_npz_array
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.write_inside import write_inside
-from prod9.data.volume_sets.headers import read_header
 from prod9.data.volume_sets.listing import list_volumes
 from prod9.errors import Prod9Error
 from prod9.evaluation.features.cache import _read as read_features
@@ -108,7 +107,7 @@ def series_seeds() -> list[bytes]:
 
 
 def read_any_volume(path: Path) -> None:
-    for read in (read_volume, read_header, lambda path: find_volumes([path.parent])):
+    for read in (read_volume, lambda path: find_volumes([path.parent])):
         try:
             read(path)
         except Prod9Error:
@@ -327,13 +326,6 @@ TARGETS = (
     Target("YAML", "config.yaml", config_seeds, read_configs),
     Target("override", "override.txt", lambda: OVERRIDES, read_override),
     Target("tokenizer", "x.pt", lambda: [tokenizer_file()], Tokenizer.load),
-    Target(
-        "tokenizer pickle",
-        "x.pt",
-        lambda: [pickle_of(tokenizer_file())],
-        Tokenizer.load,
-        store=lambda data: with_pickle(tokenizer_file(), data),
-    ),
     Target(
         "tokenizer spec",
         "x.pt",

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import pickle
 import struct
 import warnings
 import zipfile
@@ -14,16 +13,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from fuzz_promise import little_memory
 from fuzz_targets import (
-    checkpoint_file,
-    pickle_of,
     read_transformer,
     spec_of,
     tokenizer_file,
     transformer_file,
-    with_pickle,
     with_spec,
 )
 
@@ -33,7 +28,6 @@ from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
 from prod9.runtime import memory_limits
 from prod9.tokenizer import Tokenizer
-from prod9.torch_files import fitted, read_plain
 
 MIB = 1 << 20
 
@@ -202,91 +196,6 @@ def test_an_npz_is_measured_against_the_machine(
     monkeypatch.setattr(memory_limits, "physical_memory", lambda: 8 * MIB)
     with pytest.raises(Prod9Error, match=r"array 'x' in .* needs"):
         read_npz_array(tmp_path / "x.npz", "x")
-
-
-class Evil:
-    """A pickle that would make a file."""
-
-    def __init__(self, call: Any, *arguments: Any) -> None:
-        self.call = call, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-def pickled(entry: object) -> bytes:
-    return pickle.dumps({"kind": "prod9-tokenizer", "spec": entry}, protocol=2)
-
-
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [
-        (Evil(bytearray, 10**11), "ValueError"),
-        (Evil(torch.FloatStorage, 10**10), "ValueError"),
-        (Evil(torch.Tensor, 10**10), "ValueError"),
-        (Evil(Path.touch, Path("trace")), "ValueError"),
-        (Evil(eval, "open('trace', 'w')"), "ValueError"),
-    ],
-)
-def test_a_pickle_may_not_ask_for_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: object, words: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "x.pt"
-    path.write_bytes(with_pickle(tokenizer_file(), pickled(entry)))
-    assert words in refused(Tokenizer.load, path)
-    path.write_bytes(pickled(entry))  # PyTorch's format before 1.6 is no zip
-    refused(Tokenizer.load, path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
-
-
-def resized(data: bytes, count: int) -> bytes:
-    """Return a pickle whose first storage claims ``count`` elements."""
-    before = b"\x00\x00\x00cpuq"
-    place = data.index(before) + len(before) + 1
-    assert data[place : place + 2] == b"K\x06"  # 3 x 2 elements
-    return data[:place] + b"J" + struct.pack("<i", count) + data[place + 2 :]
-
-
-@pytest.mark.parametrize("count", [5, 7, 10**9, -1])
-def test_a_storage_is_as_large_as_its_bytes(tmp_path: Path, count: int) -> None:
-    path = tmp_path / "last.ckpt"
-    data = pickle_of(checkpoint_file())
-    path.write_bytes(with_pickle(checkpoint_file(), data))
-    read_plain(path, "x")  # the way of putting it together is sound
-    path.write_bytes(with_pickle(checkpoint_file(), resized(data, count)))
-    assert "ValueError" in refused(lambda path: read_plain(path, "x"), path)
-
-
-def test_a_tensor_has_no_more_elements_than_its_storage(tmp_path: Path) -> None:
-    path = tmp_path / "x.pt"
-    torch.save({"x": [torch.zeros(1).expand(10**12)]}, path)
-    assert "ValueError" in refused(lambda path: read_plain(path, "x"), path)
-    torch.save({"x": torch.arange(6).view(2, 3).T, "y": torch.zeros(0)}, path)
-    read_plain(path, "x")
-
-
-def test_packed_and_doubled_parts(tmp_path: Path) -> None:
-    path = tmp_path / "x.pt"
-    with zipfile.ZipFile(io.BytesIO(tokenizer_file())) as old:
-        content = {name: old.read(name) for name in old.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-        for name, data in content.items():
-            new.writestr(name, data)
-    refused(Tokenizer.load, path)
-    with zipfile.ZipFile(path, "w") as new:
-        for name, data in content.items():
-            new.writestr(name, data)
-            if name.endswith("data.pkl"):
-                new.writestr(name.upper(), data)
-    refused(Tokenizer.load, path)
-
-
-def test_sizes_are_compared_before_memory_is_taken() -> None:
-    weights = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
-    with little_memory(), pytest.raises(ValueError, match="another network"):
-        fitted(lambda: torch.nn.Linear(10**6, 10**6), weights)
-    assert torch.equal(fitted(lambda: torch.nn.Linear(2, 2), weights).weight, torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_in_the_last_batch_of_a_validation(tmp_path: Path, whole: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_stopped_twice(tmp_path: Path, whole: Path) -> None:
     for batch, options in ((1, ()), (2, ("--resume",))):
         with pytest.MonkeyPatch.context() as patch:

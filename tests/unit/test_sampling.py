@@ -1,23 +1,20 @@
 import itertools
 import math
-from fractions import Fraction
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prod9 import sampling
-from prod9.masking import Schedule
-from prod9.sampling import Order, draw, halton_cells, sample
+from prod9 import registry
+from prod9.sampling import draw, sample
 
 V = 11
 GRID = (3, 2, 4)
 N = math.prod(GRID)
-ORDERS, SCHEDULES = get_args(Order), get_args(Schedule)
+ORDERS, SCHEDULES = registry.ORDERS.names, registry.SCHEDULES.names
 
 orders = st.sampled_from(ORDERS)
 schedules = st.sampled_from(SCHEDULES)
@@ -240,122 +237,38 @@ def test_without_noise_the_most_confident_cells_come_first() -> None:
     assert len(set(revealed)) == N - 1
 
 
-def test_choice_noise_is_annealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    # With all logits equal, confidence is the noise alone: times T_c (1 - rho), 0 at the end.
-    calls: list[tuple[int, ...]] = []
-    real = sampling._gumbel
+def test_choice_noise_moves_the_confidence_order_alone() -> None:
+    logits = torch.randn(2, *GRID, V, generator=seeded(5))
+    empty = torch.full((2, *GRID), V)
 
-    def spy(like: Tensor, generator: Any) -> Tensor:
-        calls.append(tuple(like.shape))
-        return real(like, generator)
+    def drawn(order: str, noise: float) -> Tensor:
+        return run(lambda t, p: logits, empty, order=order, choice_temperature=noise)
 
-    monkeypatch.setattr(sampling, "_gumbel", spy)
-    run(Oracle(answer_of(1)), torch.full((1, *GRID), V), order="halton", steps=3)
-    assert calls == [(1, N, V)] * 3  # no noise on confidences in the Halton order
-    calls.clear()
-    run(Oracle(answer_of(1)), torch.full((1, *GRID), V), steps=3)
-    assert calls == [(1, N, V), (1, N)] * 3
+    assert torch.equal(drawn("halton", 0.0), drawn("halton", 4.5))
+    assert not torch.equal(drawn("confidence", 0.0), drawn("confidence", 4.5))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_code_is_sampled_at_uniform_logits(order: str) -> None:
+    # One pass over 4,800 cells: each of the 11 codes is expected 436 times.
+    empty = torch.full((200, *GRID), V)
+    drawn = run(lambda t, p: torch.zeros(*t.shape, V), empty, order=order, steps=1)
+    counts = torch.bincount(drawn.flatten(), minlength=V).double()
+    expected = drawn.numel() / V
+    assert float((counts - expected).square().sum() / expected) < 29.6  # 10 degrees: 0.1 %
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_peaked_distribution_is_sampled_at_its_own_rate(order: str) -> None:
+    # One code has probability 0.85. In a single pass the order has no choice to make.
+    logits = torch.full((V,), math.log(0.15 / (V - 1)))
+    logits[4] = math.log(0.85)
+    empty = torch.full((400, *GRID), V)
+    drawn = run(lambda t, p: logits.expand(*t.shape, V), empty, order=order, steps=1)
+    share, sigma = float((drawn == 4).double().mean()), math.sqrt(0.85 * 0.15 / drawn.numel())
+    assert abs(share - 0.85) < 4 * sigma
 
 
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, not 0"):
         run(Oracle(answer_of(1)), answer_of(1), steps=0)
-
-
-# --- the Halton order ---------------------------------------------------------------------------
-
-
-def radical_inverse(n: int, base: int) -> Fraction:
-    value, place = Fraction(0), Fraction(1, base)
-    while n:
-        n, digit = divmod(n, base)
-        value, place = value + digit * place, place / base
-    return value
-
-
-def slow_halton(grid: tuple[int, ...]) -> tuple[list[int], int]:
-    """Return the cells in order of first hit, and the points it took."""
-    order: list[int] = []
-    seen: set[int] = set()
-    n = 0
-    while len(order) < math.prod(grid):
-        n += 1
-        cell = 0
-        for side, base in zip(grid, (2, 3, 5), strict=False):
-            cell = cell * side + math.floor(radical_inverse(n, base) * side)
-        if cell not in seen:
-            seen.add(cell)
-            order.append(cell)
-    return order, n
-
-
-@pytest.mark.parametrize("grid", [(1, 1, 1), (2, 3, 5), (4, 4, 4), (7, 7, 7), (5, 1, 6), (6, 9)])
-def test_halton_order_is_that_of_a_plain_loop(grid: tuple[int, ...]) -> None:
-    assert halton_cells(grid).tolist() == slow_halton(grid)[0]
-
-
-def first_hits(side: int, points: int) -> np.ndarray:
-    """Return the first point (from 1) in each cell, by digits rather than by fractions."""
-    cells = np.zeros(points, np.int64)
-    for base in (2, 3, 5):
-        digits = math.ceil(math.log(points + 1, base))
-        rest, numerator = np.arange(1, points + 1), np.zeros(points, np.int64)
-        for _ in range(digits):
-            numerator, rest = numerator * base + rest % base, rest // base
-        cells = cells * side + numerator * side // base**digits
-    hit, first = np.unique(cells, return_index=True)
-    assert len(hit) == side**3
-    return first + 1
-
-
-# One less than the points that are needed: these count the sequence's origin, which is not drawn.
-@pytest.mark.parametrize(("side", "points"), [(16, 15_357 - 1), (32, 143_246 - 1)])
-def test_points_that_cover_a_grid(side: int, points: int) -> None:
-    first = first_hits(side, points)
-    assert first.max() == points
-    assert np.array_equal(halton_cells((side,) * 3).numpy(), np.argsort(first, kind="stable"))
-
-
-def test_first_cells_are_spread() -> None:
-    # Any 30 points in a row meet each of 2 x 3 x 5 boxes once: so do the first 30 distinct cells
-    # of a fine grid.
-    grid = (32, 33, 35)
-    cells = np.stack(np.unravel_index(halton_cells(grid)[:30].numpy(), grid), 1)
-    boxes = {
-        tuple(int(c * parts // side) for c, parts, side in zip(cell, (2, 3, 5), grid, strict=True))
-        for cell in cells
-    }
-    assert len(boxes) == 30
-
-
-def test_samples_are_revealed_in_rolled_halton_order() -> None:
-    order = halton_cells(GRID).tolist()
-    oracle = Oracle(answer_of(6))
-    run(oracle, torch.full((6, *GRID), V), order="halton", schedule="linear", steps=N)
-    starts = set()
-    for sample_index in range(6):
-        seen = [tokens[sample_index].flatten() for tokens in oracle.seen]
-        revealed = [int((a != b).nonzero()[0]) for a, b in itertools.pairwise(seen)]
-        start = order.index(revealed[0])
-        starts.add(start)
-        assert revealed == (order[start:] + order[:start])[: N - 1]
-    assert len(starts) > 1
-
-
-def test_known_cells_are_skipped_in_the_halton_order() -> None:
-    order = halton_cells(GRID).tolist()
-    initial = torch.zeros(1, *GRID, dtype=torch.int64)
-    unknown = [0, 3, 7, 8, 20, 23]
-    initial.view(1, -1)[0, unknown] = V
-    oracle = Oracle(torch.ones_like(initial))
-    run(oracle, initial, order="halton", schedule="linear", steps=6)
-    seen = [tokens.flatten() for tokens in oracle.seen]
-    revealed = [int((a != b).nonzero()[0]) for a, b in itertools.pairwise(seen)]
-    remaining = [cell for cell in order if cell in unknown]
-    start = remaining.index(revealed[0])
-    assert revealed == (remaining[start:] + remaining[:start])[:5]
-
-
-def test_a_fourth_axis_has_no_base() -> None:
-    with pytest.raises(ValueError, match="3 axes, the grid has 4"):
-        halton_cells((2, 2, 2, 2))

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from prod9 import torch_files
 from prod9.errors import Prod9Error
-from prod9.torch_files import read_plain, write_plain
+from prod9.torch_files import fitted, read_plain, write_plain
 from prod9.training.last_checkpoint import WholeCheckpoints
 
 
@@ -83,26 +82,6 @@ def test_an_interrupt_in_mid_write_stays_one(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_before_a_write_stays_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Once(torch_files._Tolerant):
-        """Python may stop at any of its lines, not only where an error is remembered."""
-
-        calls = 0
-
-        def write(self, data: bytes | memoryview) -> int:
-            type(self).calls += 1
-            if self.calls == 3:
-                raise KeyboardInterrupt
-            return super().write(data)
-
-    monkeypatch.setattr(torch_files, "_Tolerant", Once)
-    with pytest.raises(KeyboardInterrupt):
-        write_plain(tmp_path / "x.pt", large(0))
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_cannot_be_saved_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
         write_plain(tmp_path / "x.pt", {"x": lambda: 1})
@@ -126,3 +105,43 @@ def test_the_bytes_are_those_of_one_write(tmp_path: Path) -> None:
     torch.save(large(3), buffer)
     write_plain(tmp_path / "x.pt", large(3))
     assert (tmp_path / "x.pt").read_bytes() == buffer.getvalue()
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"x": torch.arange(5)}, path)
+    whole = path.read_bytes()
+    for length in (0, 3, 22, 60, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Prod9Error, match="torn"):
+            read_plain(path, "x")
+
+
+class Evil:
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.call = call, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "evil", [Evil(Path.touch, Path("trace")), Evil(eval, "open('trace', 'w')"), torch.nn.ReLU()]
+)
+def test_code_in_a_file_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: object, zipped: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pt"
+    torch.save({"x": evil}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(Prod9Error, match="more than plain data"):
+        read_plain(path, "x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_sizes_are_compared_before_memory_is_taken() -> None:
+    weights = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
+    with pytest.raises(ValueError, match="another network"):
+        fitted(lambda: torch.nn.Linear(10**7, 10**7), weights)
+    assert torch.equal(fitted(lambda: torch.nn.Linear(2, 2), weights).weight, torch.zeros(2, 2))

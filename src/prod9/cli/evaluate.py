@@ -1,32 +1,23 @@
 """``prod9 evaluate``: figures and a page on volumes of any generator."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from prod9.cli.verbs import MAX_SEED, OverwriteOption
+from prod9.cli.options import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
-from prod9.data.volume_sets.open import named_dataset, open_collection
-from prod9.data.volume_sets.pairs import paired
-from prod9.data.volume_sets.volume_set import VolumeSet, comparable
-from prod9.errors import Prod9Error
-from prod9.evaluation.features.networks import feature_spaces
-from prod9.evaluation.runner import METRICS, REPORT, ROWS, Evaluator, Settings
-from prod9.files import require_writable
-from prod9.runtime.processes import require_alone
-from prod9.training.trainer import resolve_device
 
-_SPACES: tuple[FeatureSpaceKey, ...] = get_args(FeatureSpaceKey)
-_LEAD = (
-    "Figures with 95 % bootstrap intervals where they have one; every distance names its feature "
-    "space and stands beside what real volumes show."
-)
+_SPACES = get_args(FeatureSpaceKey)
+
+
+def _optional(text: str) -> Any:
+    return typer.Option(help=text, show_default=False)
 
 
 def evaluate(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help=f"Folder for {METRICS} and {REPORT}.")
+        Path, typer.Option("--output", "-o", help="Folder for metrics.json and report.html.")
     ],
     real: Annotated[
         str,
@@ -35,23 +26,17 @@ def evaluate(
             "brainregionmnist3d (its test split) or organmnist3d/val."
         ),
     ],
-    generated: Annotated[
-        str | None, typer.Option(help="Generated volumes: a folder.", show_default=False)
-    ] = None,
+    generated: Annotated[str | None, _optional("Generated volumes: a folder.")] = None,
     train: Annotated[
         str | None,
-        typer.Option(
-            help="The generator's training volumes: finds copies; a data set's own training split "
-            "when left out.",
-            show_default=False,
+        _optional(
+            "The generator's training volumes: finds copies; a data set's own training split when "
+            "left out."
         ),
     ] = None,
     reconstructed: Annotated[
         str | None,
-        typer.Option(
-            help="Reconstructions of real volumes: a folder; files are paired by name.",
-            show_default=False,
-        ),
+        _optional("Reconstructions of real volumes: a folder; files are paired by name."),
     ] = None,
     intensity: Annotated[
         str,
@@ -67,10 +52,7 @@ def evaluate(
         ),
     ] = None,
     medicalnet: Annotated[
-        Path | None,
-        typer.Option(
-            help="MedicalNet's weights; the cached ones when left out.", show_default=False
-        ),
+        Path | None, _optional("MedicalNet's weights; the cached ones when left out.")
     ] = None,
     usefulness: Annotated[
         bool, typer.Option(help="Train classifiers on generated volumes too.")
@@ -86,68 +68,28 @@ def evaluate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
+    from prod9.evaluation.evaluator import METRICS, REPORT
+    from prod9.evaluation.runner import evaluate as run_evaluation
+    from prod9.runtime.processes import require_alone
+
     require_alone("prod9 evaluate")
-    if generated is None and reconstructed is None:
-        raise Prod9Error("give --generated DIR, --reconstructed DIR or both.")
-    if reconstructed is not None and intensity == "percentiles":
-        raise Prod9Error(
-            "--intensity percentiles scales an original and its reconstruction each by itself, "
-            "which hides errors of brightness; with --reconstructed give --intensity LOW,HIGH."
-        )
-    for text in (real, generated, train, reconstructed):
-        _require_text(text)
-    _require_free(output, overwrite)
-    place = resolve_device(device, "--device ")
-    spaces: list[FeatureSpaceKey] = [space for space in _SPACES if space in (features or _SPACES)]
-    for name in features or ():
-        if name not in _SPACES:
-            raise Prod9Error(f"--features {name}: choose from {', '.join(_SPACES)}.")
-
-    def opened(what: str, option: str) -> VolumeSet:
-        return open_collection(what, option, size=size, root=root, intensity=intensity)
-
-    if "medicalnet" in spaces and medicalnet is not None:
-        feature_spaces(["medicalnet"], medicalnet)  # a mistake must not come after all the rest
-    # Everything is opened before anything is measured: mistakes come at once.
-    reference = opened(real, "--real")
-    pairs = None
-    if reconstructed is not None:
-        pairs = paired(reference, opened(reconstructed, "--reconstructed"))
-    drawn = None if generated is None else opened(generated, "--generated")
-    named = named_dataset(real, "--real")
-    if train is None and named is not None and named[1] != "train":
-        train = f"{named[0]}/train"
-    known = None if train is None or drawn is None else opened(train, "--train")
-    if drawn is not None:
-        comparable(reference, drawn, *([] if known is None else [known]))
-    evaluator = Evaluator(Settings(seed, spaces, usefulness, medicalnet, place))
-    if pairs is not None:
-        evaluator.measure_reconstruction(*pairs)
-    if drawn is not None:
-        evaluator.measure_generation(reference, drawn, known)
-    page = evaluator.write(
-        output,
-        evaluator.evaluation({}),
-        title=f"Evaluation of {Path(generated or reconstructed or real).name}",
-        lead=_LEAD,
+    found = run_evaluation(
+        real,
+        generated,
+        train=train,
+        reconstructed=reconstructed,
+        output=output,
+        intensity=intensity,
+        features=features or _SPACES,
+        usefulness=usefulness,
+        medicalnet=medicalnet,
+        size=size,
+        root=root,
+        device=device,
+        seed=seed,
+        overwrite=overwrite,
+        progress=True,
     )
-    for warning in evaluator.warnings:
+    for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"figures: {output / METRICS}\npage: {page}")
-
-
-def _require_free(output: Path, overwrite: bool) -> None:
-    for name in (METRICS, REPORT, ROWS):
-        if (output / name).exists() and not overwrite:
-            raise Prod9Error(
-                f"{output / name} exists; pass --overwrite to replace it, or another --output."
-            )
-    require_writable(output)
-
-
-def _require_text(name: str | None) -> None:
-    """Refuse a name that no page could show."""
-    try:
-        (name or "").encode()
-    except UnicodeEncodeError as error:
-        raise Prod9Error(f"the name {name!r} is not valid UTF-8; rename the folder.") from error
+    typer.echo(f"figures: {output / METRICS}\npage: {output / REPORT}")

@@ -62,6 +62,12 @@ def _of_fault(error: Exception) -> tuple[Code, str] | None:
     return 2, f"error: {message}" if processes.speaks_first() else ""
 
 
+def _ignore_signals() -> None:
+    """Ignore further signals: this process ends, and process 0 may signal the others to end."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _ended(app: typer.Typer) -> tuple[Code, str, str]:
     """Run ``app``; return the exit code, the last words and their colour."""
     try:
@@ -69,9 +75,11 @@ def _ended(app: typer.Typer) -> tuple[Code, str, str]:
     except SystemExit as ended:
         return ended.code, "", ""
     except Stopped as stopped:
+        _ignore_signals()
         code, text = _of_stop(stopped)
         return code, text if processes.is_main() else "", "yellow"
     except (Prod9Error, MemoryError, RuntimeError, OSError) as error:
+        _ignore_signals()
         found = _of_fault(error)
         if found is None:
             raise

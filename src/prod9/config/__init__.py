@@ -15,7 +15,12 @@ from prod9.config.data import (
     Stage2DataConfig,
 )
 from prod9.config.evaluation import EvaluationConfig
-from prod9.config.loss import Stage1LossConfig, Stage2LossConfig
+from prod9.config.loss import (
+    LossSection,
+    Stage1LossConfig,
+    Stage2LossConfig,
+    follow_losses,
+)
 from prod9.config.model import (
     AutoencoderConfig,
     DiscriminatorConfig,
@@ -30,6 +35,7 @@ from prod9.config.training import (
     Stage2TrainingConfig,
     TrainerConfig,
 )
+from prod9.registry import LOSSES, load_extensions
 
 
 class _RunConfig(Section):
@@ -46,7 +52,7 @@ class Stage1Config(_RunConfig):
     data: Stage1DataConfig
     sliding_window: SlidingWindowConfig = SlidingWindowConfig()
     model: Stage1ModelConfig = Stage1ModelConfig()
-    loss: Stage1LossConfig = Stage1LossConfig()
+    loss: Stage1LossConfig = Field(default_factory=Stage1LossConfig)
     training: Stage1TrainingConfig = Stage1TrainingConfig()
 
 
@@ -66,6 +72,14 @@ class Stage2Config(_RunConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
+def _follow_registry() -> None:
+    follow_losses()
+    Stage1Config.model_rebuild(force=True)
+
+
+LOSSES.on_change(_follow_registry)
+load_extensions()
+
 __all__ = [
     "AutoencoderConfig",
     "BraTSDataConfig",
@@ -74,6 +88,7 @@ __all__ = [
     "CompletionConfig",
     "DiscriminatorConfig",
     "EvaluationConfig",
+    "LossSection",
     "MedMNISTDataConfig",
     "MedMNISTSourceConfig",
     "PreprocessingConfig",

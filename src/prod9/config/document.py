@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from prod9.config import Stage1Config, Stage2Config
-from prod9.config.schema import Model, fields, kind, limits, models
+from prod9.config.schema import Model, fields, kind_of, limits, models
 
 _BOTH = ["Stage 1", "Stage 2"]
 _HEAD = """\
@@ -103,7 +103,7 @@ def _table(rows: dict[str, FieldInfo], required: Collection[str] = ()) -> str:
     lines = ["| Key | Type | Default | Description |", "|---|---|---|---|"]
     for key, field in rows.items():
         bounds = limits(field)
-        of = f"{kind(field.annotation)}, {bounds}" if bounds else kind(field.annotation)
+        of = f"{kind_of(field)}, {bounds}" if bounds else kind_of(field)
         needed = field.is_required() or key in required
         default = "required" if needed else f"`{_written(field.default)}`"
         cells = (f"`{key}`", of, default, field.description or "")

@@ -1,11 +1,19 @@
 """``loss``: the terms of Stage 1."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
+from pydantic.fields import FieldInfo
 
 from prod9.config.base import Section
+from prod9.registry import LOSSES, SCHEDULES, Loss
+
+
+class LossSection(Section):
+    """What the section of every registered loss has."""
+
+    weight: float = Field(default=1.0, ge=0, description="Weight of the term.")
 
 
 class ReconstructionLossConfig(Section):
@@ -14,7 +22,7 @@ class ReconstructionLossConfig(Section):
     weight: float = Field(default=1.0, ge=0, description="Weight of the L1 term.")
 
 
-class PerceptualLossConfig(Section):
+class PerceptualLossConfig(LossSection):
     """MedicalNet features (`loss_type: lpips`)."""
 
     weight: float = Field(default=0.1, ge=0, description="Weight of the perceptual term.")
@@ -29,7 +37,7 @@ class PerceptualLossConfig(Section):
     download: bool = Field(default=True, description="Fetch weights that are found nowhere.")
 
 
-class FocalFrequencyLossConfig(Section):
+class FocalFrequencyLossConfig(LossSection):
     """Focal frequency loss (Jiang et al. 2021; `loss_type: ffl`)."""
 
     weight: float = Field(default=1.0, ge=0, description="Weight of the focal frequency term.")
@@ -61,6 +69,22 @@ class FocalFrequencyLossConfig(Section):
         return axes
 
 
+# One line a loss. The builders are imported when a loss is built.
+LOSSES.register(
+    "lpips",
+    Loss(
+        PerceptualLossConfig,
+        "prod9.training.stage1:build_perceptual",
+        key="perceptual",
+        untrained="prod9.losses.perceptual:untrained",
+    ),
+)
+LOSSES.register(
+    "ffl",
+    Loss(FocalFrequencyLossConfig, "prod9.losses.focal_frequency:build", key="focal_frequency"),
+)
+
+
 class AdversarialLossConfig(Section):
     """Multi-scale patch discriminator against the reconstruction."""
 
@@ -82,7 +106,7 @@ class AdaptiveWeightConfig(Section):
 class Stage1LossConfig(Section):
     """Generator: L1 + w_p * (perceptual or focal frequency) + w_a * adaptive * adversarial."""
 
-    loss_type: Literal["lpips", "ffl"] = Field(
+    loss_type: Annotated[str, LOSSES] = Field(
         default="lpips", description="`lpips`: MedicalNet features; `ffl`: focal frequency loss."
     )
     reconstruction: ReconstructionLossConfig = ReconstructionLossConfig()
@@ -94,12 +118,28 @@ class Stage1LossConfig(Section):
         default=2000, ge=0, description="Training batches before the discriminator joins."
     )
 
+    def feature_section(self) -> LossSection:
+        """Return the section of ``loss_type``."""
+        return getattr(self, LOSSES.get(self.loss_type).key or self.loss_type)
+
+
+def follow_losses() -> None:
+    """Give :class:`Stage1LossConfig` the section of every registered loss."""
+    fields = Stage1LossConfig.__pydantic_fields__
+    for key in fields.keys() - Stage1LossConfig.__annotations__.keys():
+        del fields[key]
+    for name in LOSSES.names:
+        loss = LOSSES.get(name)
+        if (key := loss.key or name) not in fields:
+            fields[key] = FieldInfo(annotation=loss.section, default=loss.section())
+    Stage1LossConfig.model_rebuild(force=True)
+
 
 class Stage2LossConfig(Section):
     """Cross-entropy over masked tokens (Chang et al. 2022)."""
 
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing.")
-    mask_schedule: Literal["cosine", "arccos", "linear", "log"] = Field(
+    mask_schedule: Annotated[str, SCHEDULES] = Field(
         default="cosine", description="gamma(r): the share of tokens masked, for r ~ U(0, 1)."
     )
     condition_dropout: float = Field(

@@ -1,11 +1,12 @@
 """``model``: the sizes of the networks."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from prod9.config.base import Section
+from prod9.registry import HEADS
 
 MOST_CODES = 1 << 24
 """Of a codebook: a hundred times more than anybody trains, and few enough to check each."""
@@ -101,7 +102,7 @@ class TransformerConfig(Section):
         description="Residual 3 x 3 x 3 convolution blocks over single tokens, before packing and "
         "again after unpacking.",
     )
-    head: Literal["full", "factorized"] = Field(
+    head: Annotated[str, HEADS] = Field(
         default="full",
         description="`full`: one logit per code. `factorized`: one per level, the code's logit "
         "is their sum (for large codebooks).",

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from prod9.config.schema import Model, chosen, fields, kind, limits, models, tags
 from prod9.config.tree import COMMAND_LINE, Keys, Place, Tree
 from prod9.errors import Prod9Error
+from prod9.registry import Registry
 
 _RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
@@ -124,6 +125,9 @@ class _Problem:
 
     def _inconsistent(self) -> tuple[Place, str]:
         text = str(self.details["msg"]).removeprefix("Value error, ")
+        if self.field and any(isinstance(item, Registry) for item in self.field.metadata):
+            end = "" if text.endswith("?") else "."
+            return self._at(self.keys, f"{'.'.join(self.keys)} {text}{end}")
         # A section's complaint is shown at the first key that it names.
         words = text.replace("(", " ").replace(",", " ").split()
         named = [(*self.keys, *word.split(".")) for word in words]

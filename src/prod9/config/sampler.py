@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from prod9.config.base import Section
+from prod9.registry import ORDERS, SCHEDULES
 
 Side = Annotated[int, Field(ge=1)]
 
@@ -13,7 +14,7 @@ class SamplerConfig(Section):
     """Iterative decoding."""
 
     steps: int = Field(default=12, ge=1, description="Passes of the transformer per volume.")
-    scheduler_type: Literal["cosine", "arccos", "linear", "log"] = Field(
+    scheduler_type: Annotated[str, SCHEDULES] = Field(
         default="cosine", description="gamma: the share of tokens still masked after each step."
     )
     temperature: float = Field(default=1.0, gt=0, description="Softmax temperature of the draws.")
@@ -29,7 +30,7 @@ class SamplerConfig(Section):
         default="linear",
         description="How s grows from 1 (linear, cosine) or stays, over the steps.",
     )
-    order: Literal["confidence", "halton"] = Field(
+    order: Annotated[str, ORDERS] = Field(
         default="confidence", description="Which tokens are revealed first."
     )
 

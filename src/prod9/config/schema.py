@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from prod9.registry import Registry
+
 Model = type[BaseModel]
 
 _KINDS: dict[object, str] = {
@@ -78,6 +80,14 @@ def kind(annotation: object, *, article: bool = False) -> str:
         return f"{a}list of {count}{item}"
     name = _KINDS.get(annotation, str(annotation))
     return name if name in _NO_ARTICLE else a + name
+
+
+def kind_of(field: FieldInfo, *, article: bool = False) -> str:
+    """Return the :func:`kind` of a key; the names of its registry where it has one."""
+    for item in field.metadata:
+        if isinstance(item, Registry):
+            return "one of " + ", ".join(item.names)
+    return kind(field.annotation, article=article)
 
 
 def limits(field: FieldInfo) -> str:

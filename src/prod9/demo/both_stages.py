@@ -8,7 +8,7 @@ from typing import Any
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
 from prod9.demo.workspace import Clock
-from prod9.evaluation.runner import Evaluator
+from prod9.evaluation.evaluator import Evaluator
 from prod9.model import Model
 from prod9.report.document import Section
 from prod9.tokenizer import Tokenizer

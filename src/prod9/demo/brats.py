@@ -17,21 +17,19 @@ from prod9.data.phantom.cohort import make_phantom
 from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs, override
 from prod9.errors import Prod9Error
+from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.reconstruction import window_agreement
-from prod9.evaluation.runner import Evaluator
-from prod9.evaluation.runner import Settings as EvaluationSettings
 from prod9.evaluation.test_metrics import measure_reconstruction
 from prod9.evaluation.translation import Score, TranslationMetrics
 from prod9.evaluation.translation_test import SOURCES, TARGET, measure_translation
 from prod9.inference.generate import generate_files
-from prod9.inference.synthesis import Settings
-from prod9.inference.translate import Translated, translate
+from prod9.inference.translate import TranslatedFiles, translate_files
 from prod9.model import Model
 from prod9.report.document import Section, escape
 from prod9.report.pictures import image
 from prod9.report.tables import table
 from prod9.runtime.console import say
-from prod9.training import stage2
+from prod9.sample_request import SampleRequest
 from prod9.training.trainer import resolve_device
 
 _OTHER_DATA = "this demo learns scans; for cubes of brain regions, run: prod9 demo regions"
@@ -83,7 +81,7 @@ def run_brats_demo(
     data = _scans(two)
     if not isinstance(one.data, BraTSDataConfig):
         raise Prod9Error(_OTHER_DATA)
-    claim(output, overwrite)
+    claim(output, one, two, overwrite=overwrite)
     clock = Clock()
     say("Teaching this machine four MRI contrasts (semi-synthetic cohort, one template anatomy).")
     with Progress(transient=True) as bar:
@@ -101,25 +99,15 @@ def run_brats_demo(
     trained = train_both(one, two, clock, overwrite=overwrite)
     tokenizer, generator = trained.tokenizer, trained.generator
     scans = open_scans(data, preprocessing_of(tokenizer))
-    settings = Settings.of(two)
-    translation = measure_translation(generator, scans["train"], scans["test"], settings)
+    how = SampleRequest.completion_of(two)
+    translation = measure_translation(generator, scans["train"], scans["test"], how)
     clock.lap("translation")
-    example = _example(output, generator, data, scans["test"], settings)
-    labels = stage2.labels_of(generator, ["all"], 1)
-    generate_files(
-        generator,
-        labels,
-        two.sampler,
-        output / "generated",
-        seed=two.seed,
-        batch_size=len(labels),
-        windows=two.sliding_window,
-        overwrite=overwrite,
-    )
+    example = _example(output, generator, data, scans["test"], how)
+    request = SampleRequest.generation_of(two, generator.labels_of(["all"], 1))
+    request = replace(request, batch_size=None)  # all channels together
+    generate_files(generator, request, output / "generated", overwrite=overwrite)
     clock.lap("pictures")
-    evaluator = Evaluator(
-        EvaluationSettings(one.seed, device=resolve_device(one.trainer.accelerator))
-    )
+    evaluator = Evaluator(one.seed, device=resolve_device(one.trainer.accelerator))
     measure_reconstruction(evaluator, one, tokenizer, "test")
     first = torch.from_numpy(scans["test"].whole(0, MODALITIES.index(TARGET)))[None, None]
     agreement = window_agreement(tokenizer, first, one.sliding_window)
@@ -133,7 +121,7 @@ def run_brats_demo(
         lead=_LEAD,
         before=_sections(output, translation, example, clock.seconds["total"]),
         translation=asdict(translation),
-        window_agreement=asdict(agreement),
+        window_agreement=agreement,
     )
 
 
@@ -149,20 +137,19 @@ def _example(
     generator: Model,
     data: BraTSSourceConfig,
     test: ScanSet,
-    settings: Settings,
-) -> Translated:
+    how: SampleRequest,
+) -> TranslatedFiles:
     """Translate the first test scan from its files, as a user would."""
     name = test.scans[0].name
     case = next(case for case in find_cases(data.data_dir).cases if case.name == name)
     assert case.segmentation is not None
     tumour = NativeVolume.read(case.segmentation, preprocessing_of(generator.tokenizer))
     at = np.argwhere(tumour.on_grid(tumour.foreground) > 0).mean(0).round().astype(int)
-    return translate(
+    return translate_files(
         generator,
         {modality: case.files[modality] for modality in SOURCES[-1]},
-        TARGET,
         output / "example" / f"{name}_{TARGET}.nii.gz",
-        replace(settings, samples=SAMPLES),
+        replace(how, labels=generator.labels_of([TARGET], SAMPLES)),
         truth=case.files[TARGET],
         at=at.tolist(),
         overwrite=True,
@@ -174,7 +161,7 @@ def _row(name: str, score: Score) -> tuple[str, str, str]:
 
 
 def _sections(
-    output: Path, translation: TranslationMetrics, example: Translated, seconds: float
+    output: Path, translation: TranslationMetrics, example: TranslatedFiles, seconds: float
 ) -> list[Section]:
     t = translation
     rows = [

@@ -1,6 +1,7 @@
 """``prod9 demo``: data, Stage 1, Stage 2, generation, and the report on all of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from prod9.evaluation.test_metrics import evaluator_of, measure_reconstruction
 from prod9.inference.generate import generate_files
 from prod9.montage import montage, save_figure
 from prod9.runtime.console import say
-from prod9.training import stage2
+from prod9.sample_request import SampleRequest
 
 SHOWN = 4
 """Volumes of each class in the pictures."""
@@ -63,7 +64,7 @@ def run_demo(
         Prod9Error: ``output`` holds a demo already, or cannot be written.
     """
     one, two = configs(output, "stage1", "stage2", stage1_overrides, stage2_overrides)
-    claim(output, overwrite)
+    claim(output, one, two, overwrite=overwrite)
     clock = Clock()
     say("Teaching this machine to draw brain regions (MNI152 template, 11 classes).")
     data = _regions(one)
@@ -71,23 +72,17 @@ def run_demo(
     clock.lap("data")
     trained = train_both(one, two, clock, overwrite=overwrite)
     tokenizer, generator = trained.tokenizer, trained.generator
-    labels = stage2.labels_of(generator, ["all"], max(1, two.evaluation.samples_per_class))
+    labels = generator.labels_of(["all"], max(1, two.evaluation.samples_per_class))
+    request = SampleRequest.generation_of(two, labels)
+    request = replace(request, batch_size=len(generator.class_names) * SHOWN)
     drawn: list[torch.Tensor] = []
-    generate_files(
-        generator,
-        labels,
-        two.sampler,
-        output / "generated",
-        seed=two.seed,
-        batch_size=len(generator.class_names) * SHOWN,
-        overwrite=overwrite,
-        on_volume=drawn.append,
-    )
+    folder = output / "generated"
+    generate_files(generator, request, folder, overwrite=overwrite, on_volume=drawn.append)
     clock.lap("generation")
     evaluator = evaluator_of(two)
     measure_reconstruction(evaluator, one, tokenizer, "test")
     names, spacing = generator.class_names, spacing_of(data)
-    generated = of_tensor(torch.stack(drawn), labels, names, "generated", spacing)
+    generated = of_tensor(torch.stack(drawn), torch.tensor(labels), names, "generated", spacing)
     evaluator.measure_generation(split_of(data, "test"), generated, split_of(data, "train"))
     sets = evaluator.sets
     _picture(output / "real.png", sets["originals"], "real (test split)")

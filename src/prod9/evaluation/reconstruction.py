@@ -1,7 +1,7 @@
 """How near reconstructed volumes are to their originals."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from math import nan
 
 import numpy as np
 import torch
@@ -22,181 +22,112 @@ from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
 
 _SSIM_WINDOW, _MS_SSIM_WINDOW = 11, 5
-_FIGURES: tuple[str, ...] = ("psnr", "ssim", "ms_ssim", "mae", "lpips")
-_INSIDE: tuple[str, ...] = ("psnr", "ssim", "mae")
+WHOLE: tuple[str, ...] = ("psnr", "ssim", "ms_ssim", "mae", "lpips")
+FOREGROUND: tuple[str, ...] = ("psnr", "ssim", "mae")
 
 FeatureDistance = Callable[[Volume, Volume], Tensor]
 """(prediction, target), both (1, 1, D, H, W) in [0, 1] -> a number."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """Figures of one volume; NaN where one is not defined."""
-
-    name: str
-    label: int
-    whole: dict[str, float]
-    foreground: dict[str, float] | None
-    """None where nothing is foreground."""
-
-
-Measured = tuple[dict[str, float], dict[str, float] | None, bool]
-"""Figures of a volume and of its foreground, and whether it has background."""
-
-
+@torch.no_grad()
 def measure_pair(
     original: np.ndarray, reconstructed: np.ndarray, lpips: FeatureDistance | None
-) -> Measured:
-    """Measure one volume (D, H, W) in [0, 1].
+) -> np.ndarray:
+    """Measure one volume (D, H, W) in [0, 1] against its original.
 
     Returns:
-        Figures of the whole volume and of its foreground (voxels that are not 0), and whether
-        there is background at all.
+        float64 (9,): :data:`WHOLE` over all voxels, :data:`FOREGROUND` over the foreground (not 0
+        in the original), and whether there is background (0 or 1). NaN: not defined.
     """
     real = torch.from_numpy(original)[None, None]
     output = torch.from_numpy(reconstructed)[None, None]
-    side = min(original.shape)
-    whole = {
-        "psnr": float(psnr(output, real)),
-        "ssim": float(ssim(output, real)) if side >= _SSIM_WINDOW else float("nan"),
-        "ms_ssim": float(ms_ssim(output, real)) if side >= _MS_SSIM_WINDOW else float("nan"),
-        "mae": float(F.l1_loss(output, real)),
-        "lpips": float("nan") if lpips is None else float(lpips(output, real)),
-    }
-    inside = real > 0
-    if not bool(inside.any()):
-        return whole, None, True
-    foreground = {
-        "psnr": float(psnr(output, real, mask=inside)),
-        "ssim": float(ssim(output, real, mask=inside)) if side >= _SSIM_WINDOW else float("nan"),
-        "mae": float((output - real).abs()[inside].mean()),
-    }
-    return whole, foreground, not bool(inside.all())
+    side, inside = min(original.shape), real > 0
+    ssim_fits, empty = side >= _SSIM_WINDOW, not bool(inside.any())
+    return np.array(
+        [
+            float(psnr(output, real)),
+            float(ssim(output, real)) if ssim_fits else nan,
+            float(ms_ssim(output, real)) if side >= _MS_SSIM_WINDOW else nan,
+            float(F.l1_loss(output, real)),
+            nan if lpips is None else float(lpips(output, real)),
+            nan if empty else float(psnr(output, real, mask=inside)),
+            float(ssim(output, real, mask=inside)) if ssim_fits and not empty else nan,
+            nan if empty else float((output - real).abs()[inside].mean()),
+            float(not bool(inside.all())),
+        ]
+    )
 
 
-def packed(measured: Measured) -> np.ndarray:
-    """Return what :func:`measure_pair` found as numbers, to be kept on disk."""
-    whole, foreground, background = measured
-    inside = [float("nan")] * len(_INSIDE) if foreground is None else [*foreground.values()]
-    return np.array([*whole.values(), *inside, foreground is not None, background], np.float64)
-
-
-def unpacked(numbers: np.ndarray) -> Measured:
-    """Undo :func:`packed`."""
-    *figures, occupied, background = numbers.tolist()
-    whole = dict(zip(_FIGURES, figures, strict=False))
-    foreground = dict(zip(_INSIDE, figures[len(_FIGURES) :], strict=True)) if occupied else None
-    return whole, foreground, bool(background)
-
-
-@torch.no_grad()
-def evaluate_reconstruction(
+def summarize(
     originals: VolumeSet,
-    reconstructed: VolumeSet,
+    rows: np.ndarray,
     *,
     seed: int = 0,
-    lpips: FeatureDistance | None = None,
     lpips_network: str | None = None,
-    codebook: Callable[[], CodebookStats] | None = None,
-    on_volume: Callable[[int], None] = lambda count: None,
-    through: Callable[[Callable[[int], Measured]], Iterable[Measured]] | None = None,
-) -> tuple[Reconstruction, list[Row]]:
-    """Compare volume by volume; the collections are paired by their order.
-
-    Args:
-        originals: the truth.
-        reconstructed: the same volumes, made again.
-        seed: of the bootstrap.
-        lpips: distance of features; left out without weights.
-        lpips_network: its name.
-        codebook: asked, at the end, for the codes that occurred; left out where nobody knows.
-        on_volume: told how many are done.
-        through: given what measures the volume of an index, gives the figures of all in order; may
-            remember them.
-    """
-    rows: list[Row] = []
-    background = False
-
-    def measure(index: int) -> Measured:
-        return measure_pair(originals[index], reconstructed[index], lpips)
-
-    everything = map(measure, range(len(originals))) if through is None else through(measure)
-    for index, (name, measured) in enumerate(zip(originals.names, everything, strict=True)):
-        whole, foreground, some = measured
-        background = background or some
-        rows.append(Row(name, int(originals.labels[index]), whole, foreground))
-        on_volume(index + 1)
-    inside = [row.foreground for row in rows if row.foreground is not None]
-    stats = None if codebook is None else codebook()
-    labels = np.array([row.label for row in rows])
+    codebook: CodebookStats | None = None,
+) -> Reconstruction:
+    """Return the means of the rows (N, 9) of :func:`measure_pair`, with bootstrap intervals."""
+    whole, inside = rows[:, : len(WHOLE)], rows[:, len(WHOLE) : -1]
+    inside = inside[~np.isnan(inside[:, 0])]
     return Reconstruction(
-        **_means([row.whole for row in rows], seed).model_dump(),
-        foreground=_means(inside, seed) if inside and background else None,
+        **_means(WHOLE, whole, seed).model_dump(),
+        foreground=_means(FOREGROUND, inside, seed) if len(inside) and rows[:, -1].any() else None,
         per_class={
-            name: _means([row.whole for row in rows if row.label == label], seed)
+            name: _means(WHOLE, whole[originals.labels == label], seed)
             for label, name in enumerate(originals.class_names)
-            if originals.has_classes and np.any(labels == label)
+            if originals.has_classes and np.any(originals.labels == label)
         },
         lpips_network=lpips_network,
-        codebook_usage=None if stats is None else stats.usage,
-        codebook_perplexity=None if stats is None else stats.perplexity,
-    ), rows
+        codebook_usage=codebook and codebook.usage,
+        codebook_perplexity=codebook and codebook.perplexity,
+    )
 
 
-def _means(rows: Sequence[dict[str, float]], seed: int) -> ReconstructionFigures:
-    values: dict[str, float | None] = dict.fromkeys(_FIGURES)
+def _means(names: Sequence[str], rows: np.ndarray, seed: int) -> ReconstructionFigures:
+    values: dict[str, float | None] = dict.fromkeys(WHOLE)
     intervals: dict[str, Interval] = {}
-    for name in rows[0]:
-        column = np.array([row[name] for row in rows])
-        # Not defined for a volume (no window inside its foreground): it does not count.
+    for name, column in zip(names, np.ascontiguousarray(rows.T), strict=True):
         column = column[~np.isnan(column)]
         if len(column):
             values[name] = float(column.mean())
-            if len(column) > 1:
-                intervals[name] = bootstrap_interval(torch.from_numpy(column), seed=seed)
+        if len(column) > 1:
+            intervals[name] = bootstrap_interval(torch.from_numpy(column), seed=seed)
     return ReconstructionFigures.model_validate(
         {"volumes": len(rows), **values, "intervals": intervals}
     )
 
 
-def table(rows: Sequence[Row], class_names: Sequence[str]) -> list[dict[str, object]]:
-    """Return one flat row a volume, for a CSV file."""
-    return [
-        {
-            "name": row.name,
-            "class": class_names[row.label],
-            **row.whole,
-            **{f"{name}_foreground": value for name, value in (row.foreground or {}).items()},
-        }
-        for row in rows
-    ]
-
-
-@dataclass(frozen=True)
-class WindowAgreement:
-    """One scan, encoded and decoded through windows and at once; intensities in [0, 1]."""
-
-    difference_l1: float
-    """Mean absolute difference of the two results."""
-    difference_psnr: float
-    """dB: of one result against the other, over the foreground."""
-    windowed_psnr: float
-    """dB: of the windowed result against the scan, over the foreground."""
-    whole_psnr: float
+def table(originals: VolumeSet, rows: np.ndarray) -> list[dict[str, object]]:
+    """Return one row of a CSV file per volume, from the rows of :func:`measure_pair`."""
+    inside = [f"{name}_foreground" for name in FOREGROUND]
+    result: list[dict[str, object]] = []
+    for name, label, values in zip(originals.names, originals.labels, rows.tolist(), strict=True):
+        row: dict[str, object] = {"name": name, "class": originals.class_names[label]}
+        row |= dict(zip(WHOLE, values, strict=False))
+        if not np.isnan(values[len(WHOLE)]):
+            row |= dict(zip(inside, values[len(WHOLE) : -1], strict=True))
+        result.append(row)
+    return result
 
 
 @torch.no_grad()
 def window_agreement(
     tokenizer: Tokenizer, volume: Volume, windows: SlidingWindowConfig
-) -> WindowAgreement:
-    """Compare windows with one pass over (1, 1, D, H, W), which needs memory for all of it."""
+) -> dict[str, float]:
+    """Compare a scan (1, 1, D, H, W) in [0, 1] encoded and decoded through windows and at once.
+
+    Returns:
+        ``difference_l1``: mean absolute difference of the two results. Over the foreground, in dB:
+        ``difference_psnr`` of one result against the other, ``windowed_psnr`` and ``whole_psnr`` of
+        each against the scan.
+    """
     device = next(tokenizer.parameters()).device
     sides, inside = volume.shape[2:], volume > 0
     windowed = decode(tokenizer, encode(tokenizer, volume, windows), sides, windows)
     whole = tokenizer.decode(tokenizer.encode(volume.to(device)), sides).cpu()
-    return WindowAgreement(
-        difference_l1=float(F.l1_loss(windowed, whole)),
-        difference_psnr=float(psnr(windowed, whole, mask=inside)),
-        windowed_psnr=float(psnr(windowed, volume, mask=inside)),
-        whole_psnr=float(psnr(whole, volume, mask=inside)),
-    )
+    return {
+        "difference_l1": float(F.l1_loss(windowed, whole)),
+        "difference_psnr": float(psnr(windowed, whole, mask=inside)),
+        "windowed_psnr": float(psnr(windowed, volume, mask=inside)),
+        "whole_psnr": float(psnr(whole, volume, mask=inside)),
+    }

@@ -1,6 +1,5 @@
-"""Volumes, encoded and decoded when asked for."""
+"""Volumes, encoded and decoded when they are read."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,8 +8,7 @@ import torch
 from torch import Tensor
 
 from prod9.config import SlidingWindowConfig
-from prod9.data.volume_sets.open import MEMORY_BUDGET
-from prod9.data.volume_sets.volume_set import VolumeSet
+from prod9.data.volume_sets.volume_set import VolumeSet, kept_in_memory
 from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
@@ -18,20 +16,12 @@ from prod9.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What a tokenizer makes of a collection."""
+    """What a tokenizer makes of a set of volumes."""
 
     reconstructed: VolumeSet
-    """Made when asked for, and kept while there is room: whole scans do not all fit in memory."""
-    usage: CodebookUsage
-    """Codes of the volumes that were read; each volume counts once."""
-    count: Callable[[int], None]
-    """Count the codes of a volume, if they were not yet."""
-
-    def codebook(self) -> CodebookStats:
-        """Return the statistics of the codes of all volumes."""
-        for index in range(len(self.reconstructed)):
-            self.count(index)
-        return self.usage.compute()
+    """Made when read, and kept in memory while there is room."""
+    codebook: Callable[[], CodebookStats]
+    """Statistics of the codes of all volumes; encodes those that were not yet read."""
 
 
 def round_trip(
@@ -43,15 +33,12 @@ def round_trip(
     """Encode and decode volumes.
 
     Args:
-        tokenizer: does it.
+        tokenizer: encodes and decodes.
         originals: volumes.
-        windows: through which, or None: at once.
-        remember: given (index, what encodes that volume), returns its tokens; may remember them.
+        windows: sliding windows; None: each volume at once.
+        remember: given (index, function that encodes this volume), returns its tokens; may cache.
     """
-    usage = CodebookUsage(tokenizer.fsq.levels)
-    counted: set[int] = set()
-    kept: dict[int, np.ndarray] = {}
-    room = MEMORY_BUDGET // (4 * math.prod(originals.shape))
+    usage, counted = CodebookUsage(tokenizer.fsq.levels), set[int]()
 
     @torch.no_grad()
     def encoded(index: int) -> Tensor:
@@ -67,23 +54,20 @@ def round_trip(
             usage.update(tokens)
         return tokens
 
-    def count(index: int) -> None:
-        if index not in counted:
-            tokens_of(index)
-
     @torch.no_grad()
     def read(index: int) -> np.ndarray:
-        if index in kept:
-            return kept[index]
         tokens = tokens_of(index)
         if windows is None:
             output = tokenizer.decode(tokens.to(tokenizer.device), originals.shape).cpu()
         else:
             output = decode(tokenizer, tokens, originals.shape, windows)
-        result = output[0, 0].numpy()
-        if len(kept) < room:
-            kept[index] = result
-        return result
+        return output[0, 0].numpy()
 
-    name = f"{originals.name}, encoded and decoded"
-    return RoundTrip(replace(originals, name=name, read=read, files=None), usage, count)
+    def codebook() -> CodebookStats:
+        for index in range(len(originals)):
+            if index not in counted:
+                tokens_of(index)
+        return usage.compute()
+
+    name, cached = f"{originals.name}, encoded and decoded", kept_in_memory(read, originals.shape)
+    return RoundTrip(replace(originals, name=name, read=cached, files=None), codebook)

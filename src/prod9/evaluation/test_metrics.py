@@ -22,15 +22,15 @@ from prod9.data.brats.scans import ScanSet
 from prod9.data.splits import HeldOut, Split
 from prod9.data.volume_sets.open import scans_collection
 from prod9.data.volume_sets.volume_set import VolumeSet
+from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.round_trip import round_trip
-from prod9.evaluation.runner import Evaluator, Settings
-from prod9.evaluation.sets import drawn, split_of
+from prod9.evaluation.sets import generated, split_of
 from prod9.evaluation.translation import TranslationMetrics
 from prod9.evaluation.translation_test import measure_translation
 from prod9.evaluation.work_cache import WorkCache
-from prod9.inference.synthesis import Settings as SynthesisSettings
 from prod9.model import Model
 from prod9.results.schema import Generation, Reconstruction
+from prod9.sample_request import SampleRequest
 from prod9.tokenizer import Tokenizer
 from prod9.training import stage1, stage2
 from prod9.training.run_folder import RunFolder
@@ -58,7 +58,7 @@ def measure_stage1(config: Stage1Config, split: HeldOut) -> dict[str, object]:
     folder = RunFolder(config.output_dir)
     tokenizer = stage1.load_tokenizer(config)
     weights, device = config.loss.perceptual.weights_path, tokenizer.device
-    evaluator = Evaluator(Settings(config.seed, medicalnet=weights, device=device))
+    evaluator = Evaluator(config.seed, medicalnet=weights, device=device)
     if split == "test":
         evaluator.kept = WorkCache(folder.root / UNFINISHED)
     figures = measure_reconstruction(evaluator, config, tokenizer, split)
@@ -182,7 +182,7 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
 def evaluator_of(config: Stage2Config) -> Evaluator:
     """Return an empty evaluation with the settings of a configuration."""
     wanted, device = config.evaluation, resolve_device(config.trainer.accelerator)
-    return Evaluator(Settings(config.seed, wanted.feature_spaces, wanted.usefulness, device=device))
+    return Evaluator(config.seed, wanted.feature_spaces, wanted.usefulness, device=device)
 
 
 def headline(generation: Generation) -> dict[str, object]:
@@ -209,9 +209,9 @@ def _measure_translation(
     scans: dict[Split, ScanSet],
 ) -> TranslationMetrics:
     count = limited(len(scans["test"]), config.trainer.limit_val_batches, 1)
-    settings = SynthesisSettings.of(config)
+    how = SampleRequest.completion_of(config)
     test = scans["test"].first(count)
-    return measure_translation(generator, scans["train"], test, settings, kept=evaluator.kept)
+    return measure_translation(generator, scans["train"], test, how, kept=evaluator.kept)
 
 
 def measure_generation(
@@ -221,17 +221,10 @@ def measure_generation(
     scans: dict[Split, ScanSet] | None,
 ) -> Generation:
     """Draw volumes of every class and compare them with the test split."""
-    data = config.data
     real, train = real_splits(config, generator.tokenizer, "test", scans)
-    ours = drawn(
-        generator,
-        stage2.labels_of(generator, ["all"], config.evaluation.samples_per_class),
-        config.sampler,
-        seed=config.seed,
-        batch_size=data.batch_size,
-        windows=config.sliding_window,
-        kept=evaluator.kept,
-    )
+    labels = generator.labels_of(["all"], config.evaluation.samples_per_class)
+    request = SampleRequest.generation_of(config, labels)
+    ours = generated(generator, request, evaluator.kept)
     return evaluator.measure_generation(real, ours, train)
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prod9.config.loss import FocalFrequencyLossConfig
 from prod9.runtime.distributed import rank, total, total_with_gradient, world_size
 from prod9.shapes import Volume
 
@@ -179,3 +180,8 @@ class FocalFrequencyLoss(nn.Module):
                 )
             )
         return torch.stack(terms).mean()
+
+
+def build(config: FocalFrequencyLossConfig) -> FocalFrequencyLoss:
+    """Return the loss of the section ``loss.focal_frequency``, unweighted."""
+    return FocalFrequencyLoss(**config.model_dump(exclude={"weight"}))

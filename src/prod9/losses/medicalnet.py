@@ -4,7 +4,6 @@ Our own network, so that no code is fetched and run to get one (``torch.hub`` wo
 named after the keys of the published file, ``resnet_10_23dataset.pth``.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prod9.errors import Prod9Error
-from prod9.losses.weights import MEDICALNET_SHA256
-from prod9.pickles import require_plain
+from prod9.torch_files import read_plain
 
 
 class DilatedConv3d(nn.Conv3d):
@@ -88,35 +86,6 @@ class MedicalNetResNet10(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-def _read(path: Path) -> object:
-    """Unpickle tensors and plain containers alone; never runs code that a file brings along.
-
-    The published file is a bare pickle, as before PyTorch 1.6, and known by its digest. Any other
-    must be an archive, whose sizes can be compared with what is there.
-    """
-    if not path.is_file():
-        raise Prod9Error(f"there is no file {path}; give the MedicalNet weights' own path.")
-    try:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == MEDICALNET_SHA256:
-                file.seek(0)
-            else:
-                require_plain(file)
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise Prod9Error(f"cannot read {path}: {error.strerror}.") from error
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        if str(error).startswith("it names "):
-            raise Prod9Error(
-                f"{path} holds Python objects besides tensors, which could run code and are not "
-                "loaded; save the plain state dict instead, or fetch the published file."
-            ) from error
-        raise Prod9Error(
-            f"{path} is damaged, cut short or no PyTorch file (one from before PyTorch 1.6 is read "
-            "only if it is the published one); fetch it again, or save it again with torch.save."
-        ) from error
-
-
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read the backbone's weights: a state dict for :class:`MedicalNetResNet10`, fp32, on the CPU.
 
@@ -127,7 +96,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         Prod9Error: no such file, damaged, Python objects inside, or the first key that is missing,
             unknown or of the wrong shape.
     """
-    content = _read(path)
+    if not path.is_file():
+        raise Prod9Error(f"there is no file {path}; give the MedicalNet weights' own path.")
+    content = read_plain(path, "fetch it again, or save the plain state dict with torch.save")
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping):

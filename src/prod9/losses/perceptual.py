@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prod9.config.loss import PerceptualLossConfig
 from prod9.losses.medicalnet import MedicalNetResNet10
 from prod9.runtime.distributed import total, total_with_gradient, world_size
 from prod9.shapes import Volume
@@ -89,12 +90,19 @@ class MedicalNetPerceptualLoss(nn.Module):
         x = x.flatten(0, 1)[:, None]  # (B C, 1, D, H, W)
         return _unit_length(self.network(x).unflatten(0, (b, c)).flatten(1, 2))
 
-    def forward(self, prediction: Volume, target: Volume) -> Float[Tensor, ""]:
+    def forward(
+        self, prediction: Volume, target: Volume, generator: torch.Generator | None = None
+    ) -> Float[Tensor, ""]:
         """Squared feature distance, averaged over positions and batch, fp32.
 
-        The gradient reaches ``prediction`` alone.
+        The gradient reaches ``prediction`` alone. Nothing is random, ``generator`` is not used.
         """
         with torch.autocast(prediction.device.type, enabled=False):
             with torch.no_grad():
                 wanted = self.features(target)
             return (self.features(prediction) - wanted).square().sum(1).mean()
+
+
+def untrained(config: PerceptualLossConfig) -> MedicalNetPerceptualLoss:
+    """Return the loss with random weights."""
+    return MedicalNetPerceptualLoss(MedicalNetResNet10().state_dict())

@@ -7,7 +7,6 @@ every token is embedded, masked and predicted on its own, packing only shortens 
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -18,9 +17,10 @@ from prod9.networks.condition import Condition
 from prod9.networks.cpu_kernels.linear import Linear
 from prod9.networks.cpu_kernels.norm_rotate import NormRotate
 from prod9.networks.embedding import SourceEmbedding, TokenEmbedding
-from prod9.networks.heads import FactorizedHead, FullHead, Head
+from prod9.networks.heads import Head
 from prod9.networks.local import LocalBlock
 from prod9.networks.rotary import fourier_features, relative_place, rotary_angles
+from prod9.registry import HEADS
 from prod9.shapes import Logits, Tokens
 
 _FOURIER_BANDS = 6
@@ -89,7 +89,7 @@ class MaskedTransformer(nn.Module):
         token_dim: width per token before packing and after unpacking.
         local_blocks: convolutional blocks at full token resolution, before packing and again
             after unpacking.
-        head: ``full`` or ``factorized`` (:mod:`prod9.networks.heads`).
+        head: a name of :data:`prod9.registry.HEADS`.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class MaskedTransformer(nn.Module):
         dropout: float,
         token_dim: int,
         local_blocks: int,
-        head: Literal["full", "factorized"],
+        head: str,
     ) -> None:
         super().__init__()
-        self.head: Head = (FullHead if head == "full" else FactorizedHead)(token_dim, levels)
+        self.head: Head = HEADS.get(head)(token_dim, levels)
         self.codebook_size = self.mask_id = math.prod(levels)
         self.num_classes = self.null_label = num_classes
         self.patch_size, self.head_dim = patch_size, hidden_dim // num_heads

@@ -1,7 +1,7 @@
-"""What a plan must know of the data: how many volumes, how large, of how many tokens."""
+"""What a plan must know of the data and of the tokenizer; no volume is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from prod9.config import (
     AutoencoderConfig,
     BraTSSourceConfig,
     MedMNISTSourceConfig,
-    PreprocessingConfig,
     Stage1Config,
     Stage2Config,
 )
@@ -17,52 +16,56 @@ from prod9.config.load import load_stage1, load_stage2
 from prod9.data.brats.cases import MODALITIES, find_cases
 from prod9.data.brats.layouts import subject_of
 from prod9.data.medmnist_table import class_names, members
-from prod9.data.splits import SubjectSplit, draw_split, open_split, split_counts
+from prod9.data.splits import draw_split, open_split, split_counts
 from prod9.errors import Prod9Error
-from prod9.planning.fake_steps import Sides, TokenSizes
 from prod9.tokenizer import Tokenizer
 
+Sides = tuple[int, int, int]
 _BRATS_MM = (240, 240, 155)
 """The grid of BraTS releases, voxels of 1 mm."""
 
 
 @dataclass(frozen=True)
-class Volumes:
-    """How many volumes there are, each modality of a scan counting as one."""
+class Sizes:
+    """Sizes of the data and of the tokenizer of one configuration."""
 
-    train: int
-    val: int
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class TokenizerSizes:
-    """What a plan of Stage 2 must know of Stage 1."""
-
-    network: AutoencoderConfig
+    autoencoder: AutoencoderConfig
     volume: Sides
-    source: str
-    assumed: bool = False
-    """Whether ``volume`` is what BraTS releases have, and no scan was looked at."""
+    """Voxels of a whole volume."""
+    assumed: bool
+    """Whether ``volume`` is the grid of BraTS releases, and no scan was read."""
+    sample: Sides
+    """Voxels of a training sample: a whole volume or a crop."""
+    classes: int
+    sources: int
+    """Source channels that Stage 2 may be given."""
+    train: int | None
+    """Volumes, each channel of a scan counted as one; None where the folder does not exist."""
+    val: int | None
+    samples_per_volume: int
+    note: str
 
     @property
     def stride(self) -> int:
         """Voxels per token and axis."""
-        return self.network.stem_stride * 2 ** (len(self.network.num_channels) - 1)
+        return self.autoencoder.stem_stride * 2 ** (len(self.autoencoder.num_channels) - 1)
 
     @property
     def grid(self) -> Sides:
-        """Tokens of a volume per axis."""
+        """Tokens of a whole volume."""
         d, h, w = (-(-side // self.stride) for side in self.volume)
         return d, h, w
 
+    @property
+    def window(self) -> Sides:
+        """Tokens of a training sample."""
+        pairs = zip(self.sample, self.grid, strict=True)
+        d, h, w = (min(max(1, side // self.stride), cells) for side, cells in pairs)
+        return (d, h, w) if self.sample != self.volume else self.grid
+
 
 def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Config:
-    """Read a configuration of either stage.
-
-    Raises:
-        Prod9Error: all that is wrong with it.
-    """
+    """Read a configuration of either stage; raises what the loader of its stage raises."""
     try:
         return load_stage1(path, overrides)
     except Prod9Error as error:
@@ -71,125 +74,79 @@ def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Co
     return load_stage2(path, overrides)
 
 
-def volumes_of(config: Stage1Config | Stage2Config, cases: int | None) -> Volumes | None:
-    """Count the volumes without reading one; None where nobody knows.
+def sizes_of(
+    config: Stage1Config | Stage2Config, stage1: Path | None = None, cases: int | None = None
+) -> Sizes:
+    """Return the sizes of a configuration's data.
 
     Args:
         config: of either stage.
-        cases: of a BraTS folder that is not there.
+        stage1: Stage 2: the configuration that trains its tokenizer, if that is not trained yet.
+        cases: BraTS: how many cases there will be.
 
     Raises:
-        Prod9Error: a folder without cases, or too few of them to split; a split file that does not
-            fit.
+        Prod9Error: Stage 2 without a known tokenizer; a folder without cases, or with too few of
+            them to split; a split file that does not fit.
     """
+    tokenizer = _tokenizer(config, stage1)
     data = config.data
     if isinstance(data, MedMNISTSourceConfig):
-        counts = [set_.split_sizes for set_ in members(data.dataset_name)]
-        return Volumes(sum(c[0] for c in counts), sum(c[1] for c in counts))
-    if cases is not None:
-        shares = (1 - data.val_share - data.test_share, data.val_share, data.test_share)
-        train, val, _ = split_counts(cases, shares)
-        return Volumes(train * len(MODALITIES), val * len(MODALITIES), "as --cases says")
-    if not data.data_dir.exists():
-        return None
-    found = find_cases(data.data_dir)
-    # As training does it: broken cases are dealt out too.
-    subjects = sorted({*found.subjects, *(subject_of(case.name) for case in found.bad)})
-    split = _split(data, subjects)
-    in_splits = [split.split_of(case.subject) for case in found.cases]
-    note = f"of {len(subjects)} subjects in {data.data_dir}, unread"
-    train, val = (in_splits.count(name) * len(MODALITIES) for name in ("train", "val"))
-    return Volumes(train, val, note)
+        counts = [each.split_sizes for each in members(data.dataset_name)]
+        train, val = sum(each[0] for each in counts), sum(each[1] for each in counts)
+        classes = len(class_names(data.dataset_name))
+        return Sizes(*tokenizer, tokenizer[1], classes, 0, train, val, 1, "")
+    train, val, note = _scans(data, cases)
+    channels, roi = len(MODALITIES), config.sliding_window.roi_size
+    crops = data.crops_per_volume
+    return Sizes(*tokenizer, roi, channels, channels, train, val, crops, note)
 
 
-def _split(data: BraTSSourceConfig, subjects: Sequence[str]) -> SubjectSplit:
-    """Return the split that training reads, or will draw; nothing is written."""
+def _scans(data: BraTSSourceConfig, cases: int | None) -> tuple[int | None, int | None, str]:
+    """Return (training volumes, validation volumes, how they were counted)."""
     seed, val, test = data.split_seed, data.val_share, data.test_share
+    if cases is not None:
+        train, held, _ = split_counts(cases, (1 - val - test, val, test))
+        return train * len(MODALITIES), held * len(MODALITIES), "as --cases says"
+    if not data.data_dir.exists():
+        return None, None, "unknown: the data folder does not exist yet (give --cases N)"
+    found = find_cases(data.data_dir)
+    # As in training: cases that cannot be read take part in the split too.
+    subjects = sorted({*found.subjects, *(subject_of(case.name) for case in found.bad)})
     if data.split_file.exists():
-        return open_split(data.split_file, subjects, seed=seed, val_share=val, test_share=test)
-    return draw_split(subjects, seed=seed, val_share=val, test_share=test)
+        split = open_split(data.split_file, subjects, seed=seed, val_share=val, test_share=test)
+    else:
+        split = draw_split(subjects, seed=seed, val_share=val, test_share=test)
+    dealt = [split.split_of(case.subject) for case in found.cases for _ in MODALITIES]
+    note = f"of {len(subjects)} subjects in {data.data_dir}, not read"
+    return dealt.count("train"), dealt.count("val"), note
 
 
-def samples_per_epoch(config: Stage1Config | Stage2Config, volumes: Volumes) -> int:
-    """Return how many training samples an epoch has."""
-    data = config.data
-    crops = data.crops_per_volume if isinstance(data, BraTSSourceConfig) else 1
-    return volumes.train * crops
-
-
-def sample_sides(config: Stage1Config) -> Sides:
-    """Voxels of a training sample of Stage 1: a whole volume, or a crop of a scan."""
-    if isinstance(config.data, MedMNISTSourceConfig):
-        side = config.data.size
-        return side, side, side
-    d, h, w = config.sliding_window.roi_size
-    return d, h, w
-
-
-def sizes_of_stage1(config: Stage1Config) -> TokenizerSizes:
-    """Return the sizes of the tokenizer that a configuration trains."""
-    data, path = config.data, str(config.autoencoder_export_path)
-    if isinstance(data, MedMNISTSourceConfig):
-        volume: Sides = (data.size, data.size, data.size)
-        return TokenizerSizes(config.model.autoencoder, volume, path)
-    return TokenizerSizes(config.model.autoencoder, _scan(data.preprocessing), path, assumed=True)
-
-
-def find_tokenizer(config: Stage2Config, stage1: Path | None) -> TokenizerSizes:
-    """Return the sizes of a Stage 2 configuration's tokenizer: trained, planned or shipped.
-
-    Args:
-        config: of Stage 2.
-        stage1: the configuration that the tokenizer is trained with, where it is not yet.
-
-    Raises:
-        Prod9Error: none of the three.
-    """
+def _tokenizer(
+    config: Stage1Config | Stage2Config, stage1: Path | None
+) -> tuple[AutoencoderConfig, Sides, bool]:
+    """Return the tokenizer's autoencoder, its volumes, and whether those are assumed."""
+    if isinstance(config, Stage1Config):
+        data = config.data
+        if isinstance(data, MedMNISTSourceConfig):
+            return config.model.autoencoder, (data.size, data.size, data.size), False
+        spacing = zip(_BRATS_MM, data.preprocessing.spacing_mm, strict=True)
+        d, h, w = (round(mm / each) for mm, each in spacing)
+        return config.model.autoencoder, (d, h, w), True
     if stage1 is not None:
-        return sizes_of_stage1(load_stage1(stage1))
+        return _tokenizer(load_stage1(stage1), None)
     if config.autoencoder_path.is_file():
         spec = Tokenizer.load(config.autoencoder_path).spec
-        return TokenizerSizes(spec.autoencoder, spec.volume_shape, str(config.autoencoder_path))
+        return spec.autoencoder, spec.volume_shape, False
+    data = config.data
+    size = [f"data.size={data.size}"] if isinstance(data, MedMNISTSourceConfig) else []
     for path in sorted(Path(str(files("prod9") / "configs")).rglob("*.yaml")):
         try:
             other = load_stage1(path)
+            if other.autoencoder_export_path == config.autoencoder_path:
+                return _tokenizer(load_stage1(path, size), None)
         except Prod9Error:  # of Stage 2
             continue
-        if other.autoencoder_export_path == config.autoencoder_path:
-            sizes = sizes_of_stage1(_of_same_size(other, path, config))
-            return replace(sizes, source=f"the shipped {path.stem}.yaml")
     raise Prod9Error(
         f"autoencoder_path ({config.autoencoder_path}) does not exist yet, and no shipped "
         "configuration makes it; give the one that does with --stage1 FILE."
     )
-
-
-def _of_same_size(stage1: Stage1Config, path: Path, config: Stage2Config) -> Stage1Config:
-    if isinstance(config.data, MedMNISTSourceConfig):
-        return load_stage1(path, [f"data.size={config.data.size}"])
-    return stage1
-
-
-def token_sizes(config: Stage2Config, tokenizer: TokenizerSizes) -> TokenSizes:
-    """Return what the transformer of a configuration is built from."""
-    if isinstance(config.data, MedMNISTSourceConfig):
-        classes, sources, window = (
-            len(class_names(config.data.dataset_name)),
-            0,
-            tokenizer.grid,
-        )
-    else:
-        classes = sources = len(MODALITIES)
-        d, h, w = (
-            min(max(1, side // tokenizer.stride), cells)
-            for side, cells in zip(config.sliding_window.roi_size, tokenizer.grid, strict=True)
-        )
-        window = d, h, w
-    return TokenSizes(tokenizer.network.levels, tokenizer.grid, window, classes, sources)
-
-
-def _scan(preprocessing: PreprocessingConfig) -> Sides:
-    d, h, w = (
-        round(mm / spacing) for mm, spacing in zip(_BRATS_MM, preprocessing.spacing_mm, strict=True)
-    )
-    return d, h, w

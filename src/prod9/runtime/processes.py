@@ -217,11 +217,14 @@ def end_others(failed: bool) -> int:
     Returns:
         The exit code of one that has failed, 0 without.
     """
+    until = time.monotonic() + _LEAVE_SECONDS
     if failed:
-        leave()
+        leave()  # a process that waits for this one notices it
+        with suppress(subprocess.TimeoutExpired):
+            for child in _started:
+                child.wait(1.0)
         for child in _started:
             child.terminate()
-    until = time.monotonic() + _LEAVE_SECONDS
     for child in _started:
         with suppress(subprocess.TimeoutExpired):
             child.wait(max(0.0, until - time.monotonic()) if failed else None)

@@ -1,7 +1,6 @@
 """The folder of a run: its files, and what ``--resume`` and ``--overwrite`` may do to them."""
 
 import itertools
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +13,25 @@ from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
 from prod9.errors import Prod9Error
 from prod9.files import require_writable, write_text
+from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.runtime.console import say
 from prod9.training.checkpoint_files import LAST, PREVIOUS, exists_in, read_last
 from prod9.training.resume_position import Position
 
 CONFIG_KEY = "prod9_config"
 """Key of a checkpoint: the resolved configuration (YAML)."""
+_CONFIG_KEYS = {"output_dir", "data", "model", "trainer", "callbacks"}
+"""Keys that the ``config.yaml`` of every run has."""
+_REPLACED = (  # the checkpoints first: the new run could resume from one that is left
+    *(f"checkpoints/{name}.ckpt" for name in ("last", "previous", ".previous", "next", "torn")),
+    "checkpoints/best-epoch=*.ckpt",
+    *("previews/batch-*.png", "previews/levels-*.png"),
+    *("history/metrics.csv", "history/metrics-until-part-*.csv"),
+    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
+    "nonfinite/step-*.npz",
+    *("metrics.json", "transformer.pt", "report.html", "reconstruction.csv"),
+)
+"""Files that ``--overwrite`` removes from the folder of a run, beside its ``config.yaml``."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,6 @@ class RunFolder:
         return self.root / "tensorboard"
 
     @property
-    def nonfinite(self) -> Path:
-        """Batches whose loss or gradient was NaN or infinite."""
-        return self.root / "nonfinite"
-
-    @property
     def tokens(self) -> Path:
         """Token stores (Stage 2)."""
         return self.root / "tokens"
@@ -73,27 +80,21 @@ class RunFolder:
         """The trained transformer (Stage 2)."""
         return self.root / "transformer.pt"
 
-    @property
-    def metrics(self) -> Path:
-        """Metrics that ``test`` writes."""
-        return self.root / "metrics.json"
-
-    @property
-    def figures(self) -> tuple[Path, ...]:
-        """Other files that ``test`` writes."""
-        return self.root / "report.html", self.root / "reconstruction.csv"
-
     def check(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
         """Check that :meth:`claim` would succeed; change nothing.
 
         Raises:
             Prod9Error: the folder holds a run and neither ``resume`` nor ``overwrite`` is given;
-                there is nothing to resume; it cannot be written.
+                there is nothing to resume; files that prod9 did not write are in the way; it
+                cannot be written.
         """
         require_writable(self.root)
         if resume:
             _require_same_training(self.resume_point(), config)
-        elif not overwrite and (self.can_resume() or self.transformer.exists()):
+            return
+        if not self._is_ours():
+            refuse_foreign([self.config, *matching(self.root, _REPLACED)])
+        if not overwrite and (self.can_resume() or self.transformer.exists()):
             raise Prod9Error(
                 f"{self.root} already holds a run; continue it with --resume, replace it with "
                 "--overwrite, or choose another output_dir."
@@ -108,18 +109,21 @@ class RunFolder:
         self.check(config, resume=resume, overwrite=overwrite)
         if resume:
             self._prepare_to_resume()
-        elif not self.config.exists():  # nothing here was written by prod9
-            pass
-        elif not overwrite:  # an earlier run without a checkpoint: its values are kept apart
+        elif overwrite:
+            if not self.config.exists():  # marks the folder as prod9's, should this be interrupted
+                write_text(self.config, dump(config))
+            remove_own(self.root, matching(self.root, _REPLACED))
+        elif self.config.exists():  # an earlier run without a checkpoint: its values are kept apart
             _rename_aside(self.history)
-        else:
-            self._remove_checkpoints()
-            for part in (self.previews, self.history, self.tensorboard, self.nonfinite):
-                shutil.rmtree(part, ignore_errors=True)
-            # The configuration last: without it, the next run would not remove the rest.
-            for file in (self.metrics, self.transformer, *self.figures, self.config):
-                file.unlink(missing_ok=True)
         write_text(self.config, dump(config))
+
+    def _is_ours(self) -> bool:
+        """Whether a configuration or a checkpoint of prod9 is here."""
+        if read_record(self.config, _CONFIG_KEYS) is not None:
+            return True
+        with suppress(Prod9Error):
+            return not self.config.exists() and bool(self.resume_point().config)
+        return False
 
     def can_resume(self) -> bool:
         """Whether there is a checkpoint, readable or not."""
@@ -136,18 +140,6 @@ class RunFolder:
             with suppress(FileNotFoundError):
                 stamps.append((path.stat().st_mtime_ns, path.stat().st_size))
         return _resume_point(self.checkpoints, tuple(stamps))
-
-    def _remove_checkpoints(self) -> None:
-        """Remove the checkpoints, or raise: the new run could resume from one that is left."""
-        try:
-            shutil.rmtree(self.checkpoints)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise Prod9Error(
-                f"cannot remove {self.checkpoints}: {error.strerror or error}; remove it by hand, "
-                "or choose another output_dir."
-            ) from error
 
     def _prepare_to_resume(self) -> None:
         """Rename a torn checkpoint and the values so far; print where the run continues."""

@@ -5,15 +5,14 @@ from pathlib import Path
 import matplotlib.figure
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from prod9.config import Stage1Config
 from prod9.config.load import dump
-from prod9.config.loss import FocalFrequencyLossConfig, PerceptualLossConfig
+from prod9.config.loss import PerceptualLossConfig
 from prod9.data.download import fetch
 from prod9.errors import Prod9Error
 from prod9.files import require_writable
-from prod9.losses.focal_frequency import FocalFrequencyLoss
+from prod9.losses.feature_loss import build_feature_loss
 from prod9.losses.medicalnet import load_weights
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
 from prod9.losses.weights import (
@@ -68,26 +67,11 @@ def fetch_medicalnet(config: PerceptualLossConfig) -> Path:
         raise Prod9Error(missing_weights_message(target, str(error).rstrip("."))) from error
 
 
-def build_focal_frequency(config: FocalFrequencyLossConfig) -> FocalFrequencyLoss:
-    """Return the focal frequency loss (unweighted: the module applies the weight)."""
-    return FocalFrequencyLoss(
-        alpha=config.alpha,
-        patch_factor=config.patch_factor,
-        axes=config.axes,
-        ratio=config.ratio,
-        ave_spectrum=config.ave_spectrum,
-        log_matrix=config.log_matrix,
-        batch_matrix=config.batch_matrix,
-    )
-
-
-def build_feature_loss(config: Stage1Config) -> nn.Module:
-    """Return the loss of ``loss.loss_type``; says which weights a perceptual loss uses."""
-    if config.loss.loss_type == "ffl":
-        return build_focal_frequency(config.loss.focal_frequency)
+def build_perceptual(config: PerceptualLossConfig) -> MedicalNetPerceptualLoss:
+    """Return the perceptual loss; says which weights it uses."""
     with main_first():  # the others find the file there
-        path = fetch_medicalnet(config.loss.perceptual)
-    say(f"perceptual loss: {config.loss.perceptual.network_type}, weights {path}")
+        path = fetch_medicalnet(config)
+    say(f"perceptual loss: {config.network_type}, weights {path}")
     return MedicalNetPerceptualLoss(load_weights(path))
 
 
@@ -105,7 +89,7 @@ def build_module(config: Stage1Config) -> Stage1Module:
     module = Stage1Module(
         config,
         build_autoencoder(config.model.autoencoder),
-        build_feature_loss(config),
+        build_feature_loss(config.loss),
         discriminator,
     )
     prepare_training(module.autoencoder, config.trainer)

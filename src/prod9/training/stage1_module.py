@@ -11,6 +11,7 @@ from prod9.config import Stage1Config
 from prod9.data.volumes import Batch
 from prod9.losses.adaptive import adaptive_weight
 from prod9.losses.adversarial import discriminator_loss, generator_loss
+from prod9.losses.feature_loss import FeatureLoss
 from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
@@ -29,7 +30,7 @@ class Stage1Module(pl.LightningModule):
     Args:
         config: the whole Stage 1 configuration.
         autoencoder: the network that is trained.
-        feature_loss: perceptual or focal frequency loss, called with (prediction, target).
+        feature_loss: the loss of ``loss.loss_type``.
         discriminator: returns one logit map per scale; None trains without.
     """
 
@@ -37,7 +38,7 @@ class Stage1Module(pl.LightningModule):
         self,
         config: Stage1Config,
         autoencoder: Autoencoder,
-        feature_loss: nn.Module,
+        feature_loss: FeatureLoss,
         discriminator: nn.Module | None,
     ) -> None:
         super().__init__()
@@ -64,20 +65,13 @@ class Stage1Module(pl.LightningModule):
 
     def reconstruction_terms(self, volume: Volume, target: Volume) -> dict[str, Tensor]:
         """Return the weighted terms that compare a reconstruction with its target, in fp32."""
-        loss = self.config.loss
-        predicted = volume.float()
-        name = "perceptual" if loss.loss_type == "lpips" else "focal_frequency"
-        weight = loss.perceptual.weight if name == "perceptual" else loss.focal_frequency.weight
-        terms = {"l1": loss.reconstruction.weight * F.l1_loss(predicted, target)}
-        if weight > 0:
-            terms[name] = weight * self._feature_term(name, predicted, target)
+        predicted, feature = volume.float(), self.feature_loss
+        weight = self.config.loss.reconstruction.weight
+        terms = {"l1": weight * F.l1_loss(predicted, target)}
+        if feature.weight > 0:
+            stream = step_stream(self.config.seed, self.batches_seen, 0)  # equal on all processes
+            terms[feature.name] = feature.weight * feature(predicted, target, stream)
         return terms
-
-    def _feature_term(self, name: str, predicted: Tensor, target: Tensor) -> Tensor:
-        if name == "perceptual":
-            return self.feature_loss(predicted, target)
-        stream = step_stream(self.config.seed, self.batches_seen, 0)  # processes draw the same
-        return self.feature_loss(predicted, target, generator=stream)  # draws its slices
 
     def adversarial_active(self) -> bool:
         """Whether there is a discriminator and its first batch has come."""

@@ -1,8 +1,5 @@
 """Stage 2 from its configuration: tokenizer, token stores, transformer, run."""
 
-import difflib
-from collections.abc import Sequence
-
 import matplotlib.figure
 import pytorch_lightning as pl
 import torch
@@ -10,7 +7,6 @@ from torch import Tensor
 
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.load import dump
-from prod9.errors import Prod9Error
 from prod9.model import (
     Model,
     TransformerSpec,
@@ -196,25 +192,3 @@ def load(config: Stage2Config) -> Model:
     device = resolve_device(config.trainer.accelerator)
     tokenizer = load_tokenizer(config)
     return load_generator(RunFolder(config.output_dir).transformer, tokenizer, device)
-
-
-def labels_of(generator: Model, names: Sequence[str], count: int) -> Tensor:
-    """Return ``count`` labels for each of the classes called ``names`` ("all" for every class).
-
-    Raises:
-        Prod9Error: no such class; names the nearest one.
-    """
-    known = generator.class_names
-    lower = [name.lower() for name in known]
-    chosen: list[int] = []
-    for name in names:
-        if name == "all":
-            chosen += range(len(known))
-        elif name.lower() in lower:
-            chosen.append(lower.index(name.lower()))
-        else:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(known)}, all."
-            kind = "modality" if generator.spec.num_sources else "class"
-            raise Prod9Error(f"--{kind} {name}: this model knows no such {kind}; {hint}")
-    return torch.tensor(chosen).repeat_interleave(count)

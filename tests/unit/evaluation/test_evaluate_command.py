@@ -9,6 +9,7 @@ import pytest
 
 from prod9.cli import main
 from prod9.data.volume_files.write import write_nifti
+from prod9.evaluation.runner import evaluate
 from prod9.results.schema import Evaluation
 
 SIDE = 14
@@ -141,8 +142,8 @@ def test_folders_without_labels_and_training_volumes(folders, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--real", "real"), "give --generated DIR, --reconstructed DIR or both"),
-        (("--real", "nowhere", "--generated", "good"), "--real"),
+        (("--real", "real"), "--generated DIR"),
+        (("--real", "nowhere", "--generated", "good"), "nowhere"),
         (
             ("--real", "real", "--generated", "good", "--features", "vgg"),
             "choose from efficientnet",
@@ -176,10 +177,27 @@ def test_mistakes_get_one_sentence(folders, tmp_path, monkeypatch, capsys, argum
 
 
 def test_results_are_not_overwritten(folders, tmp_path, monkeypatch, capsys):
-    (tmp_path / "metrics.json").write_text("mine")
     arguments = ("--real", folders / "real", "--reconstructed", folders / "again")
+    assert run(monkeypatch, *arguments, "--output", tmp_path) == 0
+    first = (tmp_path / "metrics.json").read_bytes()
     assert run(monkeypatch, *arguments, "--output", tmp_path) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert (tmp_path / "metrics.json").read_text() == "mine"
+    assert (tmp_path / "metrics.json").read_bytes() == first
     assert run(monkeypatch, *arguments, "--output", tmp_path, "--overwrite") == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["schema_version"] == 1
+
+
+def test_the_function_takes_arrays_and_writes_nothing(folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train, real, good = (draw(*given)[0] for given in ((40, 0), (30, 1), (24, 2)))
+    given = {"features": ["efficientnet"], "usefulness": False}
+    found = evaluate(real, good, train=train, reconstructed=real, **given)
+    assert found.generation.privacy.verdict == "no sign of copying"
+    assert found.reconstruction.psnr == float("inf")
+    assert found.sets["generated"].name == "generated"
+    again = evaluate(str(folders / "again"), folders / "unlabelled", **given)
+    assert again.generation.volumes == 12
+    assert capsys.readouterr().out == ""
+    assert [*tmp_path.iterdir()] == []
+    evaluate(real, good, output=tmp_path / "out", **given)
+    assert (tmp_path / "out" / "report.html").exists()

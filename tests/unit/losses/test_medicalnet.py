@@ -1,4 +1,3 @@
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -6,7 +5,6 @@ import torch
 from torch import nn
 
 from prod9.errors import Prod9Error
-from prod9.losses import medicalnet
 from prod9.losses.medicalnet import DilatedConv3d, MedicalNetResNet10, load_weights
 
 
@@ -42,13 +40,7 @@ def test_features_come_at_an_eighth_of_the_size(side, features):
     assert out.shape == (2, 512, features, 2, 1)
 
 
-def _published(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Take a file for the one that is published."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(medicalnet, "MEDICALNET_SHA256", digest)
-
-
-def test_all_the_ways_the_file_is_written(tmp_path, weights, monkeypatch):
+def test_all_the_ways_the_file_is_written(tmp_path, weights):
     prefixed = {f"module.{key}": value for key, value in weights.items()}
     head = {"module.conv_seg.0.weight": torch.zeros(3), "conv_seg.1.bias": torch.zeros(1)}
     for name, content, options in [
@@ -60,8 +52,6 @@ def test_all_the_ways_the_file_is_written(tmp_path, weights, monkeypatch):
         ("half", {key: v.half() if v.is_floating_point() else v for key, v in weights.items()}, {}),
     ]:
         path = _save(tmp_path / name, content, **options)
-        if name == "published":
-            _published(monkeypatch, path)
         loaded = load_weights(path)
         assert loaded.keys() == weights.keys()
         assert loaded["conv1.weight"].dtype == torch.float32
@@ -86,29 +76,13 @@ def test_code_in_the_file_is_not_run(tmp_path, legacy):
     target = tmp_path / "owned"
     content = {"state_dict": _Code(target)}
     path = _save(tmp_path / "evil.pth", content, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(Prod9Error, match="PyTorch 1.6" if legacy else "Python objects"):
+    with pytest.raises(Prod9Error, match="plain data"):
         load_weights(path)
     assert not target.exists()
 
 
-class _Asks:
-    """A pickle that makes a large thing of a few bytes, which PyTorch lets it."""
-
-    def __reduce__(self) -> object:
-        return (bytearray, (10**6,))
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_may_not_ask_for_memory(tmp_path, weights, legacy):
-    content = weights | {"conv_seg.x": _Asks()}
-    path = _save(tmp_path / "w.pth", content, _use_new_zipfile_serialization=not legacy)
-    assert len(torch.load(path, weights_only=True)["conv_seg.x"]) == 10**6
-    with pytest.raises(Prod9Error, match="PyTorch 1.6" if legacy else "Python objects"):
-        load_weights(path)
-
-
 def test_a_pickled_module_is_refused(tmp_path):
-    with pytest.raises(Prod9Error, match="Python objects"):
+    with pytest.raises(Prod9Error, match="plain data"):
         load_weights(_save(tmp_path / "module.pth", nn.Linear(2, 2)))
 
 
@@ -118,7 +92,7 @@ def test_a_file_cut_short_is_refused(tmp_path, weights, legacy, share):
     path = _save(tmp_path / "w.pth", weights, _use_new_zipfile_serialization=not legacy)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(Prod9Error, match="damaged, cut short"):
+    with pytest.raises(Prod9Error, match="torn"):
         load_weights(path)
 
 

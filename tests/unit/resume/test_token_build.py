@@ -231,6 +231,7 @@ def test_killed_with_two_processes_and_gone_on_with_three(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("seed", range(8))
 def test_killed_three_times_at_random(tmp_path: Path, whole: dict[str, bytes], seed: int) -> None:
     draw = random.Random(seed)

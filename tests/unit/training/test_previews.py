@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger, WandbLogg
 
 from prod9.config import MedMNISTDataConfig, Stage1Config
 from prod9.data.volumes import ArrayVolumes, loader
-from prod9.losses.focal_frequency import FocalFrequencyLoss
+from prod9.losses.feature_loss import build_feature_loss
 from prod9.tokenizer import build_autoencoder
 from prod9.training.loggers import HistoryLogger
 from prod9.training.previews import Previews
@@ -33,7 +33,7 @@ def module() -> Stage1Module:
     )
     torch.manual_seed(0)
     return Stage1Module(
-        config, build_autoencoder(config.model.autoencoder), FocalFrequencyLoss(), None
+        config, build_autoencoder(config.model.autoencoder), build_feature_loss(config.loss), None
     )
 
 

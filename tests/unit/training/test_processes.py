@@ -117,7 +117,7 @@ def test_the_same_of_srun(before: str, culprit: int) -> None:
         for rank in "01"
     ]
     try:
-        told = [task.communicate(timeout=60)[1] for task in tasks]
+        told = [task.communicate(timeout=300)[1] for task in tasks]
     finally:
         for task in tasks:
             task.kill()

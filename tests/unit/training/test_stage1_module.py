@@ -14,6 +14,7 @@ from prod9.data.volumes import ArrayVolumes, Batch, loader
 from prod9.errors import Prod9Error
 from prod9.losses.adaptive import adaptive_weight
 from prod9.losses.adversarial import discriminator_loss, generator_loss
+from prod9.losses.feature_loss import build_feature_loss
 from prod9.losses.focal_frequency import FocalFrequencyLoss
 from prod9.metrics.psnr import psnr
 from prod9.networks.discriminator import MultiScaleDiscriminator
@@ -37,7 +38,12 @@ def configure(**loss: Any) -> Stage1Config:
                     "norm_num_groups": 4,
                 }
             },
-            "loss": {"loss_type": "ffl", "discriminator_iter_start": 0, **loss},
+            "loss": {
+                "loss_type": "ffl",
+                "discriminator_iter_start": 0,
+                "focal_frequency": {"ratio": 1.0},
+                **loss,
+            },
             "training": {
                 "optimizer": {"learning_rate": 1e-3, "discriminator_learning_rate": 2e-3},
                 "scheduler": {"name": "cosine", "warmup_steps": 2},
@@ -46,12 +52,12 @@ def configure(**loss: Any) -> Stage1Config:
     )
 
 
-def build(config: Stage1Config, *, discriminator: bool = True, ratio: float = 1.0) -> Stage1Module:
+def build(config: Stage1Config, *, discriminator: bool = True) -> Stage1Module:
     torch.manual_seed(0)
     return Stage1Module(
         config,
         build_autoencoder(config.model.autoencoder),
-        FocalFrequencyLoss(ratio=ratio),
+        build_feature_loss(config.loss),
         MultiScaleDiscriminator(1, 4, 1, 1) if discriminator else None,
     )
 
@@ -193,9 +199,7 @@ def test_the_step_takes_the_gradients_of_the_definition(
         assert float(trainer.callback_metrics[f"train/{name}"]) == pytest.approx(value, rel=1e-4)
 
 
-def test_each_loss_is_differentiated_once(
-    make_trainer: Any, volumes: ArrayVolumes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_loss_is_differentiated_once(make_trainer: Any, volumes: ArrayVolumes) -> None:
     module = build(configure())
     assert module.discriminator is not None
     forward: list[int] = []
@@ -203,22 +207,8 @@ def test_each_loss_is_differentiated_once(
         lambda network, args, maps: forward.append(len(args[0]))
     )
     backward: list[str] = []
-
-    class Counted(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> Tensor:
-            backward.append("feature")
-            return gradient
-
-    term = Stage1Module._feature_term
-    monkeypatch.setattr(
-        Stage1Module,
-        "_feature_term",
-        lambda self, name, predicted, target: term(self, name, Counted.apply(predicted), target),
+    module.feature_loss.term.register_full_backward_hook(
+        lambda term, *gradients: backward.append("feature")
     )
     trainer = make_trainer(limit_val_batches=0, limit_train_batches=1)
     trainer.fit(module, loader(volumes, DATA, train=True, seed=0))

@@ -1,6 +1,7 @@
-"""A set of volumes to be measured: one grid, names, classes, read when asked for."""
+"""A set of volumes to be measured: one grid, names, classes. Volumes are read when needed."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,8 @@ from prod9.errors import Prod9Error
 
 ONE_CLASS = ("all",)
 """Class names of a set without classes."""
+MEMORY_BUDGET = 2 << 30
+"""Bytes of volumes that a set keeps in memory; the others are read again each time."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,13 @@ class VolumeSet:
     """Volumes of one shape with intensities in [0, 1]."""
 
     name: str
-    """What a table calls it: a folder, or data set and split."""
+    """What tables call it: a folder, or data set and split."""
     names: tuple[str, ...]
     """One per volume, unique."""
     labels: np.ndarray
     """int64 (N,): indices into ``class_names``."""
     class_names: tuple[str, ...]
-    """:data:`ONE_CLASS` where nothing is known of classes."""
+    """:data:`ONE_CLASS` where the classes are not known."""
     shape: tuple[int, int, int]
     """Voxels per side, axes RAS+."""
     spacing_mm: tuple[float, float, float] | None
@@ -38,23 +41,22 @@ class VolumeSet:
     read: Callable[[int], np.ndarray]
     """Index -> float32 (D, H, W) in [0, 1]. May read a file each time."""
     files: tuple[Path, ...] | None = None
-    """Of each volume, where each has one."""
+    """One per volume, where each has one."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return one volume, float32 (D, H, W) in [0, 1]."""
         return self.read(index)
 
     @property
     def has_classes(self) -> bool:
-        """Whether anything is known of classes."""
+        """Whether the classes are known."""
         return self.class_names != ONE_CLASS
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Volumes of each class that occurs."""
+        """Number of volumes of each class that occurs."""
         found = np.bincount(self.labels, minlength=len(self.class_names))
         return {name: int(n) for name, n in zip(self.class_names, found, strict=True) if n}
 
@@ -63,20 +65,18 @@ class VolumeSet:
         return np.flatnonzero(self.labels == label)
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """Give all volumes in order, float32 (B, 1, D, H, W)."""
+        """Yield all volumes in order, float32 (B, 1, D, H, W)."""
         for start in range(0, len(self), size):
-            part = range(start, min(start + size, len(self)))
-            yield torch.from_numpy(np.stack([self[i] for i in part]))[:, None]
+            yield self.tensor(range(start, min(start + size, len(self))))
 
     def tensor(self, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
-        """Return volumes (all when left out), float32 (N, 1, D, H, W)."""
-        chosen = range(len(self)) if indices is None else [int(i) for i in indices]
-        return torch.from_numpy(np.stack([self[i] for i in chosen]))[:, None]
+        """Return some volumes, or all, float32 (N, 1, D, H, W)."""
+        chosen = range(len(self)) if indices is None else indices
+        return torch.from_numpy(np.stack([self[int(i)] for i in chosen]))[:, None]
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "VolumeSet":
         """Return some of the volumes, in the order of ``indices``."""
-        chosen = [int(i) for i in indices]
-        whole = self.read
+        chosen, whole = [int(i) for i in indices], self.read
 
         def read(index: int) -> np.ndarray:
             return whole(chosen[index])
@@ -91,18 +91,41 @@ class VolumeSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest over names, classes and voxels."""
+        """Digest of names, classes and voxels."""
         digest = hashlib.sha256()
         for index, name in enumerate(self.names):
             digest.update(f"{name}\0{self.class_names[int(self.labels[index])]}\0".encode())
             digest.update(np.ascontiguousarray(self[index]).tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def intensity_range(self) -> tuple[float, float]:
+        """Lowest and highest intensity of all voxels; reads all volumes."""
+        ends = [(float(v.min()), float(v.max())) for v in map(self.read, range(len(self)))]
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def kept_in_memory(
+    read: Callable[[int], np.ndarray], shape: tuple[int, int, int]
+) -> Callable[[int], np.ndarray]:
+    """Return ``read`` with a cache of float32 volumes, as many as :data:`MEMORY_BUDGET` holds."""
+    room, kept = MEMORY_BUDGET // (4 * math.prod(shape)), dict[int, np.ndarray]()
+
+    def cached(index: int) -> np.ndarray:
+        if index not in kept:
+            volume = read(index)
+            if len(kept) >= room:
+                return volume
+            kept[index] = volume
+        return kept[index].copy()  # the caller may change it
+
+    return cached
+
 
 def of_volume_set(
     volumes: ArrayVolumes, name: str, spacing_mm: tuple[float, float, float] | None = None
 ) -> VolumeSet:
-    """Return volumes in memory (uint8, or float in [0, 1]) as a collection."""
+    """Return volumes in memory (uint8, or float in [0, 1]) as a set."""
     images = volumes.images
     stored = images.dtype == np.uint8
 
@@ -131,7 +154,7 @@ def of_tensor(
     name: str,
     spacing_mm: tuple[float, float, float] | None = None,
 ) -> VolumeSet:
-    """Return volumes (N, 1, D, H, W) in [0, 1] in memory as a collection."""
+    """Return volumes (N, 1, D, H, W) in [0, 1] in memory as a set."""
     images = volumes[:, 0].float().cpu().numpy()
     indices = labels.cpu().numpy().astype(np.int64)
     digits = len(str(len(images)))
@@ -140,9 +163,9 @@ def of_tensor(
 
 
 def comparable(reference: VolumeSet, *others: VolumeSet) -> tuple[VolumeSet, ...]:
-    """Return all collections with the class names of ``reference``, itself first.
+    """Return all sets, ``reference`` first, with the class names of ``reference``.
 
-    Where one of them knows no classes, none is compared by class.
+    If the classes of one set are not known, all sets are returned without classes.
 
     Raises:
         Prod9Error: another shape, or a class that the reference does not have.
@@ -155,24 +178,24 @@ def comparable(reference: VolumeSet, *others: VolumeSet) -> tuple[VolumeSet, ...
                 f"{reference.name} {'x'.join(map(str, reference.shape))}; resample one to the "
                 "other's grid first."
             )
-    if not all(collection.has_classes for collection in everything):
-        return tuple(without_classes(collection) for collection in everything)
-    return (reference, *(_renamed(reference, other) for other in others))
+    if not all(volumes.has_classes for volumes in everything):
+        return tuple(map(without_classes, everything))
+    return (reference, *(_relabelled(reference, other) for other in others))
 
 
-def _renamed(reference: VolumeSet, other: VolumeSet) -> VolumeSet:
+def _relabelled(reference: VolumeSet, other: VolumeSet) -> VolumeSet:
     """Return ``other`` with the labels of ``reference``."""
     known = {name: label for label, name in enumerate(reference.class_names)}
-    unknown = sorted(set(other.counts) - set(known))
-    if unknown:
-        raise Prod9Error(
-            f"{other.name} has the class {unknown[0]}, which {reference.name} does not know (it "
-            f"has: {', '.join(reference.class_names)}); rename it in the manifest."
-        )
+    for name in sorted(other.counts):
+        if name not in known:
+            raise Prod9Error(
+                f"{other.name} has the class {name}, which {reference.name} does not know (it has: "
+                f"{', '.join(reference.class_names)}); rename it in the manifest."
+            )
     new = np.array([known.get(name, -1) for name in other.class_names])
     return replace(other, labels=new[other.labels], class_names=reference.class_names)
 
 
-def without_classes(collection: VolumeSet) -> VolumeSet:
+def without_classes(volumes: VolumeSet) -> VolumeSet:
     """Return the same volumes as members of one class."""
-    return replace(collection, labels=np.zeros(len(collection), np.int64), class_names=ONE_CLASS)
+    return replace(volumes, labels=np.zeros(len(volumes), np.int64), class_names=ONE_CLASS)

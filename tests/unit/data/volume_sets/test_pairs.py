@@ -75,7 +75,10 @@ def test_doubtful_names_are_refused() -> None:
     message = refused(collection("a"), recon("a", "a_rec"))
     assert "a and a_rec of recon are both reconstructions of a in real; remove one." in message
     message = refused(collection("a", "b"), recon("a", "x_reconstructed"))
-    assert "x_reconstructed of recon has no original in real (which has a)" in message
+    assert (
+        "x_reconstructed of recon has no original in real (which has 2 volumes, such as a)"
+        in message
+    )
     assert "_reconstructed, _recon, _rec" in message
 
 
@@ -91,7 +94,7 @@ def test_a_data_set_is_paired_by_all_its_numbers_only() -> None:
     # One more or one less: another split's, or some other numbering.
     for others in (names[1:], [*names, "0012_reconstructed"], [*names[:-1], "0000"]):
         message = refused(dataset(), recon(*others))
-        assert "has no original in real (which has 12 volumes, set/test/0 and so on)" in message
+        assert "has no original in real (which has 12 volumes, such as set/test/0)" in message
     # Generated volumes are no reconstructions, though they have numbers.
     assert "0000_liver of recon" in refused(
         dataset(), recon(*(f"{i:04d}_liver" for i in range(12)))
@@ -117,14 +120,8 @@ def test_classes_are_the_originals() -> None:
     for part in (originals, result):
         assert part.labels.tolist() == [1, 0]
         assert part.class_names == ("liver", "heart")
-    # The same classes in another order are the same; a contradiction is not.
     other = recon("a", "b", labels=np.array([1, 0]), class_names=("heart", "liver"))
     assert paired(real, other)[1].labels.tolist() == [0, 1]
-    wrong = replace(other, labels=np.array([1, 1]))
-    assert (
-        "b of recon is of the class liver, but its original b in real of heart; correct the class"
-        in refused(real, wrong)
-    )
 
 
 def test_shapes_must_agree() -> None:

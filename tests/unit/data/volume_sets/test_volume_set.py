@@ -72,6 +72,12 @@ def test_selecting_and_counting() -> None:
     assert again[0].max() == np.float32(15 / 255)
 
 
+def test_the_range_of_intensities() -> None:
+    volumes = collection()
+    assert volumes.intensity_range == (np.float32(5 / 255), np.float32(25 / 255))
+    assert volumes.select([1]).intensity_range == (np.float32(15 / 255),) * 2
+
+
 def test_the_digest_is_of_names_classes_and_voxels() -> None:
     volumes = collection()
     digest = hashlib.sha256()

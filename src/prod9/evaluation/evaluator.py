@@ -1,0 +1,232 @@
+"""Measures sets of volumes and writes ``metrics.json`` and ``report.html``."""
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from prod9.config.evaluation import FeatureSpaceKey
+from prod9.data.volume_sets.volume_set import VolumeSet, comparable
+from prod9.errors import Prod9Error
+from prod9.evaluation.features.cache import cached_features
+from prod9.evaluation.features.networks import NO_MEDICALNET, feature_spaces, lpips_of
+from prod9.evaluation.features.spaces import CPU
+from prod9.evaluation.generation import evaluate_generation
+from prod9.evaluation.privacy import held_out
+from prod9.evaluation.reconstruction import measure_pair, summarize, table
+from prod9.evaluation.work_cache import WorkCache
+from prod9.files import hexdigest, write_text
+from prod9.losses.weights import cache_dir, find_medicalnet
+from prod9.metrics.codebook import CodebookStats
+from prod9.report.document import Section
+from prod9.report.report import ReportContent, write_report
+from prod9.results.csv_text import csv_text
+from prod9.results.provenance import provenance
+from prod9.results.schema import Evaluation, Generation, Reconstruction, SetRecord
+from prod9.runtime.distributed import is_main, world_size
+
+REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
+SPACES: tuple[FeatureSpaceKey, ...] = ("efficientnet", "medicalnet", "classifier")
+
+
+@dataclass
+class Evaluator:
+    """Measures sets of volumes (``measure_...``), collects the results and writes them."""
+
+    seed: int = 0
+    feature_spaces: Sequence[FeatureSpaceKey] = SPACES
+    usefulness: bool = True
+    medicalnet: Path | None = None
+    """Its weights; the cached ones when left out."""
+    device: torch.device = CPU
+    """Of the networks behind LPIPS and the feature spaces; classifiers are trained on the CPU."""
+    progress: bool = True
+    """Show a progress bar on the terminal."""
+    sets: dict[str, VolumeSet] = field(default_factory=dict[str, VolumeSet])
+    reconstruction: Reconstruction | None = None
+    generation: Generation | None = None
+    warnings: list[str] = field(default_factory=list[str])
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    kept: WorkCache = field(default_factory=WorkCache)
+    """Parts of the work that an interrupted run continues from, until :meth:`write`."""
+    rows: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
+    """Figures of each reconstructed volume, for a CSV file."""
+
+    @contextmanager
+    def _timed(self, part: str) -> Generator[Callable[[str, int, int], None]]:
+        """Measure the time; yield the progress bar's function of (what, done, of how many)."""
+        start = time.monotonic()
+        hidden = not (self.progress and is_main())
+        with Progress(transient=True, disable=hidden) as bar:
+            task = bar.add_task(part, total=None)
+
+            def tell(what: str, done: int, total: int) -> None:
+                if not total:  # not known
+                    bar.tasks[0].total = None
+                bar.update(task, description=what, completed=done, total=total or None)
+
+            yield tell
+        self.seconds[part] = round(time.monotonic() - start, 1)
+
+    def _medicalnet(self) -> Path | None:
+        path = find_medicalnet(self.medicalnet, cache_dir())
+        if path is None and NO_MEDICALNET not in self.warnings:
+            self.warnings.append(NO_MEDICALNET)
+        return path
+
+    def measure_reconstruction(
+        self,
+        originals: VolumeSet,
+        reconstructed: VolumeSet,
+        codebook: Callable[[], CodebookStats] | None = None,
+        made_by: str = "",
+    ) -> Reconstruction:
+        """Compare volumes with their reconstructions, paired by their order.
+
+        Args:
+            originals: volumes.
+            reconstructed: their reconstructions.
+            codebook: called at the end for the statistics of the tokens, where they are known.
+            made_by: what decides the reconstructions; figures are kept in ``kept`` if given.
+        """
+        path = self._medicalnet()
+        lpips = None if path is None else lpips_of(path, self.device)
+        kept, count, decided_by = WorkCache(), len(originals), ""
+        if made_by:
+            kept, weights = self.kept, "" if path is None else hexdigest(path, "sha256")
+            decided_by = f"{originals.sha256} {made_by} {weights} {self.device.type}"
+        with self._timed("reconstruction") as tell:
+            found: list[np.ndarray] = []
+            for row in kept.all_of(
+                [f"metrics of {index} of {decided_by}" for index in range(count)],
+                lambda index: measure_pair(originals[index], reconstructed[index], lpips),
+                lambda done: tell("reconstruction", done, -(-count // world_size())),
+            ):
+                found.append(row)
+                tell("reconstruction", len(found), count)
+            self.reconstruction = summarize(
+                originals,
+                np.stack(found),
+                seed=self.seed,
+                lpips_network=None if path is None else f"MedicalNet ResNet-10 ({path.name})",
+                codebook=None if codebook is None else codebook(),
+            )
+        self.rows = table(originals, np.stack(found))
+        self.sets |= {"originals": originals, "reconstructed": reconstructed}
+        return self.reconstruction
+
+    def measure_generation(
+        self, real: VolumeSet, generated: VolumeSet, train: VolumeSet | None
+    ) -> Generation:
+        """Compare generated volumes with real held-out ones, and with training volumes.
+
+        After :meth:`measure_reconstruction`, the figures of the reconstructions are beside them.
+        """
+        for volumes in (real, generated, train):
+            if volumes is not None and len(volumes) < 2:
+                raise Prod9Error(
+                    f"{volumes.name} has {len(volumes)} volume; a comparison of sets needs at "
+                    "least two."
+                )
+        real, generated, *known = comparable(real, generated, *([] if train is None else [train]))
+        train = known[0] if known else None
+        if train is not None:
+            real, left_out = held_out(real, train)
+            self.warnings += left_out
+        wanted = self.feature_spaces
+        path = self._medicalnet() if "medicalnet" in wanted else None
+        keys: list[FeatureSpaceKey] = [
+            key for key in wanted if key != "medicalnet" or path is not None
+        ]
+        spaces = feature_spaces(keys, path, self.device)
+        with self._timed("generation") as tell:
+            self.generation, warnings = evaluate_generation(
+                real,
+                generated,
+                train,
+                spaces,
+                reconstructed=self.sets.get("reconstructed"),
+                seed=self.seed,
+                with_classifier="classifier" in wanted,
+                with_usefulness=self.usefulness,
+                tell=tell,
+                real_features=cached_features,
+            )
+        self.warnings = [*warnings, *self.warnings]
+        self.sets |= {"real": real, "generated": generated}
+        self.sets |= {} if train is None else {"train": train}
+        return self.generation
+
+    def evaluation(self, source: Mapping[str, Any], **parts: Any) -> Evaluation:
+        """Return everything that was measured.
+
+        Args:
+            source: what else decides the figures (digests, configurations).
+            parts: further fields of :class:`Evaluation`.
+        """
+        records = {
+            role: SetRecord(
+                name=volumes.name,
+                volumes=len(volumes),
+                classes=volumes.counts,
+                shape=volumes.shape,
+                spacing_mm=volumes.spacing_mm,
+                intensity=volumes.intensity,
+                lowest=volumes.intensity_range[0],
+                highest=volumes.intensity_range[1],
+                sha256=None if role == "reconstructed" else volumes.sha256,
+            )
+            for role, volumes in self.sets.items()
+            if role != "originals" or "real" not in self.sets  # else the same volumes again
+        }
+        return Evaluation(
+            sets=records,
+            reconstruction=self.reconstruction,
+            generation=self.generation,
+            warnings=self.warnings,
+            seconds=self.seconds,
+            provenance=provenance(seed=self.seed, **source),
+            **parts,
+        )
+
+    def write(
+        self,
+        folder: Path,
+        evaluation: Evaluation,
+        *,
+        title: str,
+        lead: str,
+        page: str = REPORT,
+        histories: Mapping[str, Path] | None = None,
+        configs: Mapping[str, str] | None = None,
+        before: Sequence[Section] = (),
+    ) -> Path:
+        """Write ``metrics.json``, the page and the figures of each volume; return the page.
+
+        In a distributed run all processes have measured the same; the main one writes.
+        """
+        if is_main():
+            # The figures first: the page can be made again from them.
+            for stale in (ROWS, page):
+                (folder / stale).unlink(missing_ok=True)
+            write_text(folder / METRICS, evaluation.model_dump_json(indent=2) + "\n")
+            if self.rows:
+                write_text(folder / ROWS, csv_text(self.rows))
+            content = ReportContent(
+                title=title,
+                lead=lead,
+                evaluation=evaluation,
+                sets=self.sets,
+                histories=histories or {},
+                configs=configs or {},
+                before=before,
+            )
+            write_report(folder / page, content)
+        self.kept.clear()
+        return folder / page

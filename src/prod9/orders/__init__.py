@@ -1,0 +1,1 @@
+"""Sampling orders: which unknown cells are revealed first."""

@@ -1,0 +1,19 @@
+"""Reveal the most confident cells first (Chang et al. 2022, arXiv 2202.04200, section 3.2)."""
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from prod9.sampling import Order, Score, gumbel
+
+
+def _start(
+    unknown: Bool[Tensor, "b n"], grid: tuple[int, ...], generator: torch.Generator | None
+) -> Score:
+    def score(log_p: Tensor, noise: float) -> Tensor:
+        return log_p + noise * gumbel(log_p, generator)
+
+    return score
+
+
+CONFIDENCE = Order(_start)
