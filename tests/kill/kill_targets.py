@@ -15,7 +15,7 @@ from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.store import TokenStoreKey
 from prod9.files import write_text
 from prod9.torch_files import write_plain
-from prod9.training.history import HistoryLogger
+from prod9.training.loggers import HistoryLogger
 
 NEW = [f"line {i}\n" for i in range(4000)]
 

@@ -70,7 +70,7 @@ def evaluate(
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
     from prod9.evaluation.evaluator import METRICS, REPORT
     from prod9.evaluation.runner import evaluate as run_evaluation
-    from prod9.training.launch import require_alone
+    from prod9.runtime.processes import require_alone
 
     require_alone("prod9 evaluate")
     found = run_evaluation(

@@ -48,7 +48,7 @@ def sweep(
     """
     from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
     from prod9.evaluation.sweep import sweep as run_sweep
-    from prod9.training.launch import require_alone
+    from prod9.runtime.processes import require_alone
 
     require_alone("sweep")
     resolved = configured(config, overrides, "sampler", seed=seed)

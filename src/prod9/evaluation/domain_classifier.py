@@ -13,7 +13,7 @@ from prod9.config.training import SchedulerConfig
 from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.errors import Prod9Error
 from prod9.evaluation.features.spaces import FeatureSpace, one_by_one
-from prod9.training.schedule import rate_at
+from prod9.training.optimizer import rate_at
 
 FEATURES = 128
 LARGEST_SIDE = 64
