@@ -288,7 +288,7 @@ def read_noted(path: Path) -> object:
 
 
 def read_cached_features(path: Path) -> object:
-    content = path.read_bytes()  # sealed: a wrong digest would hide all that lies behind it
+    content = path.read_bytes()  # a wrong digest would hide all that lies behind it
     path.write_bytes(content + hashlib.sha256(content).digest())
     return read_features(path, (4, 8))
 

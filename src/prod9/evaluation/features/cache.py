@@ -11,9 +11,8 @@ from torch import Tensor
 
 from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.errors import Prod9Error
-from prod9.evaluation.checksummed_arrays import read_sealed, write_sealed
 from prod9.evaluation.features.spaces import FeatureSpace, features_of
-from prod9.evaluation.work_cache import WorkCache
+from prod9.evaluation.work_cache import WorkCache, read_checksummed, write_checksummed
 from prod9.losses.weights import cache_dir
 from prod9.runtime.distributed import is_main, main_first, total, world_size
 
@@ -59,13 +58,13 @@ def cached_features(
     with main_first():  # processes that share its disk find the file written
         if is_main() or _read(path, shape) is None:
             with suppress(Prod9Error):
-                write_sealed(path, features.numpy())
+                write_checksummed(path, features.numpy())
     blocks.clear()  # not before the whole is written
     return features
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    stored = read_sealed(path)
+    stored = read_checksummed(path)
     if stored is None or stored.shape != shape or stored.dtype != np.float64:
         return None
     return torch.from_numpy(stored) if np.isfinite(stored).all() else None
