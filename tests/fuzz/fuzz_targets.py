@@ -261,7 +261,7 @@ def read_split(path: Path) -> object:
 
 
 def store_seeds() -> list[bytes]:
-    key = {"tokenizer_digest": "0", "data_digest": "1", "split": "train", "augmentation": "none"}
+    key = {"tokenizer_digest": "0", "data_digest": "1", "split": "train"}
     meta = {"key": key, "codebook_size": 60, "dtype": "uint8", "shape": [1, 2, 2, 2]}
     digests = {
         "tokens.npy": hashlib.sha256(saved(np.save, TOKENS)).hexdigest(),

@@ -20,9 +20,8 @@ from prod9.data.brats.cases import MODALITIES
 from prod9.data.brats.open_scans import open_scans, preprocessing_of, require_unseen
 from prod9.data.brats.scans import ScanSet
 from prod9.data.splits import Split
-from prod9.data.tokens.build import open_or_build
+from prod9.data.tokens.build import Encode, open_or_build
 from prod9.data.tokens.crops import TokenCrops, token_crop_loader
-from prod9.data.tokens.shards import Encode
 from prod9.data.tokens.store import (
     TokenBatch,
     TokenStore,
