@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Tests run side by side, one process a core; each takes about 1 GiB.
 BESIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: setup demo test test-slow test-all check audit sbom fuzz bench docs clean
+.PHONY: setup demo test test-ci test-slow test-all check audit sbom fuzz bench docs clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest $(BESIDE) -m "not slow"
+
+# What CI runs: the everyday tests, and those of the slow ones that are marked ci.
+test-ci: test
+	$(BIN)/pytest $(BESIDE) -m ci
 
 test-slow: setup
 	$(BIN)/pytest $(BESIDE) -m slow

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prod9.planning.flops import product_flops
+from prod9.planning.flops import operation_flops
 
 
 class FlopCounter(TorchDispatchMode):
@@ -29,7 +29,8 @@ class FlopCounter(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.total += product_flops(func, args, kwargs or {}, out) or 0.0
+        if "scaled_dot_product" not in func._schema.name:
+            self.total += operation_flops(func, args, kwargs or {}, out)
         return out
 
 

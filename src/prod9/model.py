@@ -1,7 +1,8 @@
 """Tokenizer + transformer + sampler settings = a generator of volumes; and its file."""
 
+import difflib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,11 +14,12 @@ from torch import Tensor
 from prod9 import __version__
 from prod9.config.base import Section
 from prod9.config.model import TransformerConfig
-from prod9.config.sampler import SamplerConfig, SlidingWindowConfig
+from prod9.config.sampler import SlidingWindowConfig
 from prod9.errors import Prod9Error
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import centred, draw_tokens
+from prod9.sample_request import SampleRequest
 from prod9.shapes import Tokens
 from prod9.sliding_window import decode
 from prod9.tokenizer import BROKEN_EXPORT, ClassName, Sides, Tokenizer, digest_of
@@ -91,7 +93,7 @@ def build_transformer(
 
 @dataclass(frozen=True)
 class Model:
-    """Everything that it takes to draw volumes."""
+    """Everything that it takes to sample volumes."""
 
     tokenizer: Tokenizer
     transformer: MaskedTransformer
@@ -130,29 +132,54 @@ class Model:
         """Return grids (count, *grid) of which nothing is known."""
         return torch.full((count, *grid), self.transformer.mask_id, device=self.device)
 
-    def draw(
+    def label_of(self, name: str) -> int:
+        """Return the label of a name of ``class_names`` or ``channels``, given in any case.
+
+        Raises:
+            Prod9Error: there is none; it names the nearest one.
+        """
+        lower = [known.lower() for known in self.class_names]
+        if name.lower() in lower:
+            return lower.index(name.lower())
+        channels = [known.lower() for known in self.channels]
+        if name.lower() in channels and len(channels) > 1:
+            return self.label_of_channel(channels.index(name.lower()))
+        kind = "modality" if self.spec.num_sources else "class"
+        near = difflib.get_close_matches(name.lower(), lower, n=1)
+        hint = f"did you mean {self.class_names[lower.index(near[0])]}? " if near else ""
+        raise Prod9Error(
+            f"this model knows no {kind} {name}; {hint}It knows {', '.join(self.class_names)}."
+        )
+
+    def labels_of(self, names: Sequence[str], count: int) -> tuple[int, ...]:
+        """Return ``count`` labels for each name; "all" stands for every class.
+
+        Raises:
+            Prod9Error: as :meth:`label_of`.
+        """
+        everything = range(len(self.class_names))
+        chosen = [i for n in names for i in (everything if n == "all" else [self.label_of(n)])]
+        return tuple(label for label in chosen for _ in range(count))
+
+    def sample(
         self,
-        labels: Tensor,
-        initial: Tokens,
-        config: SamplerConfig,
-        stream: torch.Generator,
-        *,
-        sources: Tensor | None = None,
-        overlap: float = 0.5,
+        request: SampleRequest,
+        number: int = 0,
         on_window: Callable[[int, int], None] = lambda done, total: None,
     ) -> Tokens:
-        """Fill the unknown cells of ``initial``.
+        """Sample the tokens (B, *grid) of a batch of a request.
+
+        The middle of the grid is taken for the middle of the training volumes.
 
         Args:
-            labels: class (target modality) of each grid, (B,).
-            initial: tokens (B, *grid), the mask id where unknown; the grid's middle is taken for
-                the middle of the training volumes.
-            config: how to draw.
-            stream: source of all randomness, on this generator's device.
-            sources: tokens of the known modalities (B, M, *grid), the mask id elsewhere.
-            overlap: of windows, where the grid is larger than the training crop.
+            request: what, and how.
+            number: of the batch.
             on_window: told (windows done, windows in all).
         """
+        labels = torch.tensor(request.batch(number))
+        initial, sources = request.initial, request.sources
+        if initial is None:
+            initial = self.empty(1, self.tokenizer.grid(request.shape))
         grid = tuple(initial.shape[1:])
         origin = None  # on the training grid itself
         if grid != self.spec.grid:
@@ -160,88 +187,29 @@ class Model:
         condition = Condition.of(
             labels.to(self.device),
             self.transformer.num_channels,
-            None if sources is None else sources.to(self.device),
+            None if sources is None else sources.expand(len(labels), -1, *grid).to(self.device),
             origin,
         )
         return draw_tokens(
             self.transformer,
             condition,
-            initial.to(self.device),
-            config,
-            stream,
+            initial.expand(len(labels), *grid).to(self.device),
+            request.sampler,
+            request.stream(number, self.device),
             window=self.spec.window,
-            overlap=overlap,
+            overlap=request.windows.overlap,
             on_window=on_window,
         )
 
-    def generate(
+    def sample_volumes(
         self,
-        labels: Tensor,
-        config: SamplerConfig,
-        seed: int,
-        *,
-        batch_size: int,
-        batches: Sequence[int] | None = None,
-        windows: SlidingWindowConfig | None = None,
-        shape: tuple[int, int, int] | None = None,
-        on_window: Callable[[float], None] = lambda share: None,
-    ) -> Iterator[tuple[Tokens, Tensor]]:
-        """Draw one volume for each class index in ``labels`` (N,), from nothing but the class.
-
-        The same labels, settings, seed and batch size give the same volumes on the same machine,
-        whichever batches are drawn: each has random numbers of its own.
-
-        Args:
-            labels: of all volumes.
-            config: how to draw.
-            seed: of everything random.
-            batch_size: volumes drawn together.
-            batches: numbers of those that are drawn, in this order; all when left out.
-            windows: how large volumes are cut, by default as the configuration has it.
-            shape: voxels per side; the training volumes' when left out.
-            on_window: told, as windows are drawn, which share of a batch each is.
-
-        Yields:
-            Tokens (B, *grid) and volumes (B, 1, D, H, W) in [0, 1] of a batch, on the CPU.
-        """
-        windows = windows or SlidingWindowConfig()
-        sides = shape or self.tokenizer.spec.volume_shape
-        for number in range(-(-len(labels) // batch_size)) if batches is None else batches:
-            drawn = self.draw_batch(
-                labels,
-                number,
-                config,
-                seed,
-                batch_size=batch_size,
-                overlap=windows.overlap,
-                grid=self.tokenizer.grid(sides),
-                on_window=on_window,
-            )
-            yield drawn.cpu(), self.decode(drawn, sides, windows)
-
-    def draw_batch(
-        self,
-        labels: Tensor,
-        number: int,
-        config: SamplerConfig,
-        seed: int,
-        *,
-        batch_size: int,
-        overlap: float,
-        grid: tuple[int, int, int],
-        on_window: Callable[[float], None] = lambda share: None,
-    ) -> Tokens:
-        """Draw the tokens (B, *grid) of a batch of :meth:`generate`, whose arguments these are."""
-        start = number * batch_size
-        part = labels[start : start + batch_size]
-        return self.draw(
-            part,
-            self.empty(len(part), grid),
-            config,
-            torch.Generator(self.device).manual_seed((seed << 24) + start),
-            overlap=overlap,
-            on_window=lambda done, total: on_window(1 / total),
-        )
+        request: SampleRequest,
+        number: int = 0,
+        on_window: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Tensor:
+        """Sample a batch as volumes (B, 1, D, H, W) in [0, 1], on the CPU; see :meth:`sample`."""
+        sides = request.shape or self.tokenizer.spec.volume_shape
+        return self.decode(self.sample(request, number, on_window), sides, request.windows)
 
     def decode(
         self, tokens: Tokens, sides: tuple[int, int, int], windows: SlidingWindowConfig

@@ -35,8 +35,10 @@ def test_operations_are_told_apart_and_counted() -> None:
     assert found["aten::convolution_backward", 2].flops == forward.flops
     attention = found["aten::_scaled_dot_product_flash_attention_for_cpu", 2]
     assert attention.flops == 2 * 2 * (2 * 16 * 16 * 8)
-    products = [o for o in timer.operations.values() if o.name == "mkldnn::_linear_pointwise"]
-    assert sorted(o.flops for o in products) == [2 * 2 * 512 * 6 * 5] * 3
+    # forward, gradient of the input, gradient of the weight: which library has each depends on the
+    # processor, but it is three products of as much arithmetic
+    products = [o for o in timer.operations.values() if profile.KINDS[o.name] == "matrix products"]
+    assert [o.flops for o in products] == [2 * 2 * 512 * 6 * 5] * 3
     assert all(len(o.seconds) == 2 and min(o.seconds) > 0 for o in products)
 
 

@@ -14,7 +14,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from prod9.cli import main
 from prod9.data.volume_files.write import write_nifti
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.ci]
 
 # A class's name comes from a file's folder, and a stranger may have named it.
 EVIL = "<img src=x onerror=window.hacked=1>"

@@ -34,7 +34,6 @@ from prod9.data.tokens.store import TokenBatch
 from prod9.data.volumes import ArrayVolumes
 from prod9.errors import Prod9Error
 from prod9.evaluation import test_metrics
-from prod9.inference.synthesis import Settings
 from prod9.losses.feature_loss import FeatureLoss
 from prod9.model import build_transformer
 from prod9.networks.condition import Condition
@@ -42,6 +41,7 @@ from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.outpainting import draw_tokens
 from prod9.registry import LOSSES
 from prod9.runtime import distributed
+from prod9.sample_request import SampleRequest
 from prod9.sliding_window import encode_latent
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training import processes, stage1, stage2, strategies, trainer
@@ -280,7 +280,7 @@ def last_checkpoint(config: Config, run: Any) -> object:
 
 
 def on_nan(config: Config, run: Any) -> object:
-    return run(config).module.watch.policy
+    return run(config).module.nonfinite_guard.policy
 
 
 def preview(config: Config, run: Any) -> object:
@@ -459,13 +459,14 @@ def joins(config: Stage1Config, run: Any) -> object:
 
 def judged(config: Stage2Config, run: Any) -> object:
     """What is measured of how many volumes when generated volumes are judged."""
-    names = SimpleNamespace(class_names=("a", "b"), spec=SimpleNamespace(num_channels=1))
-    generator: Any = SimpleNamespace(**vars(names), tokenizer=None)
-    asked: list[int] = []
+    generator: Any = SimpleNamespace(
+        tokenizer=None, labels_of=lambda names, count: tuple(range(2)) * count
+    )
+    asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(test_metrics, "real_splits", lambda *args: (None, None))
         patch.setattr(
-            test_metrics, "drawn", lambda generator, labels, *a, **k: asked.append(len(labels))
+            test_metrics, "generated", lambda model, request, kept: asked.append(request.labels)
         )
         patch.setattr(test_metrics.Evaluator, "measure_generation", lambda self, *sets: None)
         evaluator = test_metrics.evaluator_of(config)
@@ -504,7 +505,7 @@ def drawn(config: Stage2Config, run: Any) -> object:
 
 def completed(config: Stage2Config, run: Any) -> object:
     """Return what the commands that complete scans would draw with."""
-    return drawn_with(config, Settings.of(config).sampler)
+    return drawn_with(config, SampleRequest.completion_of(config).sampler)
 
 
 def drawn_with(config: Stage2Config, sampler: SamplerConfig) -> object:

@@ -18,7 +18,10 @@ def claim(folder: Path) -> None:
 
 def older_run(folder: Path) -> None:
     """Fill a run's folder."""
-    run = RunFolder(folder / "run")
-    for path in (run.config, run.metrics, run.transformer, run.last_checkpoint, *run.figures):
+    root = folder / "run"
+    older = load(Path(_CONFIG), Stage1Config, [f"output_dir={root}", "seed=1"])
+    RunFolder(root).claim(older, resume=False, overwrite=False)
+    parts = ("metrics.json", "transformer.pt", "checkpoints/last.ckpt", "report.html")
+    for path in (root / part for part in (*parts, "reconstruction.csv")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("older")

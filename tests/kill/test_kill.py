@@ -104,6 +104,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Nursery
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("index", range(8))
 def test_command(index: int, trained: tuple[Nursery, Trained], tmp_path: Path) -> None:
     nursery, folder = trained

@@ -11,6 +11,7 @@ import torch
 from console_scripts import in_this_one
 from distributed_runs import (
     SCRIPTS,
+    SLACK,
     TORCHRUN,
     checkpoint,
     children,
@@ -79,6 +80,7 @@ def one(tokenized: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_stage2_as_one_process(tokenized: Path, one: Path) -> None:
     done = train(2, write_config(tokenized, 2, "two", **TWO))
     assert done.returncode == 0, done.stderr
@@ -98,7 +100,10 @@ def test_stage2_with_split_weights(tokenized: Path, one: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [("fsdp", "one"), ("one", "fsdp"), ("ddp", "one")])
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("fsdp", "one"), ("one", "fsdp"), pytest.param("ddp", "one", marks=pytest.mark.ci)],
+)
 def test_a_run_goes_on_with_another_number_of_processes(
     tokenized: Path, one: Path, first: str, then: str
 ) -> None:
@@ -117,6 +122,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_torchrun(tmp_path: Path) -> None:
     train_here(1, write_config(tmp_path, 1, "one", **FOUR))
     config = write_config(tmp_path, 1, "two", trainer__devices="auto")
@@ -146,18 +152,34 @@ def test_another_number_of_processes_than_configured(tmp_path: Path) -> None:
     config = write_config(tmp_path, 1, "run", trainer__devices=3)
     done = train(1, config, launcher=(*TORCHRUN, "2"))
     assert done.returncode != 0
-    assert done.stderr.count("error: torchrun has started 2 processes") == 1
+    assert done.stderr.count("error: the launcher has started 2 processes") == 1
     assert "trainer.devices=3" in done.stderr
 
 
+def wait_until_ended(ranks: dict[int, int]) -> None:
+    until = time.monotonic() + SLACK
+    while any(alive(pid) for pid in ranks.values()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended may wait for its parent, or init, to read so."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_all_and_one_goes_on(tmp_path: Path, victim: int) -> None:
     many = {"trainer__max_epochs": 500, "callbacks__checkpoint__every_n_epochs": 1}
     config = write_config(tmp_path, 1, "run", **TWO, **many)
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     with training(1, config) as process:
-        until = time.monotonic() + 60
+        until = time.monotonic() + SLACK
         while not last.exists():
             assert process.poll() is None
             assert time.monotonic() < until
@@ -165,15 +187,16 @@ def test_a_killed_process_ends_all_and_one_goes_on(tmp_path: Path, victim: int) 
         ranks = children(process)
         assert ranks.keys() == {0, 1}
         os.kill(ranks[victim], signal.SIGKILL)
-        killed = time.monotonic()
-        _, told = process.communicate(timeout=30)
-        assert time.monotonic() - killed < 20
-        assert process.returncode == 128 + signal.SIGKILL
-        assert f"error: process {victim} of 2 was ended by SIGKILL" in told
-        assert "--resume" in told
-        assert told.count("error:") == 1
+        _, told = process.communicate(timeout=SLACK)
+        if victim == 0:  # the command itself: the others end with it
+            assert process.returncode == -signal.SIGKILL
+        else:
+            assert process.returncode == 128 + signal.SIGKILL
+            assert "error: process 1 of 2 was ended by SIGKILL" in told
+            assert "--resume" in told
+            assert told.count("error:") == 1
         assert "Traceback" not in told
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
+    wait_until_ended(ranks)
     done_before = int(checkpoint(tmp_path / "run")["epoch"]) + 1
     more = {"trainer__max_epochs": done_before + 2}
     done = train(1, write_config(tmp_path, 1, "run", **FOUR, **more), "--resume")
@@ -185,15 +208,14 @@ def test_a_killed_process_ends_all_and_one_goes_on(tmp_path: Path, victim: int) 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     config = write_config(tmp_path, 1, "run", **TWO, trainer__max_epochs=500)
     with training(1, config) as process:
-        until = time.monotonic() + 60
+        until = time.monotonic() + SLACK
         while len(children(process)) < 2 or not (tmp_path / "run" / "config.yaml").exists():
             assert time.monotonic() < until
             time.sleep(0.05)
         ranks = children(process)
         process.kill()
         process.wait()
-    time.sleep(2)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
+    wait_until_ended(ranks)
 
 
 @pytest.mark.slow

@@ -23,7 +23,9 @@ CASES = [
     ("base", "base", 28, "outputs/medmnist3d_autoencoder.pt", SMALL),
     ("base", "base", 64, "outputs/medmnist3d_autoencoder.pt", SMALL),
     ("large", None, 28, "outputs/medmnist3d_autoencoder-large.pt", SMALL),
-    ("ffl", "ffl", 28, "outputs/medmnist3d_autoencoder_ffl.pt", []),
+    pytest.param(
+        *("ffl", "ffl", 28, "outputs/medmnist3d_autoencoder_ffl.pt", []), marks=pytest.mark.ci
+    ),
     ("ffl", "ffl", 64, "outputs/medmnist3d_autoencoder_ffl.pt", SMALL),
 ]
 COMMON = [

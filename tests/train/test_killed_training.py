@@ -107,6 +107,7 @@ def check(folder: Path, whole: Path) -> None:
     assert not list(folder.rglob(".*tmp*"))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("command", STAGES)
 @pytest.mark.parametrize("seed", range(1))
 def test_kill_9(
@@ -130,7 +131,7 @@ def test_kill_9(
 @pytest.mark.parametrize(
     ("command", "number", "code"),
     [
-        (STAGES[0], signal.SIGTERM, 143),
+        pytest.param(STAGES[0], signal.SIGTERM, 143, marks=pytest.mark.ci),
         (STAGES[1], signal.SIGINT, 130),
         (STAGES[1], signal.SIGUSR1, 143),
     ],
@@ -148,7 +149,7 @@ def test_signals_to_all_processes(
     process = start(command, folder, "--resume-or-start")
     after_changes(process, folder / "checkpoints" / "last.ckpt", 3)
     os.killpg(process.pid, number)
-    _, text = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=300)
     assert (process.returncode, "Traceback" in text) == (code, False), text
     assert f"stopped by {number.name} " in text
     finish(command, folder, "--resume-or-start")
@@ -170,7 +171,7 @@ def test_a_signal_while_it_starts(
             while not list(folder.rglob("config.yaml")):
                 time.sleep(0.01)
         os.killpg(process.pid, number)
-        _, text = process.communicate(timeout=60)
+        _, text = process.communicate(timeout=300)
         # -number: Python itself was still being imported. 0: something that was being imported has
         # swallowed the signal, as Python does within some callbacks.
         assert process.returncode in (128 + number, -number, *([0] if early else [])), text

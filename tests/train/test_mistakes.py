@@ -459,13 +459,16 @@ def translation(folder: Path, *sources: str, target: str = "FLAIR") -> list[obje
 
 
 def test_modalities_that_there_are_not(run: Any, brats: Path) -> None:
-    known = "this model knows T1, T1ce, T2, FLAIR."
+    known = "T1, T1ce, T2, FLAIR"
     t1, out = scan(brats), brats / "made"
-    assert run(*translation(brats, f"T3={t1}")) == f"--source T3: {known}"
-    assert run(*translation(brats, f"T1={t1}", target="PET")) == f"--target PET: {known}"
+    for wrong, source, target in (("T3", "T3", "FLAIR"), ("PET", "T1", "PET")):
+        said = run(*translation(brats, f"{source}={t1}", target=target))
+        assert wrong in said
+        assert known in said
     arguments = ["-c", brats / "brats2.yaml", "--modality", "PD", "-o", out]
     said = run(STAGE2, "inpaint", *arguments, "-i", t1, "-m", scan(brats, "seg"))
-    assert said == f"--modality PD: {known}"
+    assert "PD" in said
+    assert known in said
     said = run(STAGE2, "generate", *arguments)
     assert "PD" in said
     assert "T1, T1ce, T2, FLAIR" in said
@@ -485,7 +488,7 @@ def test_sources_that_are_not_there(run: Any, brats: Path) -> None:
 
 def test_the_target_is_a_source(run: Any, brats: Path) -> None:
     said = run(*translation(brats, f"T1={scan(brats)}", target="T1"))
-    assert said == "--target T1 is one of the sources; there is nothing to translate."
+    assert "T1 is one of the sources" in said
 
 
 def test_scans_that_do_not_lie_in_the_same_place(run: Any, brats: Path) -> None:
@@ -533,7 +536,7 @@ def test_tokenizers_of_another_kind(run: Any, brats: Path, trained_once: Path) -
 def test_a_model_of_cubes_knows_no_modalities(run: Any, trained: Path) -> None:
     arguments = ["-c", trained / "stage2.yaml", "-o", trained / "made.nii.gz"]
     said = run(STAGE2, "translate", *arguments, "--source", "T1=a.nii.gz", "--target", "FLAIR")
-    assert said.startswith("--target FLAIR: this model knows ")
+    assert "knows no class FLAIR" in said
 
 
 def test_scans_of_another_size_than_the_tokenizers(run: Any, brats: Path) -> None:

@@ -95,7 +95,7 @@ Cut = tuple[tuple[int, int], int]
 
 
 def slow(cut: Cut) -> Any:
-    return pytest.param(cut, marks=pytest.mark.slow)
+    return pytest.param(cut, marks=[pytest.mark.slow, pytest.mark.ci])
 
 
 @pytest.mark.parametrize("cut", [IN_EPOCH_1, *map(slow, (IN_EPOCH_0, AT_ITS_END, IN_EPOCH_2))])
@@ -130,6 +130,7 @@ def test_with_loader_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("cut", [IN_EPOCH_1, AT_ITS_END])
 def test_without_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: Cut) -> None:
     settings: dict[str, Any] = {"trainer__limit_val_batches": 0}
@@ -141,6 +142,7 @@ def test_without_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_twice_from_the_same_checkpoint(
     whole1: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

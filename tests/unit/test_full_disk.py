@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +25,8 @@ from prod9.model import Model as VolumeGenerator
 from prod9.model import save_transformer
 from prod9.montage import montage, save_figure
 from prod9.report.document import document
-from prod9.training.trainer import WholeCheckpoints
+from prod9.sample_request import SampleRequest
+from prod9.training.last_checkpoint import WholeCheckpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 
@@ -67,9 +67,9 @@ def writers(make_generator: Callable[..., VolumeGenerator]) -> dict[str, Write]:
         )
 
     def generate(folder: Path) -> None:
-        shape = (10, 10, 10)
-        settings: dict[str, Any] = {"seed": 0, "batch_size": 1, "overwrite": True, "shape": shape}
-        generate_files(generator, torch.zeros(2).long(), SamplerConfig(steps=1), folder, **settings)
+        sampler, shape = SamplerConfig(steps=1), (10, 10, 10)
+        request = SampleRequest((0, 0), sampler, batch_size=1, shape=shape)
+        generate_files(generator, request, folder, overwrite=True)
 
     def infer(folder: Path) -> None:
         source = folder.parent.parent / "source.npy"

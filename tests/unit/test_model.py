@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from prod9.model import (
 )
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
+from prod9.sample_request import SampleRequest
 from prod9.sliding_window import decode
 from prod9.tokenizer import Tokenizer
-from prod9.training.stage2 import labels_of
 
 SAMPLER = SamplerConfig(steps=3)
 
@@ -49,10 +50,13 @@ def saved(spec: TransformerSpec, transformer: MaskedTransformer, tmp_path: Path)
     return path
 
 
-def drawn_by(generator: Model, labels: torch.Tensor, *rest: Any, **settings: Any) -> Any:
-    """Return tokens and volumes of all batches, each joined."""
-    tokens, volumes = zip(*generator.generate(labels, *rest, **settings), strict=True)
-    return torch.cat(tokens), torch.cat(volumes)
+def request(*labels: int, seed: int = 0, **rest: Any) -> SampleRequest:
+    return SampleRequest(labels, **({"sampler": SAMPLER, "seed": seed} | rest))
+
+
+def tokens_of(generator: Model, wanted: SampleRequest) -> torch.Tensor:
+    """Return the tokens of all batches, joined."""
+    return torch.cat([generator.sample(wanted, n) for n in range(wanted.num_batches)])
 
 
 def problem(path: Path, tokenizer: Tokenizer) -> str:
@@ -68,52 +72,52 @@ def test_what_is_loaded_draws_what_was_saved(
     loaded = load_generator(saved, tokenizer)
     assert loaded.spec == generator.spec
     assert loaded.class_names == ("ball", "box")
-    labels = torch.tensor([0, 1, 1])
-    ours = drawn_by(generator, labels, SAMPLER, 5, batch_size=2)
-    theirs = drawn_by(loaded, labels, SAMPLER, 5, batch_size=2)
-    assert torch.equal(ours[0], theirs[0])
-    assert torch.equal(ours[1], theirs[1])
+    wanted = request(0, 1, 1, seed=5, batch_size=2)
+    assert torch.equal(tokens_of(generator, wanted), tokens_of(loaded, wanted))
+    ours, theirs = generator.sample_volumes(wanted, 1), loaded.sample_volumes(wanted, 1)
+    assert torch.equal(ours, theirs)
     assert not any(p.requires_grad for p in loaded.transformer.parameters())
     assert not loaded.transformer.training
 
 
 def test_seeds_and_batches(generator: Model) -> None:
-    labels = torch.tensor([0, 0, 1, 1, 1])
-    done: list[float] = []
-    parts = list(generator.generate(labels, SAMPLER, 7, batch_size=2, on_window=done.append))
-    assert [len(part) for part, _ in parts] == [len(part) for _, part in parts] == [2, 2, 1]
-    assert done == [1, 1, 1]  # one window a batch
-    tokens, volumes = (torch.cat(kind) for kind in zip(*parts, strict=True))
+    wanted = request(0, 0, 1, 1, 1, seed=7, batch_size=2)
+    done: list[tuple[int, int]] = []
+    parts = [
+        generator.sample(wanted, number, lambda n, total: done.append((n, total)))
+        for number in range(wanted.num_batches)
+    ]
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert done == [(1, 1)] * 3  # one window a batch
+    tokens = torch.cat(parts)
     assert tokens.shape == (5, 4, 4, 3)
-    assert volumes.shape == (5, 1, 7, 8, 6)
+    assert generator.sample_volumes(wanted, 2).shape == (1, 1, 7, 8, 6)
     assert bool((tokens >= 0).all() & (tokens < 60).all())
-    again = drawn_by(generator, labels, SAMPLER, 7, batch_size=2)
-    assert torch.equal(again[0], tokens)
-    assert torch.equal(again[1], volumes)
-    other = drawn_by(generator, labels, SAMPLER, 8, batch_size=2)[0]
+    assert torch.equal(tokens_of(generator, wanted), tokens)
+    other = tokens_of(generator, replace(wanted, seed=8))
     assert not any(torch.equal(a, b) for a in tokens for b in other)
     assert not any(torch.equal(tokens[i], tokens[j]) for i in range(5) for j in range(i))
 
 
 def test_batches_of_different_seeds_share_no_stream(generator: Model) -> None:
     # Batch k of seed s must not be batch 0 of another seed.
-    labels = torch.zeros(4, dtype=torch.int64)
-    first = drawn_by(generator, labels, SAMPLER, 0, batch_size=1)[0]
+    first = tokens_of(generator, request(0, 0, 0, 0, batch_size=1))
     assert len(torch.unique(first, dim=0)) == 4
     for seed in (1, 2, 3):
-        other = drawn_by(generator, labels, SAMPLER, seed, batch_size=1)[0]
+        other = tokens_of(generator, request(0, 0, 0, 0, seed=seed, batch_size=1))
         assert not any(torch.equal(a, b) for a in first for b in other)
 
 
 def test_volumes_are_the_decoded_tokens(generator: Model, tokenizer: Tokenizer) -> None:
-    tokens, volumes = drawn_by(generator, torch.tensor([1, 0]), SAMPLER, 0, batch_size=4)
-    assert torch.equal(volumes, tokenizer.decode(tokens, (7, 8, 6)))
+    wanted = request(1, 0)
+    volumes = generator.sample_volumes(wanted)
+    assert torch.equal(volumes, tokenizer.decode(generator.sample(wanted), (7, 8, 6)))
 
 
 def test_the_class_decides(generator: Model) -> None:
     def drawn(label: int, **change: Any) -> torch.Tensor:
         config = SAMPLER.model_copy(update=change)
-        return drawn_by(generator, torch.tensor([label]), config, 0, batch_size=1)[0]
+        return generator.sample(request(label, sampler=config))
 
     assert not torch.equal(drawn(0), drawn(1))
     assert not torch.equal(drawn(0), drawn(0, guidance_scale=4.0, guidance_schedule="constant"))
@@ -122,22 +126,9 @@ def test_the_class_decides(generator: Model) -> None:
 def test_tokens_are_drawn_from_the_stream_alone(generator: Model) -> None:
     def drawn(outside: int) -> torch.Tensor:
         torch.manual_seed(outside)
-        stream = torch.Generator().manual_seed(3)
-        blank = generator.empty(2, (3, 2, 2))
-        assert bool((blank == 60).all())
-        return generator.draw(torch.tensor([0, 1]), blank, SAMPLER, stream)
+        return generator.sample(request(0, 1, seed=3, initial=generator.empty(1, (3, 2, 2))))
 
     assert torch.equal(drawn(0), drawn(1))
-
-
-def test_volumes_are_drawn_when_they_are_asked_for(generator: Model) -> None:
-    done: list[float] = []
-    batches = generator.generate(
-        torch.zeros(3, dtype=torch.int64), SAMPLER, 0, batch_size=1, on_window=done.append
-    )
-    assert done == []
-    next(batches)
-    assert done == [1]
 
 
 def test_grids_lie_in_the_middle_of_the_training_grid(
@@ -145,13 +136,12 @@ def test_grids_lie_in_the_middle_of_the_training_grid(
 ) -> None:
     seen: list[Condition] = []
     generator.transformer.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
-    sources = torch.full((2, 2, 2, 4, 5), 60)
-    known = torch.full((2, 2, 4, 5), 60)
+    sources = torch.full((1, 2, 2, 4, 5), 60)
+    known = torch.full((1, 2, 4, 5), 60)
     known[:, 0] = 9
-    stream = torch.Generator().manual_seed(0)
     config = SamplerConfig(steps=1, guidance_scale=1.0)
-    drawn = generator.draw(torch.tensor([0, 1]), known, config, stream, sources=sources)
-    assert torch.equal(drawn[:, 0], known[:, 0])
+    drawn = generator.sample(request(0, 1, sampler=config, initial=known, sources=sources))
+    assert bool((drawn[:, 0] == 9).all())
     assert bool((drawn[:, 1] < 60).all())
     # Training: (4, 4, 3). This one begins a cell later, in line, and a cell earlier; it is cut
     # into windows of 3 along the last axis.
@@ -164,19 +154,13 @@ def test_larger_volumes_are_drawn_and_decoded_in_windows(
     generator: Model, tokenizer: Tokenizer
 ) -> None:
     windows = SlidingWindowConfig(roi_size=(8, 8, 8), overlap=0.25)
-    done: list[float] = []
-    ((tokens, volumes),) = generator.generate(
-        torch.tensor([1, 0]),
-        SAMPLER,
-        0,
-        batch_size=2,
-        windows=windows,
-        shape=(13, 8, 6),
-        on_window=done.append,
-    )
+    done: list[tuple[int, int]] = []
+    wanted = request(1, 0, windows=windows, shape=(13, 8, 6))
+    tokens = generator.sample(wanted, on_window=lambda n, total: done.append((n, total)))
+    volumes = generator.sample_volumes(wanted)
     assert tokens.shape == (2, 7, 4, 3)
     assert bool((tokens < 60).all())
-    assert done == [0.5, 0.5]  # 7 cells, from 0 and from 3
+    assert done == [(1, 2), (2, 2)]  # 7 cells, from 0 and from 3
     assert volumes.shape == (2, 1, 13, 8, 6)
     for one, volume in zip(tokens, volumes, strict=True):
         assert torch.equal(volume[None], decode(tokenizer, one[None], (13, 8, 6), windows))
@@ -240,10 +224,10 @@ def test_a_torn_a_foreign_and_no_file(saved: Path, tokenizer: Tokenizer, tmp_pat
 
 
 def test_labels(generator: Model) -> None:
-    assert labels_of(generator, ["box"], 3).tolist() == [1, 1, 1]
-    assert labels_of(generator, ["all"], 2).tolist() == [0, 0, 1, 1]
-    assert labels_of(generator, ["box", "ball"], 1).tolist() == [1, 0]
-    with pytest.raises(Prod9Error, match=r"--class bal: .* did you mean ball\?"):
-        labels_of(generator, ["bal"], 1)
-    with pytest.raises(Prod9Error, match=r"choose from: ball, box, all\."):
-        labels_of(generator, ["pancreas"], 1)
+    assert generator.labels_of(["box"], 3) == (1, 1, 1)
+    assert generator.labels_of(["all"], 2) == (0, 0, 1, 1)
+    assert generator.labels_of(["Box", "ball"], 1) == (1, 0)
+    with pytest.raises(Prod9Error, match="did you mean ball"):
+        generator.labels_of(["bal"], 1)
+    with pytest.raises(Prod9Error, match=r"knows no class pancreas.*ball, box"):
+        generator.label_of("pancreas")

@@ -5,25 +5,12 @@ from typing import Annotated
 
 import typer
 
+from prod9.cli.options import ConfigOption, OverridesArgument, OverwriteOption
 from prod9.cli.run import guarded, new_app
-from prod9.cli.verbs import (
-    ConfigOption,
-    OverridesArgument,
-    OverwriteOption,
-    Stage,
-    add_shared_verbs,
-)
-from prod9.config import Stage1Config
-from prod9.evaluation.test_metrics import measure_stage1
-from prod9.inference.reconstruct import decode_tokens, reconstruct_file
-from prod9.training import stage1
-from prod9.training.launch import require_alone
+from prod9.cli.verbs import add_shared_verbs
 
 app = new_app("Stage 1: learn a tokenizer (autoencoder with Finite Scalar Quantization).")
-
-
-_STAGE = Stage(Stage1Config, stage1.train, measure_stage1)
-add_shared_verbs(app, _STAGE)
+add_shared_verbs(app, 1)
 
 
 @app.command()
@@ -45,25 +32,25 @@ def infer(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Reconstruct volumes of any size; original affine, intensities and shape come back."""
-    require_alone("infer")
     if not inputs and not from_tokens:
         raise typer.BadParameter("give --input FILE or --from-tokens FILE")
-    resolved = _STAGE.load(config, overrides)
-    tokenizer = stage1.load_tokenizer(resolved)
+    from prod9.config.load import load_stage1
+    from prod9.inference.reconstruct import decode_file, reconstruct_file
+    from prod9.runtime.processes import require_alone
+    from prod9.training.stage1 import load_tokenizer
+
+    require_alone("infer")
+    resolved = load_stage1(config, overrides or ())
+    tokenizer, windows = load_tokenizer(resolved), resolved.sliding_window
     for path in inputs or []:
-        result = reconstruct_file(
-            tokenizer,
-            path,
-            output,
-            resolved.sliding_window,
-            save_tokens=save_tokens,
-            overwrite=overwrite,
+        written, found = reconstruct_file(
+            tokenizer, path, output, windows, save_tokens=save_tokens, overwrite=overwrite
         )
-        typer.echo(f"{path} -> {result.path}: PSNR {result.psnr:.2f} dB, SSIM {result.ssim_text}")
+        small = "not defined (a side is below 11 voxels)"
+        ssim = small if found.ssim is None else f"{found.ssim:.4f}"
+        typer.echo(f"{path} -> {written}: PSNR {found.psnr:.2f} dB, SSIM {ssim}")
     for path in from_tokens or []:
-        written = decode_tokens(
-            tokenizer, path, output, resolved.sliding_window, overwrite=overwrite
-        )
+        written = decode_file(tokenizer, path, output, windows, overwrite=overwrite)
         typer.echo(f"{path} -> {written}")
 
 

@@ -1,26 +1,25 @@
 """``prod9-train-transformer translate`` and ``inpaint``: what a scan lacks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prod9.cli.drawing import (
+from prod9.cli.options import (
     BRATS,
     GuidanceOption,
+    OverridesArgument,
+    OverwriteOption,
     SeedOption,
     StepsOption,
     TemperatureOption,
     configured,
 )
-from prod9.cli.verbs import OverridesArgument, OverwriteOption
 from prod9.errors import Prod9Error
-from prod9.inference.inpaint import inpaint as fill_mask
-from prod9.inference.synthesis import Settings
-from prod9.inference.translate import translate as make_modality
-from prod9.model import Model
-from prod9.training import stage2
-from prod9.training.launch import require_alone
+
+if TYPE_CHECKING:
+    from prod9.model import Model
+    from prod9.sample_request import SampleRequest
 
 ScanModelOption = Annotated[
     Path,
@@ -51,14 +50,14 @@ def translate(
     With several --samples the result is their mean; the draws and a voxel-wise standard deviation
     (uncertainty) are written beside it.
     """
-    require_alone("translate")
+    from prod9.inference.translate import translate_files
+
     files = _files_of(source)
-    generator, settings = _model(config, overrides, steps, guidance, temperature, seed, samples)
-    written = make_modality(generator, files, target, output, settings, overwrite=overwrite)
-    parts = (written.output, *written.draws, written.deviation, written.picture, written.record)
-    for path in parts:
-        if path is not None:
-            typer.echo(str(path))
+    model, request = _request(
+        "translate", config, overrides, target, samples, steps, guidance, temperature, seed
+    )
+    for path in translate_files(model, files, output, request, overwrite=overwrite).all:
+        typer.echo(str(path))
 
 
 def inpaint(
@@ -76,23 +75,32 @@ def inpaint(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw anew what lies under a mask; every other voxel comes back untouched, bit for bit."""
-    require_alone("inpaint")
-    generator, settings = _model(config, overrides, steps, guidance, temperature, seed, samples)
-    written = fill_mask(generator, scan, mask, modality, output, settings, overwrite=overwrite)
-    for path in (*written.outputs, written.picture, written.record):
+    from prod9.inference.inpaint import inpaint_files
+
+    model, request = _request(
+        "inpaint", config, overrides, modality, samples, steps, guidance, temperature, seed
+    )
+    for path in inpaint_files(model, scan, mask, output, request, overwrite=overwrite).all:
         typer.echo(str(path))
 
 
-def _model(
+def _request(
+    command: str,
     config: Path,
     overrides: list[str] | None,
+    channel: str,
+    samples: int,
     steps: int | None,
     guidance: float | None,
     temperature: float | None,
     seed: int | None,
-    samples: int,
-) -> tuple[Model, Settings]:
-    """Return the model of a configuration, and how it is to draw."""
+) -> "tuple[Model, SampleRequest]":
+    """Return the model of a configuration, and the samples of a channel that are asked for."""
+    from prod9.runtime.processes import require_alone
+    from prod9.sample_request import SampleRequest
+    from prod9.training import stage2
+
+    require_alone(command)
     resolved = configured(
         config,
         overrides,
@@ -102,7 +110,9 @@ def _model(
         guidance=guidance,
         temperature=temperature,
     )
-    return stage2.load(resolved), Settings.of(resolved, samples)
+    model = stage2.load(resolved)
+    labels = model.labels_of([channel], samples)
+    return model, SampleRequest.completion_of(resolved, labels)
 
 
 def _files_of(items: list[str]) -> dict[str, Path]:

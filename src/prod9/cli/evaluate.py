@@ -1,19 +1,23 @@
 """``prod9 evaluate``: figures and a page on volumes of any generator."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from prod9.cli.verbs import MAX_SEED, OverwriteOption
-from prod9.evaluation.evaluator import METRICS, REPORT, SPACES
-from prod9.evaluation.runner import evaluate as run_evaluation
-from prod9.training.launch import require_alone
+from prod9.cli.options import MAX_SEED, OverwriteOption
+from prod9.config.evaluation import FeatureSpaceKey
+
+_SPACES = get_args(FeatureSpaceKey)
+
+
+def _optional(text: str) -> Any:
+    return typer.Option(help=text, show_default=False)
 
 
 def evaluate(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help=f"Folder for {METRICS} and {REPORT}.")
+        Path, typer.Option("--output", "-o", help="Folder for metrics.json and report.html.")
     ],
     real: Annotated[
         str,
@@ -22,23 +26,17 @@ def evaluate(
             "brainregionmnist3d (its test split) or organmnist3d/val."
         ),
     ],
-    generated: Annotated[
-        str | None, typer.Option(help="Generated volumes: a folder.", show_default=False)
-    ] = None,
+    generated: Annotated[str | None, _optional("Generated volumes: a folder.")] = None,
     train: Annotated[
         str | None,
-        typer.Option(
-            help="The generator's training volumes: finds copies; a data set's own training split "
-            "when left out.",
-            show_default=False,
+        _optional(
+            "The generator's training volumes: finds copies; a data set's own training split when "
+            "left out."
         ),
     ] = None,
     reconstructed: Annotated[
         str | None,
-        typer.Option(
-            help="Reconstructions of real volumes: a folder; files are paired by name.",
-            show_default=False,
-        ),
+        _optional("Reconstructions of real volumes: a folder; files are paired by name."),
     ] = None,
     intensity: Annotated[
         str,
@@ -50,14 +48,11 @@ def evaluate(
     features: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Feature space: {', '.join(SPACES)}; repeatable.", show_default="all three"
+            help=f"Feature space: {', '.join(_SPACES)}; repeatable.", show_default="all three"
         ),
     ] = None,
     medicalnet: Annotated[
-        Path | None,
-        typer.Option(
-            help="MedicalNet's weights; the cached ones when left out.", show_default=False
-        ),
+        Path | None, _optional("MedicalNet's weights; the cached ones when left out.")
     ] = None,
     usefulness: Annotated[
         bool, typer.Option(help="Train classifiers on generated volumes too.")
@@ -73,6 +68,10 @@ def evaluate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
+    from prod9.evaluation.evaluator import METRICS, REPORT
+    from prod9.evaluation.runner import evaluate as run_evaluation
+    from prod9.runtime.processes import require_alone
+
     require_alone("prod9 evaluate")
     found = run_evaluation(
         real,
@@ -81,7 +80,7 @@ def evaluate(
         reconstructed=reconstructed,
         output=output,
         intensity=intensity,
-        features=features or SPACES,
+        features=features or _SPACES,
         usefulness=usefulness,
         medicalnet=medicalnet,
         size=size,

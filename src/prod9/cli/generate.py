@@ -6,21 +6,17 @@ from typing import Annotated
 
 import typer
 
-from prod9.cli.drawing import (
+from prod9.cli.options import (
     BRATS,
     GuidanceOption,
+    OverridesArgument,
+    OverwriteOption,
     SeedOption,
     StepsOption,
     TemperatureOption,
     configured,
 )
-from prod9.cli.verbs import OverridesArgument, OverwriteOption
 from prod9.errors import Prod9Error
-from prod9.inference.generate import generate_files
-from prod9.runtime.distributed import is_main
-from prod9.shapes import MAX_VOXELS
-from prod9.training import stage2
-from prod9.training.launch import gather
 
 
 def generate(
@@ -75,6 +71,13 @@ def generate(
 
     The processes of a distributed run share the work.
     """
+    from prod9.inference.generate import generate_files
+    from prod9.runtime.distributed import is_main
+    from prod9.sample_request import SampleRequest
+    from prod9.shapes import MAX_VOXELS
+    from prod9.training import stage2
+    from prod9.training.processes import gather
+
     if resume and overwrite:
         raise Prod9Error("--resume goes on and --overwrite begins anew; give one of them.")
     if config is None and not modalities:
@@ -94,21 +97,11 @@ def generate(
         temperature=temperature,
     )
     gather(resolved.trainer)
-    generator = stage2.load(resolved)
+    model = stage2.load(resolved)
     names = [*(classes or ()), *(modalities or ())] or ["all"]
-    labels = stage2.labels_of(generator, names, num_samples)
+    request = SampleRequest.generation_of(resolved, model.labels_of(names, num_samples), shape)
     folder = output or resolved.output_dir / "generated"
-    generate_files(
-        generator,
-        labels,
-        resolved.sampler,
-        folder,
-        seed=resolved.seed,
-        batch_size=resolved.data.batch_size,
-        windows=resolved.sliding_window,
-        shape=shape,
-        overwrite=overwrite,
-        resume=resume,
-    )
+    generate_files(model, request, folder, overwrite=overwrite, resume=resume)
     if is_main():
-        typer.echo(f"{len(labels)} volumes, montage.png and manifest.json written to {folder}")
+        count = len(request.labels)
+        typer.echo(f"{count} volumes, montage.png and manifest.json written to {folder}")

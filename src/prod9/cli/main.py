@@ -1,31 +1,17 @@
 """``prod9``: demo, data, weights, plan, doctor."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Column, Table
 
-from prod9.cli.doctor import findings
 from prod9.cli.evaluate import evaluate
+from prod9.cli.options import OverwriteOption
 from prod9.cli.plan import plan
 from prod9.cli.run import guarded, new_app
-from prod9.cli.verbs import OverwriteOption
 from prod9.cli.view import view
-from prod9.config import MedMNISTSourceConfig
-from prod9.config.data import MedMNISTName
-from prod9.config.loss import PerceptualLossConfig
-from prod9.data import medmnist
-from prod9.data.brats.inspection import inspect_cohort
-from prod9.data.medmnist_table import class_names
-from prod9.data.phantom.cohort import make_phantom
-from prod9.demo.brats import run_brats_demo
-from prod9.demo.run import run_demo
 from prod9.errors import Prod9Error
-from prod9.training.launch import require_alone
-from prod9.training.stage1 import fetch_medicalnet
 
 app = new_app("Learn to draw new 3D medical volumes.")
 data_app = new_app("Data sets: what is there, and fetching or building them.")
@@ -63,6 +49,10 @@ def demo(
     ] = None,
 ) -> None:
     """Train both stages on data that prod9 carries, generate, measure, and write a page."""
+    from prod9.demo.brats import run_brats_demo
+    from prod9.demo.run import run_demo
+    from prod9.runtime.processes import require_alone
+
     require_alone("prod9 demo")
     run_it = run_demo if what == "regions" else run_brats_demo
     page = run_it(
@@ -82,6 +72,12 @@ app.command()(view)
 @data_app.command("list")
 def list_data(root: RootOption = _ROOT) -> None:
     """List every data set: its file, whether it is there, volumes per split, classes."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from prod9.data import medmnist
+    from prod9.data.medmnist_table import class_names
+
     path = Column("file", overflow="fold")
     table = Table("data set", "size", path, "there", "train/val/test", "classes")
     for row in medmnist.describe(root):
@@ -99,6 +95,10 @@ def fetch_data(
     root: RootOption = _ROOT,
 ) -> None:
     """Download a data set (or build the embedded one) and check it."""
+    from prod9.config import MedMNISTSourceConfig
+    from prod9.config.data import MedMNISTName
+    from prod9.data import medmnist
+
     if name not in get_args(MedMNISTName):
         raise Prod9Error(
             f"there is no data set {name}; choose from: {', '.join(get_args(MedMNISTName))}."
@@ -119,15 +119,16 @@ def inspect_data(
 
     Exit code 2 where a case is broken.
     """
+    from rich.progress import Progress
+
+    from prod9.data.brats.inspection import inspect_cohort
+
     with Progress(transient=True) as bar:
         task = bar.add_task("reading scans", total=None)
         found = inspect_cohort(
             folder, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    table = Table("what", Column("found", overflow="fold"), show_header=False)
-    for name, value in found.lines():
-        table.add_row(name, value)
-    Console(soft_wrap=True).print(table)
+    _print_table(found.lines())
     if found.bad:
         raise Prod9Error(
             f"{len(found.bad)} of {len(found.bad) + len(found.usable)} cases of {folder} cannot be "
@@ -146,6 +147,10 @@ def make_phantom_brats(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a semi-synthetic BraTS folder: one template brain, bent, with drawn tumours."""
+    from rich.progress import Progress
+
+    from prod9.data.phantom.cohort import make_phantom
+
     with Progress(transient=True) as bar:
         task = bar.add_task("drawing cases", total=cases)
         make_phantom(
@@ -164,15 +169,28 @@ def fetch_weights(
     network: Annotated[Literal["medicalnet"], typer.Argument(help="Which network.")],
 ) -> None:
     """Download a network's weights to the cache and check them; training then needs no network."""
+    from prod9.config.loss import PerceptualLossConfig
+    from prod9.training.stage1 import fetch_medicalnet
+
     typer.echo(f"{network}: {fetch_medicalnet(PerceptualLossConfig())}")
 
 
 @app.command()
 def doctor(root: RootOption = _ROOT) -> None:
     """Print versions, device, threads, memory, and which data sets and weights are found."""
+    from prod9.cli.doctor import findings
+
+    _print_table(findings(root))
+
+
+def _print_table(rows: Iterable[tuple[str, str]]) -> None:
+    """Print pairs of what, and what was found."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
     table = Table("what", Column("found", overflow="fold"), show_header=False)
-    for name, value in findings(root):
-        table.add_row(name, value)
+    for row in rows:
+        table.add_row(*row)
     Console(soft_wrap=True).print(table)
 
 

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from prod9.cli.drawing import SeedOption, configured
-from prod9.cli.verbs import ConfigOption, OverridesArgument, OverwriteOption
+from prod9.cli.options import (
+    ConfigOption,
+    OverridesArgument,
+    OverwriteOption,
+    SeedOption,
+    configured,
+)
 from prod9.config.evaluation import FeatureSpaceKey
-from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
-from prod9.evaluation.sweep import sweep as run_sweep
-from prod9.training.launch import require_alone
 
 
 def sweep(
@@ -44,23 +46,21 @@ def sweep(
     Judged on the validation split. What an option leaves out stays as the config has it. An
     interrupted sweep goes on where it was.
     """
+    from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
+    from prod9.evaluation.sweep import sweep as run_sweep
+    from prod9.runtime.processes import require_alone
+
     require_alone("sweep")
     resolved = configured(config, overrides, "sampler", seed=seed)
-    settings = grid_of(
-        resolved.sampler,
-        steps=steps or (),
-        temperatures=temperature or (),
-        guidance=guidance or (),
-        orders=order or (),
-        choice_temperatures=choice_temperature or (),
-    )
-    folder = output or resolved.output_dir / "sweep"
+    values = {
+        "steps": steps or (),
+        "temperature": temperature or (),
+        "guidance_scale": guidance or (),
+        "order": order or (),
+        "choice_temperature": choice_temperature or (),
+    }
+    settings, folder = grid_of(resolved.sampler, values), output or resolved.output_dir / "sweep"
     run_sweep(
-        resolved,
-        settings,
-        folder,
-        samples_per_class=num_samples,
-        space=space,
-        overwrite=overwrite,
+        resolved, settings, folder, samples_per_class=num_samples, space=space, overwrite=overwrite
     )
     typer.echo(f"{', '.join((TABLE, PLOT, RECORD, PRESET))} written to {folder}")

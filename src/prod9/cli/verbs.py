@@ -1,63 +1,49 @@
 """The verbs that both stages share: train, validate, test. Defined once."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Generic, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from prod9.config import Stage1Config, Stage2Config
-from prod9.config.load import dump, load
-from prod9.data.splits import HeldOut
+from prod9.cli.options import ConfigOption, OverridesArgument, OverwriteOption
 from prod9.errors import Prod9Error
-from prod9.planning.out_of_memory import memory_advice
-from prod9.runtime.distributed import is_main, of_main
-from prod9.training.launch import gather
-from prod9.training.run_folder import RunFolder
 
-ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)
-Taken = TypeVar("Taken", Stage1Config, Stage2Config, contravariant=True)
+if TYPE_CHECKING:
+    from pathlib import Path
 
-ConfigOption = Annotated[
-    Path,
-    typer.Option("--config", "-c", help="YAML file; shipped ones are found by their name too."),
-]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Overrides such as data.batch_size=2.", show_default=False
-    ),
-]
-PrintOption = Annotated[
-    bool, typer.Option("--print-config", help="Print the resolved configuration and stop.")
-]
-MAX_SEED = 2**32 - 1
-"""What NumPy, PyTorch and Lightning all take."""
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+    from prod9.config import Stage1Config, Stage2Config
+    from prod9.data.splits import HeldOut
+
+Stage = Literal[1, 2]
 
 
-class Train(Protocol[Taken]):
-    """What trains a stage; it may return what was learned."""
+def load_config(
+    stage: Stage, path: "Path", overrides: Sequence[str] | None
+) -> "Stage1Config | Stage2Config":
+    """Read and validate a configuration of a stage."""
+    from prod9.config.load import load_stage1, load_stage2
 
-    def __call__(self, config: Taken, *, resume: bool, overwrite: bool) -> object:
-        """Train."""
+    return (load_stage1 if stage == 1 else load_stage2)(path, overrides or ())
 
 
-@dataclass(frozen=True)
-class Stage(Generic[ConfigT]):
-    """What the shared verbs need to know of a stage."""
+def _measure(config: "Stage1Config | Stage2Config", split: "HeldOut") -> Mapping[str, object]:
+    """Return figures on a split; on the test split they are written, too."""
+    from prod9.config import Stage1Config
+    from prod9.evaluation.test_metrics import measure_stage1, measure_stage2
 
-    config_type: type[ConfigT]
-    train: Train[ConfigT]
-    measure: Callable[[ConfigT, HeldOut], Mapping[str, object]]
-    """Figures on a split; on the test split it also writes ``metrics.json``."""
+    if isinstance(config, Stage1Config):
+        return measure_stage1(config, split)
+    return measure_stage2(config, split)
 
-    def load(self, path: Path, overrides: Sequence[str] | None) -> ConfigT:
-        """Read and validate a configuration."""
-        return load(path, self.config_type, overrides or ())
+
+def _train(config: "Stage1Config | Stage2Config", *, resume: bool, overwrite: bool) -> None:
+    from prod9.config import Stage1Config
+    from prod9.training import stage1, stage2
+
+    if isinstance(config, Stage1Config):
+        stage1.train(config, resume=resume, overwrite=overwrite)
+    else:
+        stage2.train(config, resume=resume, overwrite=overwrite)
 
 
 def show(title: str, figures: Mapping[str, object]) -> None:
@@ -65,6 +51,11 @@ def show(title: str, figures: Mapping[str, object]) -> None:
 
     Of several processes, only the main one does.
     """
+    from rich.console import Console
+    from rich.table import Table
+
+    from prod9.runtime.distributed import is_main
+
     if not is_main():
         return
     table = Table(title=title, title_justify="left", show_header=False)
@@ -76,7 +67,7 @@ def show(title: str, figures: Mapping[str, object]) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
+def add_shared_verbs(app: typer.Typer, stage: Stage) -> None:
     """Give ``app`` the verbs train, validate and test."""
 
     @app.command()
@@ -94,35 +85,50 @@ def add_shared_verbs(app: typer.Typer, stage: Stage[ConfigT]) -> None:
             ),
         ] = False,
         overwrite: OverwriteOption = False,
-        print_config: PrintOption = False,
+        print_config: Annotated[
+            bool, typer.Option("--print-config", help="Print the resolved configuration and stop.")
+        ] = False,
     ) -> None:
         """Train, and export what was learned."""
-        resolved = stage.load(config, overrides)
+        from prod9.config.load import dump
+
+        resolved = load_config(stage, config, overrides)
         if print_config:
             typer.echo(dump(resolved), nl=False)
             return
-        if resume_or_start and overwrite:
-            raise Prod9Error("--resume-or-start goes on and --overwrite begins anew; give one.")
+        if (resume or resume_or_start) and overwrite:
+            going = "--resume" if resume else "--resume-or-start"
+            raise Prod9Error(f"{going} goes on and --overwrite begins anew; give one of them.")
+        from prod9.planning.out_of_memory import memory_advice
+        from prod9.runtime.distributed import is_main, of_main
+        from prod9.training.processes import gather
+        from prod9.training.run_folder import RunFolder
+
         gather(resolved.trainer)
         if resume_or_start:
             # One looks for all: a shared disk may show a file to one process before the other.
             resume = of_main(is_main() and RunFolder(resolved.output_dir).can_resume())
         with memory_advice(resolved):
-            stage.train(resolved, resume=resume, overwrite=overwrite)
+            _train(resolved, resume=resume, overwrite=overwrite)
 
     @app.command()
     def validate(config: ConfigOption, overrides: OverridesArgument = None) -> None:
         """Measure what was trained on the validation split."""
-        resolved = stage.load(config, overrides)
+        from prod9.training.processes import gather
+
+        resolved = load_config(stage, config, overrides)
         gather(resolved.trainer)
-        show("validation split", stage.measure(resolved, "val"))
+        show("validation split", _measure(resolved, "val"))
 
     @app.command()
     def test(config: ConfigOption, overrides: OverridesArgument = None) -> None:
         """Measure what was trained on the test split; write OUTPUT_DIR/metrics.json."""
-        resolved = stage.load(config, overrides)
+        from prod9.runtime.distributed import is_main
+        from prod9.training.processes import gather
+
+        resolved = load_config(stage, config, overrides)
         gather(resolved.trainer)
-        show("test split", stage.measure(resolved, "test"))
+        show("test split", _measure(resolved, "test"))
         if is_main():
             typer.echo(f"written to {resolved.output_dir / 'metrics.json'}")
 

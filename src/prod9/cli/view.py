@@ -9,9 +9,6 @@ from typing import Annotated
 
 import typer
 
-from prod9.report.server import VolumeServer
-from prod9.report.viewed_files import find_volumes
-
 
 def view(
     paths: Annotated[
@@ -26,6 +23,9 @@ def view(
     ] = True,
 ) -> None:
     """Show volumes side by side in the browser; only this machine can see them. Ctrl-C ends it."""
+    from prod9.report.server import VolumeServer
+    from prod9.report.viewed_files import find_volumes
+
     with VolumeServer(find_volumes(paths), port) as server:
         count = len(server.volumes)
         typer.echo(f"{count} volume{'s' if count != 1 else ''} at {server.url} (Ctrl-C ends it)")

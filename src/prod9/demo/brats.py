@@ -16,20 +16,18 @@ from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs, override
 from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import Evaluator
-from prod9.evaluation.evaluator import Settings as EvaluationSettings
 from prod9.evaluation.reconstruction import window_agreement
 from prod9.evaluation.test_metrics import measure_reconstruction
 from prod9.evaluation.translation import Score, TranslationMetrics
 from prod9.evaluation.translation_test import measure_translation, source_sets
 from prod9.inference.generate import generate_files
-from prod9.inference.synthesis import Settings
-from prod9.inference.translate import Translated, translate
+from prod9.inference.translate import TranslatedFiles, translate_files
 from prod9.model import Model
 from prod9.report.document import Section, escape
 from prod9.report.pictures import image
 from prod9.report.tables import table
 from prod9.runtime.console import say
-from prod9.training import stage2
+from prod9.sample_request import SampleRequest
 from prod9.training.trainer import resolve_device
 
 CASES = 40
@@ -79,7 +77,7 @@ def run_brats_demo(
     )
     if {one.data.dataset_name, two.data.dataset_name} != {"brats"}:
         raise Prod9Error("this demo learns scans; for cubes of brain regions: prod9 demo regions")
-    claim(output, overwrite)
+    claim(output, one, two, overwrite=overwrite)
     clock = Clock()
     say("Teaching this machine four MRI contrasts (semi-synthetic cohort, one template anatomy).")
     with Progress(transient=True) as bar:
@@ -97,25 +95,15 @@ def run_brats_demo(
     trained = train_both(one, two, clock, overwrite=overwrite)
     tokenizer, generator = trained.tokenizer, trained.generator
     splits = open_splits(two.data, tokenizer.spec.preprocessing)
-    test, settings = splits["test"], Settings.of(two)
-    translation = measure_translation(generator, splits["train"], test, settings)
+    test, how = splits["test"], SampleRequest.completion_of(two)
+    translation = measure_translation(generator, splits["train"], test, how)
     clock.lap("translation")
-    example = _example(output, generator, test, settings)
-    labels = stage2.labels_of(generator, ["all"], 1)
-    generate_files(
-        generator,
-        labels,
-        two.sampler,
-        output / "generated",
-        seed=two.seed,
-        batch_size=len(labels),
-        windows=two.sliding_window,
-        overwrite=overwrite,
-    )
+    example = _example(output, generator, test, how)
+    request = SampleRequest.generation_of(two, generator.labels_of(["all"], 1))
+    request = replace(request, batch_size=None)  # all channels together
+    generate_files(generator, request, output / "generated", overwrite=overwrite)
     clock.lap("pictures")
-    evaluator = Evaluator(
-        EvaluationSettings(one.seed, device=resolve_device(one.trainer.accelerator))
-    )
+    evaluator = Evaluator(one.seed, device=resolve_device(one.trainer.accelerator))
     measure_reconstruction(evaluator, one, tokenizer, "test")
     first = torch.from_numpy(test.whole(0, source_sets(test)[0]))[None, None]
     agreement = window_agreement(tokenizer, first, one.sliding_window)
@@ -129,11 +117,11 @@ def run_brats_demo(
         lead=_LEAD,
         before=_sections(output, translation, example, clock.seconds["total"]),
         translation=asdict(translation),
-        window_agreement=asdict(agreement),
+        window_agreement=agreement,
     )
 
 
-def _example(output: Path, generator: Model, test: Dataset, settings: Settings) -> Translated:
+def _example(output: Path, generator: Model, test: Dataset, how: SampleRequest) -> TranslatedFiles:
     """Translate the first test scan from its files, as a user would."""
     name, (target, sets) = test.names[0], source_sets(test)
     cases = find_cases(output / "cohort").cases
@@ -142,12 +130,11 @@ def _example(output: Path, generator: Model, test: Dataset, settings: Settings) 
     tumour = NativeVolume.read(case.segmentation, test.preprocessing)
     at = np.argwhere(tumour.on_grid(tumour.foreground) > 0).mean(0).round().astype(int)
     channels = generator.channels
-    return translate(
+    return translate_files(
         generator,
         {channels[m]: case.files[channels[m]] for m in sets[-1]},
-        channels[target],
         output / "example" / f"{name}_{channels[target]}.nii.gz",
-        replace(settings, samples=SAMPLES),
+        replace(how, labels=generator.labels_of([channels[target]], SAMPLES)),
         truth=case.files[channels[target]],
         at=at.tolist(),
         overwrite=True,
@@ -159,7 +146,7 @@ def _row(name: str, score: Score) -> tuple[str, str, str]:
 
 
 def _sections(
-    output: Path, translation: TranslationMetrics, example: Translated, seconds: float
+    output: Path, translation: TranslationMetrics, example: TranslatedFiles, seconds: float
 ) -> list[Section]:
     t = translation
     rows = [

@@ -1,6 +1,7 @@
 """``prod9 demo``: data, Stage 1, Stage 2, generation, and the report on all of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from prod9.evaluation.test_metrics import evaluator_of, measure_reconstruction
 from prod9.inference.generate import generate_files
 from prod9.montage import montage, save_figure
 from prod9.runtime.console import say
-from prod9.training import stage2
+from prod9.sample_request import SampleRequest
 
 SHOWN = 4
 """Volumes of each class in the pictures."""
@@ -56,7 +57,7 @@ def run_demo(
     one, two = configs(output, "stage1", "stage2", stage1_overrides, stage2_overrides)
     if isinstance(one.data, CroppedSourceConfig):
         raise Prod9Error("this demo learns MedMNIST-like cubes; for scans, run: prod9 demo brats")
-    claim(output, overwrite)
+    claim(output, one, two, overwrite=overwrite)
     clock = Clock()
     say("Teaching this machine to draw brain regions (MNI152 template, 11 classes).")
     splits = open_splits(one.data)
@@ -64,23 +65,19 @@ def run_demo(
     clock.lap("data")
     trained = train_both(one, two, clock, overwrite=overwrite)
     tokenizer, generator = trained.tokenizer, trained.generator
-    labels = stage2.labels_of(generator, ["all"], max(1, two.evaluation.samples_per_class))
+    labels = generator.labels_of(["all"], max(1, two.evaluation.samples_per_class))
+    request = SampleRequest.generation_of(two, labels)
+    request = replace(request, batch_size=len(generator.class_names) * SHOWN)
     drawn: list[torch.Tensor] = []
-    generate_files(
-        generator,
-        labels,
-        two.sampler,
-        output / "generated",
-        seed=two.seed,
-        batch_size=len(generator.class_names) * SHOWN,
-        overwrite=overwrite,
-        on_volume=drawn.append,
-    )
+    folder = output / "generated"
+    generate_files(generator, request, folder, overwrite=overwrite, on_volume=drawn.append)
     clock.lap("generation")
     evaluator = evaluator_of(two)
     measure_reconstruction(evaluator, one, tokenizer, "test")
     names, test = generator.class_names, splits["test"]
-    generated = of_tensor(torch.stack(drawn), labels, names, "generated", test.spacing_mm)
+    generated = of_tensor(
+        torch.stack(drawn), torch.tensor(labels), names, "generated", test.spacing_mm
+    )
     evaluator.measure_generation(of_dataset(test), generated, of_dataset(splits["train"]))
     sets = evaluator.sets
     _picture(output / "real.png", sets["originals"], "real (test split)")

@@ -1,15 +1,28 @@
 """What all demonstrations share: their folder, their configurations, and a clock."""
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from prod9 import __version__
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load_stage1, load_stage2
 from prod9.errors import Prod9Error
+from prod9.files import write_text
+from prod9.inference.generated_set import own_names
+from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.runtime.console import say
+from prod9.training.run_folder import RunFolder
+
+MARK = "prod9-demo.json"
+"""Shows that a folder is a demonstration's; written before anything else in it."""
+_FILES = (
+    *("index.html", "metrics.json", "reconstruction.csv", "autoencoder.pt", "split.json"),
+    *("real.png", "reconstructed.png", "generated.png"),
+)
+_FOLDERS = ("stage1", "stage2", "generated", "cohort", "cache", "example")
+"""Whatever fills one of them knows by itself what in it is prod9's."""
 
 
 class Clock:
@@ -61,19 +74,25 @@ def configs(
     )
 
 
-def claim(output: Path, overwrite: bool) -> None:
-    """Make room for a demo in ``output``.
+def claim(output: Path, one: Stage1Config, two: Stage2Config, *, overwrite: bool) -> None:
+    """Make room for a demo in ``output``, and mark it as one.
 
     Raises:
-        Prod9Error: there is one already, and it must not be replaced.
+        Prod9Error: there is one already (without ``overwrite``), or files that prod9 did not write
+            are in the way.
     """
-    if (output / "metrics.json").exists() or (output / "stage1").exists():
-        if not overwrite:
-            raise Prod9Error(
-                f"{output} already holds a demo; replace it with --overwrite or choose another "
-                "--output."
-            )
-        for part in ("stage1", "stage2", "generated"):
-            shutil.rmtree(output / part, ignore_errors=True)
-        for file in ("autoencoder.pt", "metrics.json", "index.html", "split.json"):
-            (output / file).unlink(missing_ok=True)
+    there = matching(output, (*_FILES, *_FOLDERS))
+    if read_record(output / MARK, {"prod9", "folder"}) is None:
+        refuse_foreign([output / MARK, *there])
+    if there and not overwrite:
+        raise Prod9Error(
+            f"{output} already holds a demo; replace it with --overwrite or choose another "
+            "--output."
+        )
+    # What is in the way of a later part is told now, not after an hour of training.
+    for config in (one, two):
+        RunFolder(config.output_dir).check(config, resume=False, overwrite=overwrite)
+    own_names(output / "generated")
+    mark = {"prod9": __version__, "folder": "everything that `prod9 demo` makes"}
+    write_text(output / MARK, json.dumps(mark, indent=2) + "\n")
+    remove_own(output, matching(output, _FILES))

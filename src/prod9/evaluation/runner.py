@@ -1,4 +1,4 @@
-"""``evaluate``: volumes in, figures and a page out; the function behind ``prod9 evaluate``."""
+"""``evaluate``: compares sets of volumes; the function behind ``prod9 evaluate``."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -9,9 +9,10 @@ from prod9.data.volume_sets.open import Volumes, named_dataset, open_volumes
 from prod9.data.volume_sets.pairs import paired
 from prod9.data.volume_sets.volume_set import VolumeSet, comparable
 from prod9.errors import Prod9Error
-from prod9.evaluation.evaluator import METRICS, REPORT, ROWS, SPACES, Evaluator, Settings
+from prod9.evaluation.evaluator import METRICS, REPORT, ROWS, SPACES, Evaluator
 from prod9.evaluation.features.networks import feature_spaces
 from prod9.files import require_writable
+from prod9.own_files import matching, read_record, refuse_foreign
 from prod9.results.schema import Evaluation
 from prod9.training.trainer import resolve_device
 
@@ -78,17 +79,19 @@ def evaluate(
             raise Prod9Error(f"no feature space {name!r}: choose from {', '.join(SPACES)}.")
     folder = None if output is None else Path(output)
     if folder is not None:
-        for name in (METRICS, REPORT, ROWS):
-            if (folder / name).exists() and not overwrite:
-                raise Prod9Error(
-                    f"{folder / name} exists; pass --overwrite to replace it, or another --output."
-                )
+        there = matching(folder, (METRICS, REPORT, ROWS))
+        if read_record(folder / METRICS, {"schema_version", "sets"}) is None:
+            refuse_foreign(there)
+        if there and not overwrite:
+            raise Prod9Error(
+                f"{there[0]} exists; pass --overwrite to replace it, or another --output."
+            )
         require_writable(folder)
     spaces: list[FeatureSpaceKey] = [space for space in SPACES if space in features]
     weights = None if medicalnet is None else Path(medicalnet)
     if "medicalnet" in spaces and weights is not None:
         feature_spaces(["medicalnet"], weights)  # damaged weights are reported at once
-    settings = Settings(
+    evaluator = Evaluator(
         seed, spaces, usefulness, weights, resolve_device(device, "--device "), progress
     )
 
@@ -105,7 +108,6 @@ def evaluate(
     known = None if train is None or ours is None else opened(train, "train")
     if ours is not None:
         comparable(reference, ours, *([] if known is None else [known]))
-    evaluator = Evaluator(settings)
     if pairs is not None:
         evaluator.measure_reconstruction(*pairs)
     if ours is not None:

@@ -2,64 +2,38 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
 from prod9.evaluation.work_cache import WorkCache
 from prod9.model import Model
 from prod9.runtime.distributed import world_size
-from prod9.runtime.progress import pace
+from prod9.runtime.progress import progress_bar
+from prod9.sample_request import SampleRequest
 
 _NOWHERE = WorkCache()
 
 
-def drawn(
-    generator: Model,
-    labels: Tensor,
-    sampler: SamplerConfig,
-    *,
-    seed: int,
-    batch_size: int,
-    windows: SlidingWindowConfig | None = None,
-    kept: WorkCache = _NOWHERE,
-) -> VolumeSet:
-    """Draw a volume for each label, in memory; the tokens are ``kept`` and shared."""
-    windows = windows or SlidingWindowConfig()
-    spec, grid = generator.tokenizer.spec, generator.tokenizer.grid()
-    batches = -(-len(labels) // batch_size)
-    decided_by = [generator.digest, labels.tolist(), sampler, seed, batch_size, windows.overlap]
+def generated(model: Model, request: SampleRequest, kept: WorkCache = _NOWHERE) -> VolumeSet:
+    """Generate the volumes of a request, in memory; the tokens are ``kept`` and shared."""
+    spec = model.tokenizer.spec
+    decided_by = [model.digest, request]
     done = 0.0
-    with pace("generating", "batches") as tell:
-
-        def on_window(share: float) -> None:
-            nonlocal done
-            done += share
-            tell(done, batches / world_size())
+    with progress_bar("generating", "batches") as tell:
 
         def make(number: int) -> np.ndarray:
-            return (
-                generator.draw_batch(
-                    labels,
-                    number,
-                    sampler,
-                    seed,
-                    batch_size=batch_size,
-                    overlap=windows.overlap,
-                    grid=grid,
-                    on_window=on_window,
-                )
-                .cpu()
-                .numpy()
-            )
+            def on_window(windows: int, total: int) -> None:
+                nonlocal done
+                done += 1 / total
+                tell(done, request.num_batches / world_size())
 
-        names = [f"batch {number} of {decided_by}" for number in range(batches)]
+            return model.sample(request, number, on_window).cpu().numpy()
+
+        names = [f"batch {number} of {decided_by}" for number in range(request.num_batches)]
         parts = [
-            generator.decode(
-                torch.from_numpy(tokens).to(generator.device), spec.volume_shape, windows
+            model.decode(
+                torch.from_numpy(tokens).to(model.device), spec.volume_shape, request.windows
             )
             for tokens in kept.all_of(names, make)
         ]
-    return of_tensor(
-        torch.cat(parts), labels, generator.class_names, f"drawn, seed {seed}", spec.spacing_mm
-    )
+    labels, name = torch.tensor(request.labels), f"generated, seed {request.seed}"
+    return of_tensor(torch.cat(parts), labels, model.class_names, name, spec.spacing_mm)

@@ -14,14 +14,14 @@ from prod9.config.load import dump
 from prod9.data.dataset import Splits, open_splits, require_unseen
 from prod9.data.splits import HeldOut
 from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset
-from prod9.evaluation.evaluator import Evaluator, Settings
+from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.round_trip import round_trip
-from prod9.evaluation.sets import drawn
+from prod9.evaluation.sets import generated
 from prod9.evaluation.translation_test import measure_translation
 from prod9.evaluation.work_cache import WorkCache
-from prod9.inference.synthesis import Settings as SynthesisSettings
 from prod9.model import Model
 from prod9.results.schema import Generation, Reconstruction
+from prod9.sample_request import SampleRequest
 from prod9.tokenizer import Tokenizer
 from prod9.training import stage1, stage2
 from prod9.training.run_folder import RunFolder
@@ -49,7 +49,7 @@ def measure_stage1(config: Stage1Config, split: HeldOut) -> dict[str, object]:
     folder = RunFolder(config.output_dir)
     tokenizer = stage1.load_tokenizer(config)
     weights, device = config.loss.perceptual.weights_path, tokenizer.device
-    evaluator = Evaluator(Settings(config.seed, medicalnet=weights, device=device))
+    evaluator = Evaluator(config.seed, medicalnet=weights, device=device)
     if split == "test":
         evaluator.kept = WorkCache(folder.root / UNFINISHED)
     figures = measure_reconstruction(evaluator, config, tokenizer, split)
@@ -135,7 +135,7 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
                 generator,
                 splits["train"],
                 test,
-                SynthesisSettings.of(config),
+                SampleRequest.completion_of(config),
                 kept=evaluator.kept,
                 count=limited(len(test), limit, 1),
             )
@@ -169,7 +169,7 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
 def evaluator_of(config: Stage2Config) -> Evaluator:
     """Return an empty evaluation with the settings of a configuration."""
     wanted, device = config.evaluation, resolve_device(config.trainer.accelerator)
-    return Evaluator(Settings(config.seed, wanted.feature_spaces, wanted.usefulness, device=device))
+    return Evaluator(config.seed, wanted.feature_spaces, wanted.usefulness, device=device)
 
 
 def headline(generation: Generation) -> dict[str, object]:
@@ -202,13 +202,7 @@ def measure_generation(
 ) -> Generation:
     """Draw volumes of every label and compare them with the test split."""
     real, train = of_dataset(splits["test"]), of_dataset(splits["train"])
-    ours = drawn(
-        generator,
-        stage2.labels_of(generator, ["all"], config.evaluation.samples_per_class),
-        config.sampler,
-        seed=config.seed,
-        batch_size=config.data.batch_size,
-        windows=config.sliding_window,
-        kept=evaluator.kept,
-    )
+    labels = generator.labels_of(["all"], config.evaluation.samples_per_class)
+    request = SampleRequest.generation_of(config, labels)
+    ours = generated(generator, request, evaluator.kept)
     return evaluator.measure_generation(real, ours, train)

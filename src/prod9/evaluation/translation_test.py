@@ -10,10 +10,10 @@ from torch import Tensor
 from prod9.data.dataset import Dataset
 from prod9.evaluation.translation import TranslationMetrics, evaluate_translation
 from prod9.evaluation.work_cache import WorkCache
-from prod9.inference.synthesis import Settings
-from prod9.inference.translate import drawn_tokens
+from prod9.inference.translate import translated_tokens
 from prod9.model import Model
 from prod9.runtime.distributed import is_main
+from prod9.sample_request import SampleRequest
 from prod9.sliding_window import decode, encode
 
 
@@ -31,33 +31,34 @@ def measure_translation(
     generator: Model,
     train: Dataset,
     test: Dataset,
-    settings: Settings,
+    how: SampleRequest,
     *,
     kept: WorkCache | None = None,
     count: int | None = None,
 ) -> TranslationMetrics:
     """Draw one channel of the items of ``test`` from each set of sources, and measure.
 
-    One draw is measured, not a mean: the mean of many is smoother than any scan. The drawn tokens
-    are ``kept``; the processes of a distributed run share the drawing.
+    One sample is measured, not a mean: the mean of many is smoother than any scan. The tokens are
+    ``kept``; the processes of a distributed run share the sampling.
 
     Args:
-        generator: draws.
+        generator: samples.
         train: whose mean is a rival.
         test: what no training has seen.
-        settings: how it is drawn.
-        kept: of drawn tokens.
+        how: it is sampled; the labels are not looked at.
+        kept: of sampled tokens.
         count: how many items are measured, the first ones; all when left out.
     """
     names = generator.channels
     target, sets = source_sets(test)
-    one, items = replace(settings, samples=1), range(len(test) if count is None else count)
+    one = replace(how, labels=(generator.label_of_channel(target),))
+    items = range(len(test) if count is None else count)
     wanted = [(item, sources) for item in items for sources in sets]
 
     def make(number: int) -> np.ndarray:
         item, sources = wanted[number]
         volumes = {m: torch.from_numpy(test.whole(item, m))[None, None] for m in sources}
-        return drawn_tokens(generator, volumes, target, one).cpu().numpy()
+        return translated_tokens(generator, volumes, one).cpu().numpy()
 
     said = f"of {test.digest} by {generator.digest}, {one}"
     # In the order in which they are asked for below.
@@ -69,8 +70,8 @@ def measure_translation(
         return generator.decode(tokens, (d, h, w), one.windows)
 
     def reconstruct(volume: Tensor) -> Tensor:
-        tokens = encode(generator.tokenizer, volume, settings.windows)
-        return decode(generator.tokenizer, tokens, volume.shape[2:], settings.windows)
+        tokens = encode(generator.tokenizer, volume, how.windows)
+        return decode(generator.tokenizer, tokens, volume.shape[2:], how.windows)
 
     with Progress(transient=True, disable=not is_main()) as bar:
         task = bar.add_task(f"translating to {names[target]}", total=len(items))

@@ -1,7 +1,8 @@
 """The folder of a generated set while it is not finished: what was asked for, and what is there.
 
 ``unfinished.json`` is written before the first volume and says what decides every one of them; it
-is removed when ``manifest.json`` is there. A folder with it can be gone on with.
+is removed when ``manifest.json`` is there. A folder with it can be gone on with. Only volumes that
+one of the two names are ever replaced.
 """
 
 import json
@@ -13,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prod9.data.volume_files.nifti_volume import require_whole_gzip
+from prod9.data.volume_files.read import open_nifti, read_content
 from prod9.errors import Prod9Error
 from prod9.files import require_writable, write_text
+from prod9.own_files import read_record, refuse_foreign, remove_own
 from prod9.runtime.console import say
 from prod9.runtime.distributed import any_of, barrier, is_main, share_of, world_size
 
-MANIFEST, UNFINISHED = "manifest.json", "unfinished.json"
+MANIFEST, UNFINISHED, MONTAGE = "manifest.json", "unfinished.json", "montage.png"
+_KEYS = {"prod9", "seed", "classes"}
+"""What either record holds at least."""
 _LATE_SECONDS = 120.0
 """How long a shared disk may take to show what another machine has written."""
 
@@ -38,11 +42,7 @@ class GeneratedSet:
     @property
     def files(self) -> list[Path]:
         """Return the volumes' paths."""
-        digits = max(4, math.ceil(math.log10(len(self.labels) + 1)))
-        return [
-            self.folder / f"{n:0{digits}d}_{self.class_names[label].replace('/', '-')}.nii.gz"
-            for n, label in enumerate(self.labels)
-        ]
+        return [self.folder / name for name in _names(self.labels, self.class_names)]
 
     def _record(self) -> dict[str, Any]:
         return {**self.settings, "labels": list(self.labels)}
@@ -60,14 +60,19 @@ class GeneratedSet:
 
     def _claim(self, *, resume: bool, overwrite: bool) -> None:
         require_writable(self.folder)
-        there = [path for path in self.folder.glob("*.nii.gz") if not path.name.startswith(".")]
+        there = _volumes(self.folder)
         marks = [self.folder / name for name in (MANIFEST, UNFINISHED)]
-        if resume and not overwrite:
-            self._require_same([mark for mark in marks if mark.exists()], there)
-        elif overwrite:
-            # The marks first: without one, nobody takes what is left for a set, whole or begun.
-            for path in (*marks, *there):
-                path.unlink(missing_ok=True)
+        known = [mark for mark in marks if mark.exists()]
+        if resume and not overwrite and known:
+            self._require_same(known, there)
+        elif (own := own_names(self.folder)) and overwrite:
+            # What is left of a complete set is an unfinished one; its record goes last.
+            if marks[0].exists():
+                marks[0].replace(marks[1])
+            names = sorted(own - {MANIFEST, UNFINISHED})
+            remove_own(self.folder, [self.folder / name for name in names])
+        elif resume:
+            pass  # nothing is there yet
         elif marks[1].exists() and not marks[0].exists():
             raise Prod9Error(
                 f"{self.folder} holds an unfinished set ({len(there)} volumes are there); go on "
@@ -83,19 +88,9 @@ class GeneratedSet:
 
     def _require_same(self, marks: Sequence[Path], there: Sequence[Path]) -> None:
         """Refuse to go on with another set than was begun."""
-        if not marks:
-            if there:
-                raise Prod9Error(
-                    f"{self.folder} holds volumes of which no {UNFINISHED} says how they were "
-                    "made; pass --overwrite or another --output."
-                )
-            return
-        theirs: dict[str, Any] = {}
-        with suppress(OSError, ValueError, RecursionError):
-            read = json.loads(marks[0].read_text(encoding="utf-8"))
-            theirs = read if isinstance(read, dict) else {}
-        if not theirs:
-            raise Prod9Error(f"{marks[0]} is damaged; pass --overwrite or another --output.")
+        theirs = read_record(marks[0], _KEYS)
+        if theirs is None:
+            raise Prod9Error(f"{marks[0]} is damaged, or not prod9's; choose another --output.")
         if "samples" in theirs:  # a manifest: the set is complete
             with suppress(TypeError, KeyError):
                 theirs["labels"] = [sample["label"] for sample in theirs["samples"]]
@@ -159,8 +154,38 @@ class GeneratedSet:
         (self.folder / UNFINISHED).unlink(missing_ok=True)
 
 
+def _names(labels: Sequence[int], class_names: Sequence[str]) -> list[str]:
+    digits = max(4, math.ceil(math.log10(len(labels) + 1)))
+    return [
+        f"{n:0{digits}d}_{class_names[label].replace('/', '-')}.nii.gz"
+        for n, label in enumerate(labels)
+    ]
+
+
+def _volumes(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.nii.gz") if not path.name.startswith("."))
+
+
+def own_names(folder: Path) -> set[str]:
+    """Return the names of the set in ``folder``, as its manifest or its unfinished record has them.
+
+    Raises:
+        Prod9Error: there is a volume that neither names, or a file under a name that a set needs.
+    """
+    own: set[str] = set()
+    for mark in (MANIFEST, UNFINISHED):
+        record = read_record(folder / mark, _KEYS) or {}
+        with suppress(KeyError, TypeError, IndexError, AttributeError):
+            samples = record.get("samples")  # a manifest has them
+            labels = record["labels"] if samples is None else [each["label"] for each in samples]
+            own |= {mark, MONTAGE, *_names(labels, record["classes"])}
+    needed = [folder / name for name in (MANIFEST, UNFINISHED, MONTAGE)]
+    refuse_foreign(path for path in (*needed, *_volumes(folder)) if path.name not in own)
+    return own
+
+
 def _whole(path: Path) -> bool:
     with suppress(Prod9Error):
-        require_whole_gzip(path)
-        return path.stat().st_size > 0  # which passes for a packed nothing
+        read_content(path, open_nifti(path))
+        return True
     return False

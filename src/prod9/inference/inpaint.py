@@ -1,4 +1,4 @@
-"""A part of a scan, drawn anew."""
+"""A part of a volume, sampled anew."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,119 +6,139 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor
 
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
 from prod9.data.volume_files.write_inside import write_inside
 from prod9.errors import Prod9Error
-from prod9.inference.synthesis import (
-    Settings,
+from prod9.inference.completion import (
     background_cells,
-    completed,
     middle_of,
-    modality_index,
     panels_of,
     preprocessing_of,
-    read_scan,
     require_free,
     require_same_grid,
-    write_record,
+    to_network,
 )
+from prod9.inference.record import write_record
+from prod9.inference.translate import OnWindow
 from prod9.model import Model
 from prod9.montage import compare, save_figure
-from prod9.runtime.window_bar import window_bar
+from prod9.runtime.progress import progress_bar
+from prod9.sample_request import SampleRequest
 from prod9.sliding_window import encode
 
 
 @dataclass(frozen=True)
-class Inpainted:
-    """What :func:`inpaint` wrote."""
+class InpaintedFiles:
+    """What :func:`inpaint_files` wrote."""
 
     outputs: tuple[Path, ...]
     picture: Path
     record: Path
     """JSON: inputs, seed, settings and digests."""
 
+    @property
+    def all(self) -> list[Path]:
+        """Return every file."""
+        return [*self.outputs, self.picture, self.record]
+
 
 def inpaint(
-    generator: Model,
-    scan: Path,
-    mask: Path,
-    modality: str,
-    folder: Path,
-    settings: Settings,
-    *,
-    overwrite: bool,
-) -> Inpainted:
-    """Draw anew what lies under a mask; all other voxels come back untouched, bit for bit.
+    model: Model,
+    scan: StoredVolume,
+    mask: StoredVolume,
+    request: SampleRequest,
+    on_window: OnWindow = lambda done, total: None,
+) -> np.ndarray:
+    """Sample anew what lies under a mask.
 
     What is hidden must not leak: before encoding, masked voxels take the value of the nearest
-    visible one, and the cells that the mask touches, and their neighbours, are drawn.
+    visible one; then the cells that the mask touches, and their neighbours, are sampled.
 
     Args:
-        generator: a model of scans.
+        model: a model of scans.
         scan: the volume.
-        mask: on the same grid; every voxel that is not 0 is drawn.
-        modality: of the scan.
-        folder: for ``NAME_inpainted.nii.gz`` (or ``_inpainted-1`` to ``-K``) and a picture.
-        settings: how.
-        overwrite: replace what is there.
+        mask: on the same grid; every voxel that is not 0 is sampled.
+        request: the channel of the scan, once for each of K samples, and how.
+        on_window: told (windows done, windows in all).
+
+    Returns:
+        float32 (K, D, H, W): intensities, on the scan's grid; outside the mask the scan's own.
 
     Raises:
-        Prod9Error: an unknown modality, unreadable or ill-fitting files, an empty mask, or results
-            in the way.
+        Prod9Error: another grid; a mask of nothing or everything; an empty scan.
     """
-    label = modality_index(generator, modality, "--modality")
+    preprocessing = preprocessing_of(model.tokenizer)
+    native = to_network(scan, preprocessing)
+    require_same_grid(scan, mask)
+    inside = mask.array != 0
+    if not inside.any() or inside.all():
+        raise Prod9Error(
+            f"{mask.path} marks {'nothing' if not inside.any() else 'every voxel'}; mark the part "
+            "that is to be sampled with values other than 0."
+        )
+    # With a range of its own: what is hidden must not show in the percentiles either.
+    visible = NativeVolume.of(_filled(scan, inside), preprocessing)
+    volume = visible.tensor()
+    tokens = encode(model.tokenizer, volume, request.windows)
+    unknown = ~background_cells(model, [torch.from_numpy(native.on_grid(inside))[None, None]])
+    initial = torch.where(unknown, model.transformer.mask_id, tokens)
+    sampled = model.sample(replace(request, initial=initial), on_window=on_window)
+    d, h, w = volume.shape[2:]
+    samples = model.decode(sampled, (d, h, w), request.windows)[:, 0]
+    restored = (visible.restore(each * (each > NOTHING)) for each in samples)
+    return np.stack([np.where(inside, each, scan.array) for each in restored])
+
+
+def _filled(stored: StoredVolume, inside: np.ndarray) -> StoredVolume:
+    """Return the volume with each masked voxel replaced by the nearest visible one."""
+    nearest = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
+    assert isinstance(nearest, np.ndarray)
+    return replace(stored, array=stored.array[tuple(nearest)])
+
+
+def inpaint_files(
+    model: Model,
+    scan: Path,
+    mask: Path,
+    folder: Path,
+    request: SampleRequest,
+    *,
+    overwrite: bool,
+) -> InpaintedFiles:
+    """Run :func:`inpaint` on files; every voxel outside the mask stays the same, bit for bit.
+
+    Writes ``NAME_inpainted.nii.gz`` (or ``_inpainted-1`` to ``-K``), a picture and a record to
+    ``folder``.
+
+    Raises:
+        Prod9Error: as :func:`inpaint`; unreadable files, or results in the way.
+    """
     suffix = volume_suffix(scan)
     stem = f"{scan.name[: -len(suffix)]}_inpainted"
-    numbers = [""] if settings.samples == 1 else [f"-{k + 1}" for k in range(settings.samples)]
-    result = Inpainted(
+    count = len(request.labels)
+    numbers = [""] if count == 1 else [f"-{k + 1}" for k in range(count)]
+    files = InpaintedFiles(
         tuple(folder / f"{stem}{number}{suffix}" for number in numbers),
         folder / f"{stem}.png",
         folder / f"{stem}.json",
     )
-    require_free([*result.outputs, result.picture, result.record], [scan, mask], overwrite)
-    preprocessing = preprocessing_of(generator.tokenizer)
-    prepared = read_scan(scan, preprocessing)
-    hidden = read_volume(mask)
-    require_same_grid(prepared.raw, hidden)
-    inside = hidden.array != 0
-    if not inside.any() or inside.all():
-        raise Prod9Error(
-            f"{mask} marks {'nothing' if not inside.any() else 'every voxel'}; mark the part that "
-            "is to be drawn with values other than 0."
-        )
-    # Anew, with a range of its own: what is hidden must not show in the percentiles either.
-    visible = NativeVolume.of(_filled(prepared.raw, inside), preprocessing)
-    volume = visible.tensor()
-    tokens = encode(generator.tokenizer, volume, settings.windows)
-    unknown = ~background_cells(generator, [torch.from_numpy(prepared.on_grid(inside))[None, None]])
-    initial = torch.where(unknown, generator.transformer.mask_id, tokens)
-    with window_bar(f"in-painting {modality}") as on_window:
-        drawn = completed(generator, label, initial, settings, on_window)
-    sides = volume.shape[2:]
-    draws = generator.decode(drawn, (sides[0], sides[1], sides[2]), settings.windows)[:, 0]
-    write_record(
-        result.record, generator, settings, input=str(scan), mask=str(mask), modality=modality
-    )
-    shown: list[Tensor] = []
-    for path, draw in zip(result.outputs, draws, strict=True):
-        restored = visible.restore(draw * (draw > NOTHING))
-        write_inside(path, scan, restored, inside, overwrite=overwrite)
-        whole = replace(prepared.raw, array=np.where(inside, restored, prepared.raw.array))
-        shown.append(torch.from_numpy(replace(prepared, raw=whole).array()))
-    before = torch.from_numpy(prepared.array())
-    there = torch.from_numpy(prepared.on_grid(inside)) > 0
+    require_free(files.all, [scan, mask], overwrite)
+    preprocessing = preprocessing_of(model.tokenizer)  # a model of something else reads nothing
+    stored, hidden = read_volume(scan), read_volume(mask)
+    name = model.channels[request.labels[0] % len(model.channels)]
+    with progress_bar(f"in-painting {name}", "windows") as on_window:
+        results = inpaint(model, stored, hidden, request, on_window)
+    write_record(files.record, model, request, input=str(scan), mask=str(mask), modality=name)
+    inside, native = hidden.array != 0, NativeVolume.of(stored, preprocessing)
+    for path, result in zip(files.outputs, results, strict=True):
+        write_inside(path, scan, result, inside, overwrite=overwrite)
+    # All in the intensities of the whole scan.
+    shown = [replace(native, raw=replace(stored, array=result)).array() for result in results]
+    before, there = torch.from_numpy(native.array()), torch.from_numpy(native.on_grid(inside)) > 0
     given = [("scan", before), ("without the masked part", before * ~there)]
-    panels = panels_of(given, modality, torch.stack(shown))
-    save_figure(result.picture, compare(panels, middle_of([there.float()])))
-    return result
-
-
-def _filled(raw: StoredVolume, inside: np.ndarray) -> StoredVolume:
-    """Return the scan with each masked voxel replaced by the nearest visible one."""
-    nearest = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
-    assert isinstance(nearest, np.ndarray)
-    return replace(raw, array=raw.array[tuple(nearest)])
+    panels = panels_of(given, name, torch.from_numpy(np.stack(shown)))
+    save_figure(files.picture, compare(panels, middle_of([there.float()])))
+    return files

@@ -1,7 +1,7 @@
-"""A missing modality, drawn from those that are there."""
+"""A missing channel, sampled from those that are there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,214 +10,212 @@ from torch import Tensor
 
 from prod9.data.intensity import IntensityScale
 from prod9.data.native_space import NativeVolume
+from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
 from prod9.data.volume_files.write import write_nifti
 from prod9.errors import Prod9Error
-from prod9.inference.synthesis import (
-    Settings,
+from prod9.inference.completion import (
     background_cells,
-    completed,
     middle_of,
-    modality_index,
     panels_of,
     preprocessing_of,
-    read_scan,
     require_free,
     require_same_grid,
-    write_record,
+    to_network,
 )
+from prod9.inference.record import write_record
 from prod9.model import Model
 from prod9.montage import compare, save_figure
-from prod9.runtime.window_bar import window_bar
+from prod9.runtime.progress import progress_bar
+from prod9.sample_request import SampleRequest
 from prod9.shapes import Tokens
 from prod9.sliding_window import encode
 
+OnWindow = Callable[[int, int], None]
+
 
 @dataclass(frozen=True)
-class Translated:
-    """What :func:`translate` wrote."""
+class Translation:
+    """A channel that was sampled from others."""
+
+    sources: Mapping[int, NativeVolume]
+    """The volumes it was sampled from, by channel."""
+    samples: np.ndarray
+    """float32 (K, D, H, W): intensities, on the grid of the first source."""
+    on_grid: Tensor
+    """The same in [0, 1] on the network's grid."""
+
+
+@dataclass(frozen=True)
+class TranslatedFiles:
+    """What :func:`translate_files` wrote."""
 
     output: Path
-    """The draw, or the mean of several."""
+    """The sample, or the mean of several."""
     picture: Path
     record: Path
     """JSON: sources, seed, settings and digests."""
-    draws: tuple[Path, ...]
-    """Each draw, where there are several."""
+    samples: tuple[Path, ...]
+    """Each sample, where there are several."""
     deviation: Path | None
-    """Voxel-wise standard deviation of several draws, in intensities."""
+    """Voxel-wise standard deviation of several samples, in intensities."""
+
+    @property
+    def all(self) -> list[Path]:
+        """Return every file."""
+        paths = (self.output, *self.samples, self.deviation, self.picture, self.record)
+        return [path for path in paths if path is not None]
 
 
-def drawn_volumes(
-    generator: Model,
+def translated_tokens(
+    model: Model,
     volumes: Mapping[int, Tensor],
-    target: int,
-    settings: Settings,
-    on_window: Callable[[int, int], None] = lambda done, total: None,
-) -> Tensor:
-    """Draw a modality from others.
+    request: SampleRequest,
+    on_window: OnWindow = lambda done, total: None,
+) -> Tokens:
+    """Sample the tokens (K, *grid) of a channel, of which ``request`` has the labels.
 
     Args:
-        generator: the model.
-        volumes: (1, 1, D, H, W) in [0, 1], 0 outside the foreground, for each source modality.
-        target: the modality that is drawn.
-        settings: how.
+        model: the model.
+        volumes: (1, 1, D, H, W) in [0, 1], 0 outside the foreground, of each source channel.
+        request: the target channel, once for each of K samples, and how.
         on_window: told (windows done, windows in all).
-
-    Returns:
-        float32 (K, 1, D, H, W) in [0, 1]: ``settings.samples`` draws.
     """
-    drawn = drawn_tokens(generator, volumes, target, settings, on_window)
-    d, h, w = next(iter(volumes.values())).shape[2:]
-    return generator.decode(drawn, (d, h, w), settings.windows)
-
-
-def drawn_tokens(
-    generator: Model,
-    volumes: Mapping[int, Tensor],
-    target: int,
-    settings: Settings,
-    on_window: Callable[[int, int], None] = lambda done, total: None,
-) -> Tokens:
-    """Draw the tokens (K, *grid) of :func:`drawn_volumes`, whose arguments these are."""
-    tokens = {m: encode(generator.tokenizer, v, settings.windows) for m, v in volumes.items()}
+    tokens = {m: encode(model.tokenizer, v, request.windows) for m, v in volumes.items()}
     first = next(iter(tokens.values()))
-    grid, mask_id = first.shape[1:], generator.transformer.mask_id
-    sources = torch.full((1, len(generator.channels), *grid), mask_id)
-    for modality, own in tokens.items():
-        sources[:, modality] = own
+    mask_id = model.transformer.mask_id
+    sources = torch.full((1, len(model.channels), *first.shape[1:]), mask_id)
+    for channel, own in tokens.items():
+        sources[:, channel] = own
     # Where no source has anything, neither has the target.
-    known = background_cells(generator, list(volumes.values()))
+    known = background_cells(model, list(volumes.values()))
     initial = torch.where(known, first, mask_id)
-    return completed(generator, target, initial, settings, on_window, sources)
-
-
-def read_sources(generator: Model, sources: Mapping[str, Path]) -> dict[int, NativeVolume]:
-    """Read source scans, by modality.
-
-    Raises:
-        Prod9Error: an unknown modality, an unreadable or empty file, or files on two grids.
-    """
-    preprocessing = preprocessing_of(generator.tokenizer)
-    prepared: dict[int, NativeVolume] = {}
-    for name, path in sources.items():
-        index = modality_index(generator, name, "--source")
-        if index in prepared:
-            raise Prod9Error(f"--source {name} is given twice; give each modality once.")
-        prepared[index] = read_scan(path, preprocessing)
-    first, *others = prepared.values()
-    for other in others:
-        require_same_grid(first.raw, other.raw)
-    return prepared
+    return model.sample(replace(request, initial=initial, sources=sources), on_window=on_window)
 
 
 def translate(
-    generator: Model,
-    sources: Mapping[str, Path],
-    target: str,
-    output: Path,
-    settings: Settings,
-    *,
-    overwrite: bool,
-    truth: Path | None = None,
-    at: Sequence[int] | None = None,
-) -> Translated:
-    """Make the scan of a missing modality from those that are there.
+    model: Model,
+    sources: Mapping[int, StoredVolume],
+    request: SampleRequest,
+    on_window: OnWindow = lambda done, total: None,
+) -> Translation:
+    """Sample a missing channel from those that are there.
 
-    The result has the grid and affine of the first source, and its stored type where all sources
-    share it (else float32). Intensities: 0 and 1 of the network become the mean of the sources'
-    lower and upper percentiles, because nothing is known of the scale of a scan that was never
-    made; background stays background.
+    0 and 1 of the network become the mean of the sources' lower and upper percentiles, because
+    nothing is known of the intensities of a scan that was never made; background stays background.
 
     Args:
-        generator: a model of scans.
-        sources: file of each modality that is there.
-        target: the modality that is wanted.
-        output: ``.nii`` or ``.nii.gz``; pictures and maps go beside it.
-        settings: how; with several samples ``output`` is their mean.
-        overwrite: replace what is there.
-        truth: the real scan of the target, if there is one; it is only shown in the picture.
-        at: voxel of the network's grid through which the picture is cut; the head's middle when
-            left out.
+        model: a model of scans.
+        sources: volume of each channel that is there, all on one grid.
+        request: the target channel, once for each of K samples, and how.
+        on_window: told (windows done, windows in all).
 
     Raises:
-        Prod9Error: an unknown modality, unreadable or ill-fitting files, or results in the way.
+        Prod9Error: the target is among the sources; a volume is empty or on another grid.
     """
-    index = modality_index(generator, target, "--target")
-    paths = _translation_paths(output, settings.samples)
-    inputs = [*sources.values(), *([truth] if truth else [])]
-    results = [paths.output, paths.picture, paths.record, *paths.draws, paths.deviation]
-    require_free(results, inputs, overwrite)
-    prepared = read_sources(generator, sources)
-    if index in prepared:
-        raise Prod9Error(f"--target {target} is one of the sources; there is nothing to translate.")
-    first = next(iter(prepared.values()))
-    real = None
-    if truth is not None:
-        real = NativeVolume.read(truth, preprocessing_of(generator.tokenizer))
-        require_same_grid(first.raw, real.raw)
-    volumes = {modality: source.tensor() for modality, source in prepared.items()}
-    with window_bar(f"drawing {target}") as on_window:
-        draws = drawn_volumes(generator, volumes, index, settings, on_window)[:, 0]
-    scale = _shared_scale([source.scale for source in prepared.values()])
-    foreground = np.logical_or.reduce([source.foreground for source in prepared.values()])
+    names = model.channels
+    target = request.labels[0] % len(names)
+    if target in sources:
+        raise Prod9Error(f"the target {names[target]} is one of the sources; give another.")
+    preprocessing = preprocessing_of(model.tokenizer)
+    native = {channel: to_network(each, preprocessing) for channel, each in sources.items()}
+    first, *others = native.values()
+    for other in others:
+        require_same_grid(first.raw, other.raw)
+    volumes = {channel: each.tensor() for channel, each in native.items()}
+    tokens = translated_tokens(model, volumes, request, on_window)
+    d, h, w = next(iter(volumes.values())).shape[2:]
+    samples = model.decode(tokens, (d, h, w), request.windows)[:, 0]
+    scale = _mean_scale([each.scale for each in native.values()])
     if scale.background is None:
-        foreground = None
-    arrays = np.stack([first.restore(draw, scale, foreground) for draw in draws])
-    types = {source.raw.dtype for source in prepared.values()}
-    # The shared range need not fit the type of one source among several.
-    dtype = first.raw.dtype if len(types) == 1 else np.dtype(np.float32)
-    write_record(
-        paths.record,
-        generator,
-        settings,
-        sources={generator.channels[m]: str(v.raw.path) for m, v in prepared.items()},
-        target=generator.channels[index],
-    )
-    _write_translation(first.raw, arrays, dtype, paths, overwrite)
-    labelled = [(generator.channels[m], v[0, 0]) for m, v in volumes.items()]
-    if real is not None:
-        labelled.append((f"{generator.channels[index]}, true", real.tensor()[0, 0]))
-    if foreground is not None:
-        inside = torch.from_numpy(first.on_grid(foreground)) > 0
-        draws = draws * inside  # as in the files
-    panels = panels_of(labelled, generator.channels[index], draws)
-    save_figure(paths.picture, compare(panels, at or middle_of([v for _, v in labelled])))
-    return paths
+        stored = np.stack([first.restore(each, scale) for each in samples])
+        return Translation(native, stored, samples)
+    foreground = np.logical_or.reduce([each.foreground for each in native.values()])
+    stored = np.stack([first.restore(each, scale, foreground) for each in samples])
+    inside = torch.from_numpy(first.on_grid(foreground)) > 0
+    return Translation(native, stored, samples * inside)
 
 
-def _translation_paths(output: Path, samples: int) -> Translated:
-    suffix = volume_suffix(output)
-    if suffix == ".npy":
-        raise Prod9Error(f"--output {output} must end in .nii or .nii.gz.")
-    stem = output.name[: -len(suffix)]
-    several = samples > 1
-    return Translated(
-        output=output,
-        picture=output.with_name(f"{stem}.png"),
-        record=output.with_name(f"{stem}.json"),
-        draws=tuple(
-            output.with_name(f"{stem}_draw-{k}{suffix}") for k in range(1, samples + 1) if several
-        ),
-        deviation=output.with_name(f"{stem}_std{suffix}") if several else None,
-    )
-
-
-def _shared_scale(scales: Sequence[IntensityScale]) -> IntensityScale:
-    """Return the mean range of the sources'."""
+def _mean_scale(scales: Sequence[IntensityScale]) -> IntensityScale:
     low, high = (float(np.mean([getattr(s, end) for s in scales])) for end in ("low", "high"))
     backgrounds = [s.background for s in scales if s.background is not None]
     return IntensityScale(low, high, backgrounds[0] if len(backgrounds) == len(scales) else None)
 
 
-def _write_translation(
-    like: StoredVolume, arrays: np.ndarray, dtype: np.dtype, paths: Translated, overwrite: bool
-) -> None:
-    def write(path: Path, array: np.ndarray, dtype: np.dtype) -> None:
-        write_nifti(path, array, like.affine, dtype, overwrite=overwrite, header=like.header)
+def translate_files(
+    model: Model,
+    sources: Mapping[str, Path],
+    output: Path,
+    request: SampleRequest,
+    *,
+    overwrite: bool,
+    truth: Path | None = None,
+    at: Sequence[int] | None = None,
+) -> TranslatedFiles:
+    """Run :func:`translate` on files; write the result, a picture and a record.
 
-    for path, array in zip(paths.draws, arrays, strict=False):
+    The result has the grid and affine of the first source, and its stored type where all sources
+    share it (else float32); of several samples it is the mean.
+
+    Args:
+        model: a model of scans.
+        sources: file of each channel that is there.
+        output: ``.nii`` or ``.nii.gz``; pictures and maps go beside it.
+        request: the target channel, once for each sample, and how.
+        overwrite: replace what is there.
+        truth: the real volume of the target, if there is one; it is only shown in the picture.
+        at: voxel of the network's grid through which the picture is cut; the middle of what is
+            seen when left out.
+
+    Raises:
+        Prod9Error: as :func:`translate`; an unknown channel, unreadable files, results in the way.
+    """
+    names = model.channels
+    target = request.labels[0] % len(names)
+    files = _files_beside(output, len(request.labels))
+    require_free(files.all, [*sources.values(), *([truth] if truth else [])], overwrite)
+    preprocessing_of(model.tokenizer)  # a model of something else is refused before it reads
+    paths = {model.label_of(name) % len(names): path for name, path in sources.items()}
+    if len(paths) < len(sources):
+        raise Prod9Error(f"a source is given twice in {', '.join(sources)}; give each once.")
+    stored = {channel: read_volume(path) for channel, path in paths.items()}
+    with progress_bar(f"sampling {names[target]}", "windows") as on_window:
+        found = translate(model, stored, request, on_window)
+    first = next(iter(stored.values()))
+    types = {each.dtype for each in stored.values()}
+    # The shared range need not fit the type of one source among several.
+    dtype = first.dtype if len(types) == 1 else np.dtype(np.float32)
+    inputs = {names[channel]: str(path) for channel, path in paths.items()}
+    shown = [(names[c], torch.from_numpy(each.array())) for c, each in found.sources.items()]
+    if truth is not None:
+        real = NativeVolume.of(read_volume(truth), preprocessing_of(model.tokenizer))
+        require_same_grid(first, real.raw)
+        shown.append((f"{names[target]}, true", torch.from_numpy(real.array())))
+    write_record(files.record, model, request, sources=inputs, target=names[target])
+
+    def write(path: Path, array: np.ndarray, dtype: np.dtype) -> None:
+        write_nifti(path, array, first.affine, dtype, overwrite=overwrite, header=first.header)
+
+    for path, array in zip(files.samples, found.samples, strict=False):
         write(path, array, dtype)
-    if paths.deviation is not None:
-        write(paths.deviation, arrays.std(0), np.dtype(np.float32))
-    write(paths.output, arrays.mean(0), dtype)  # last: with it everything is there
+    if files.deviation is not None:
+        write(files.deviation, found.samples.std(0), np.dtype(np.float32))
+    write(files.output, found.samples.mean(0), dtype)  # last: with it everything is there
+    panels = panels_of(shown, names[target], found.on_grid)
+    save_figure(files.picture, compare(panels, at or middle_of([volume for _, volume in shown])))
+    return files
+
+
+def _files_beside(output: Path, samples: int) -> TranslatedFiles:
+    suffix = volume_suffix(output)
+    if suffix == ".npy":
+        raise Prod9Error(f"--output {output} must end in .nii or .nii.gz.")
+    stem = output.name[: -len(suffix)]
+    numbers = range(1, samples + 1) if samples > 1 else ()
+    return TranslatedFiles(
+        output=output,
+        picture=output.with_name(f"{stem}.png"),
+        record=output.with_name(f"{stem}.json"),
+        samples=tuple(output.with_name(f"{stem}_draw-{k}{suffix}") for k in numbers),
+        deviation=output.with_name(f"{stem}_std{suffix}") if samples > 1 else None,
+    )

@@ -1,1 +1,1 @@
-"""What a training run needs: memory, arithmetic, time."""
+"""What a training run needs: memory, floating point operations, disk, time."""

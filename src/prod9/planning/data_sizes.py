@@ -1,7 +1,7 @@
-"""What a plan must know of the data: how many volumes, how large, of how many tokens."""
+"""What a plan must know of the data and of the tokenizer; no volume is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,47 +10,51 @@ from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import load_stage1, load_stage2
 from prod9.data.dataset import outline
 from prod9.errors import Prod9Error
-from prod9.planning.fake_steps import Sides, TokenSizes
 from prod9.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True)
-class Volumes:
-    """How many volumes there are, each modality of a scan counting as one."""
-
-    train: int
-    val: int
-    note: str = ""
+Sides = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class TokenizerSizes:
-    """What a plan of Stage 2 must know of Stage 1."""
+class Sizes:
+    """Sizes of the data and of the tokenizer of one configuration."""
 
-    network: AutoencoderConfig
+    autoencoder: AutoencoderConfig
     volume: Sides
-    source: str
-    assumed: bool = False
-    """Whether ``volume`` is what BraTS releases have, and no scan was looked at."""
+    """Voxels of a whole volume."""
+    assumed: bool
+    """Whether ``volume`` is the grid of BraTS releases, and no scan was read."""
+    sample: Sides
+    """Voxels of a training sample: a whole volume or a crop."""
+    classes: int
+    channels: int
+    train: int | None
+    """Volumes, each channel of a scan counted as one; None where the folder does not exist."""
+    val: int | None
+    samples_per_volume: int
+    note: str
 
     @property
     def stride(self) -> int:
         """Voxels per token and axis."""
-        return self.network.stem_stride * 2 ** (len(self.network.num_channels) - 1)
+        return self.autoencoder.stem_stride * 2 ** (len(self.autoencoder.num_channels) - 1)
 
     @property
     def grid(self) -> Sides:
-        """Tokens of a volume per axis."""
+        """Tokens of a whole volume."""
         d, h, w = (-(-side // self.stride) for side in self.volume)
         return d, h, w
 
+    @property
+    def window(self) -> Sides:
+        """Tokens of a training sample."""
+        pairs = zip(self.sample, self.grid, strict=True)
+        d, h, w = (min(max(1, side // self.stride), cells) for side, cells in pairs)
+        return (d, h, w) if self.sample != self.volume else self.grid
+
 
 def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Config:
-    """Read a configuration of either stage.
-
-    Raises:
-        Prod9Error: all that is wrong with it.
-    """
+    """Read a configuration of either stage; raises what the loader of its stage raises."""
     try:
         return load_stage1(path, overrides)
     except Prod9Error as error:
@@ -59,88 +63,61 @@ def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Co
     return load_stage2(path, overrides)
 
 
-def volumes_of(config: Stage1Config | Stage2Config, cases: int | None) -> Volumes | None:
-    """Count the volumes without reading one; None where nobody knows.
+def sizes_of(
+    config: Stage1Config | Stage2Config, stage1: Path | None = None, cases: int | None = None
+) -> Sizes:
+    """Return the sizes of a configuration's data.
 
     Args:
         config: of either stage.
-        cases: of a BraTS folder that is not there.
+        stage1: Stage 2: the configuration that trains its tokenizer, if that is not trained yet.
+        cases: BraTS: how many cases there will be.
 
     Raises:
-        Prod9Error: a folder without cases, or too few of them to split; a split file that does not
-            fit.
+        Prod9Error: Stage 2 without a known tokenizer; a folder without cases, or with too few of
+            them to split; a split file that does not fit.
     """
-    data = outline(config.data, cases)
-    if data.train is None or data.val is None:
-        return None
-    count = len(data.channels)
-    return Volumes(data.train * count, data.val * count, data.note)
+    autoencoder, volume, assumed = _tokenizer(config, stage1)
+    data, sample, crops = outline(config.data, cases), volume, 1
+    if isinstance(config.data, CroppedSourceConfig):
+        sample, crops = config.sliding_window.roi_size, config.data.crops_per_volume
+    channels = len(data.channels)
+    train, val = (None if n is None else n * channels for n in (data.train, data.val))
+    return Sizes(
+        autoencoder,
+        volume,
+        assumed,
+        sample,
+        len(data.class_names),
+        channels,
+        train,
+        val,
+        crops,
+        data.note,
+    )
 
 
-def samples_per_epoch(config: Stage1Config | Stage2Config, volumes: Volumes) -> int:
-    """Return how many training samples an epoch has."""
-    data = config.data
-    crops = data.crops_per_volume if isinstance(data, CroppedSourceConfig) else 1
-    return volumes.train * crops
-
-
-def sample_sides(config: Stage1Config) -> Sides:
-    """Voxels of a training sample of Stage 1: a whole volume, or a crop of a scan."""
-    if not isinstance(config.data, CroppedSourceConfig):
-        return outline(config.data).shape
-    d, h, w = config.sliding_window.roi_size
-    return d, h, w
-
-
-def sizes_of_stage1(config: Stage1Config) -> TokenizerSizes:
-    """Return the sizes of the tokenizer that a configuration trains."""
-    data, path = outline(config.data), str(config.autoencoder_export_path)
-    return TokenizerSizes(config.model.autoencoder, data.shape, path, data.assumed)
-
-
-def find_tokenizer(config: Stage2Config, stage1: Path | None) -> TokenizerSizes:
-    """Return the sizes of a Stage 2 configuration's tokenizer: trained, planned or shipped.
-
-    Args:
-        config: of Stage 2.
-        stage1: the configuration that the tokenizer is trained with, where it is not yet.
-
-    Raises:
-        Prod9Error: none of the three.
-    """
+def _tokenizer(
+    config: Stage1Config | Stage2Config, stage1: Path | None
+) -> tuple[AutoencoderConfig, Sides, bool]:
+    """Return the tokenizer's autoencoder, its volumes, and whether those are assumed."""
+    if isinstance(config, Stage1Config):
+        data = outline(config.data)
+        return config.model.autoencoder, data.shape, data.assumed
     if stage1 is not None:
-        return sizes_of_stage1(load_stage1(stage1))
+        return _tokenizer(load_stage1(stage1), None)
     if config.autoencoder_path.is_file():
         spec = Tokenizer.load(config.autoencoder_path).spec
-        return TokenizerSizes(spec.autoencoder, spec.volume_shape, str(config.autoencoder_path))
+        return spec.autoencoder, spec.volume_shape, False
+    size = [f"data.size={size}"] if (size := getattr(config.data, "size", None)) else []
     for path in sorted(Path(str(files("prod9") / "configs")).rglob("*.yaml")):
         try:
             other = load_stage1(path)
+            if other.autoencoder_export_path == config.autoencoder_path:
+                return _tokenizer(load_stage1(path, size), None)
         except Prod9Error:  # of Stage 2
             continue
-        if other.autoencoder_export_path == config.autoencoder_path:
-            sizes = sizes_of_stage1(_of_same_size(other, path, config))
-            return replace(sizes, source=f"the shipped {path.stem}.yaml")
     raise Prod9Error(
         f"autoencoder_path ({config.autoencoder_path}) does not exist yet, and no shipped "
         "configuration makes it; give the one that does with --stage1 FILE."
     )
-
-
-def _of_same_size(stage1: Stage1Config, path: Path, config: Stage2Config) -> Stage1Config:
-    if (size := getattr(config.data, "size", None)) is not None:
-        return load_stage1(path, [f"data.size={size}"])
-    return stage1
-
-
-def token_sizes(config: Stage2Config, tokenizer: TokenizerSizes) -> TokenSizes:
-    """Return what the transformer of a configuration is built from."""
-    data, window = outline(config.data), tokenizer.grid
-    if isinstance(config.data, CroppedSourceConfig):
-        d, h, w = (
-            min(max(1, side // tokenizer.stride), cells)
-            for side, cells in zip(config.sliding_window.roi_size, tokenizer.grid, strict=True)
-        )
-        window = d, h, w
-    classes, channels = len(data.class_names), len(data.channels)
-    return TokenSizes(tokenizer.network.levels, tokenizer.grid, window, classes, channels)

@@ -1,7 +1,5 @@
 """Stage 2 from its configuration: tokenizer, token stores, transformer, run."""
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import matplotlib.figure
@@ -13,7 +11,6 @@ from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.data.crops import examples
 from prod9.data.dataset import Dataset
-from prod9.errors import Prod9Error
 from prod9.model import (
     CovariateSpec,
     Model,
@@ -30,20 +27,22 @@ from prod9.runtime.console import say
 from prod9.runtime.distributed import barrier, is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
-from prod9.training.compilation import prepare_training
-from prod9.training.fsdp import whole_state
 from prod9.training.previews import Preview
 from prod9.training.processes import join
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
-from prod9.training.strategies import require_strategy
+from prod9.training.strategies import require_strategy, whole_state
 from prod9.training.tokens import (
     TrainingTokens,
     load_tokenizer,
     training_tokens,
 )
-from prod9.training.trainer import require_runnable, resolve_device
-from prod9.training.training_run import run_training
+from prod9.training.trainer import (
+    prepare_training,
+    require_runnable,
+    resolve_device,
+    run_training,
+)
 
 
 def build_module(
@@ -192,25 +191,3 @@ def load(config: Stage2Config) -> Model:
     device = resolve_device(config.trainer.accelerator)
     tokenizer = load_tokenizer(config)
     return load_generator(RunFolder(config.output_dir).transformer, tokenizer, device)
-
-
-def labels_of(generator: Model, names: Sequence[str], count: int) -> Tensor:
-    """Return ``count`` labels for each of the classes called ``names`` ("all" for every class).
-
-    Raises:
-        Prod9Error: no such class; names the nearest one.
-    """
-    known = generator.class_names
-    lower = [name.lower() for name in known]
-    chosen: list[int] = []
-    for name in names:
-        if name == "all":
-            chosen += range(len(known))
-        elif name.lower() in lower:
-            chosen.append(lower.index(name.lower()))
-        else:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(known)}, all."
-            kind = "modality" if known == generator.channels else "class"
-            raise Prod9Error(f"--{kind} {name}: this model knows no such {kind}; {hint}")
-    return torch.tensor(chosen).repeat_interleave(count)

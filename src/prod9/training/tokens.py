@@ -20,7 +20,7 @@ from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey
 from prod9.errors import Prod9Error
 from prod9.registry import DATASETS
 from prod9.runtime.console import say
-from prod9.runtime.progress import pace
+from prod9.runtime.progress import progress_bar
 from prod9.sliding_window import encode
 from prod9.tokenizer import Tokenizer
 from prod9.training.run_folder import RunFolder
@@ -126,7 +126,7 @@ def open_tokens(
         settings = windows.model_dump_json(exclude={"sw_batch_size"})
         content = hashlib.sha256(f"{content} {settings}".encode()).hexdigest()
     pairs = [(item, channel) for item in range(len(data)) for channel in range(channels)]
-    with pace(f"encoding {split}") as tell:
+    with progress_bar(f"encoding {split}") as tell:
         store = open_or_build(
             RunFolder(config.output_dir).tokens,
             TokenStoreKey(tokenizer.digest, content, split),

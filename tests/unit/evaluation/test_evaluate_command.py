@@ -177,11 +177,12 @@ def test_mistakes_get_one_sentence(folders, tmp_path, monkeypatch, capsys, argum
 
 
 def test_results_are_not_overwritten(folders, tmp_path, monkeypatch, capsys):
-    (tmp_path / "metrics.json").write_text("mine")
     arguments = ("--real", folders / "real", "--reconstructed", folders / "again")
+    assert run(monkeypatch, *arguments, "--output", tmp_path) == 0
+    first = (tmp_path / "metrics.json").read_bytes()
     assert run(monkeypatch, *arguments, "--output", tmp_path) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert (tmp_path / "metrics.json").read_text() == "mine"
+    assert (tmp_path / "metrics.json").read_bytes() == first
     assert run(monkeypatch, *arguments, "--output", tmp_path, "--overwrite") == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["schema_version"] == 1
 

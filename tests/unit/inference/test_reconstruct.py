@@ -15,9 +15,10 @@ from torch import Tensor
 
 from prod9.config import SlidingWindowConfig
 from prod9.data.native_space import NOTHING, NativeVolume
+from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
-from prod9.inference import reconstruct
-from prod9.inference.reconstruct import decode_tokens, reconstruct_file
+from prod9.inference import encoded, reconstruct
+from prod9.inference.reconstruct import decode_file, reconstruct_file
 from prod9.metrics.psnr import psnr
 from prod9.runtime import memory_limits
 from prod9.sliding_window import decode, encode
@@ -31,9 +32,9 @@ def tokenizer(make_scan_tokenizer: Callable[..., Tokenizer]) -> Tokenizer:
     return make_scan_tokenizer()
 
 
-def reconstructed(tokenizer: Tokenizer, path: Path, **rest: Any) -> reconstruct.Reconstructed:
+def reconstructed(tokenizer: Tokenizer, path: Path, **rest: Any) -> Path:
     options: dict[str, Any] = {"save_tokens": False, "overwrite": False} | rest
-    return reconstruct_file(tokenizer, path, path.parent / "out", WINDOWS, **options)
+    return reconstruct_file(tokenizer, path, path.parent / "out", WINDOWS, **options)[0]
 
 
 @st.composite
@@ -78,7 +79,7 @@ def test_any_header_comes_back(
     )
     spacing = (1.3, 1.0, 1.7) if resampled else own
     tokenizer = make_scan_tokenizer(PREPROCESSING.model_copy(update={"spacing_mm": spacing}))
-    result = nib.nifti1.load(reconstructed(tokenizer, path).path)
+    result = nib.nifti1.load(reconstructed(tokenizer, path))
     source = nib.nifti1.load(path)
     assert result.shape == shape
     assert result.get_data_dtype() == dtype
@@ -105,9 +106,11 @@ def test_a_perfect_network_gives_every_voxel_back(
     monkeypatch.setattr(reconstruct, "decode", lambda tokenizer, tokens, sides, config: tokens)
     for name, dtype in (("a.nii.gz", np.int16), ("b.nii", np.float32)):
         path = write_scan(tmp_path / name, head(), affine, dtype)
-        result = reconstructed(exact, path)
+        target, result = reconstruct_file(
+            exact, path, tmp_path / "out", WINDOWS, save_tokens=False, overwrite=False
+        )
         tolerance = 0 if dtype == np.int16 else 1e-3
-        np.testing.assert_allclose(stored(result.path), stored(path), atol=tolerance)
+        np.testing.assert_allclose(stored(target), stored(path), atol=tolerance)
         assert result.psnr == np.inf
 
 
@@ -115,7 +118,7 @@ def test_figures_are_of_the_volume_that_the_network_sees(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     path = write_scan(tmp_path / "scan.nii.gz", head(), OBLIQUE)
-    result = reconstructed(tokenizer, path)
+    result = reconstruct.reconstruct(tokenizer, read_volume(path), WINDOWS)
     seen = NativeVolume.read(path, PREPROCESSING).tensor()
     output = decode(tokenizer, encode(tokenizer, seen, WINDOWS), seen.shape[2:], WINDOWS)
     assert result.psnr == pytest.approx(float(psnr(output, seen)))
@@ -131,7 +134,7 @@ def test_tokens_are_on_the_ras_grid(tokenizer: Tokenizer, tmp_path: Path, affine
     exact = Tokenizer(tokenizer.spec.model_copy(update=spec), tokenizer.autoencoder)
     reconstructed(exact, path, save_tokens=True)
     out = tmp_path / "out"
-    target = decode_tokens(
+    target = decode_file(
         exact, out / "scan_reconstructed.tokens.npz", out, WINDOWS, overwrite=False
     )
     assert target == out / "scan_reconstructed_decoded.nii.gz"
@@ -172,7 +175,7 @@ def test_tokens_of_a_resampled_scan(make_scan_tokenizer: Any, tmp_path: Path) ->
         [[2, 0, 0, -10.5], [0, 3, 0, 229], [0, 0, 1.5, 0.25], [0, 0, 0, 1]],
         atol=1e-5,
     )
-    target = decode_tokens(
+    target = decode_file(
         tokenizer, out / "scan_reconstructed.tokens.npz", out, WINDOWS, overwrite=False
     )
     decoded = nib.nifti1.load(target)
@@ -190,7 +193,7 @@ def test_a_token_file_without_background_has_none(tokenizer: Tokenizer, tmp_path
     tokens = tmp_path / "out" / "scan_reconstructed.tokens.npz"
     with np.load(tokens) as file:
         assert np.isnan(file["intensity"][2])
-    target = decode_tokens(tokenizer, tokens, tmp_path, WINDOWS, overwrite=False)
+    target = decode_file(tokenizer, tokens, tmp_path, WINDOWS, overwrite=False)
     low, high = np.asarray(nib.nifti1.load(target).dataobj).min(), full.astype(np.int16).max()
     assert full.astype(np.int16).min() <= low < high
 
@@ -212,13 +215,13 @@ def test_a_token_file_larger_than_it_may_be(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def decode_it(path: Path) -> Path:
-        return decode_tokens(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
+        return decode_file(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
 
     decode_it(forged(tokenizer, tmp_path / "a.npz"))
-    monkeypatch.setattr(reconstruct, "MAX_VOXELS", 511)
+    monkeypatch.setattr(encoded, "MAX_VOXELS", 511)
     with pytest.raises(Prod9Error, match=r"a\.npz is damaged"):
         decode_it(tmp_path / "a.npz")
-    monkeypatch.setattr(reconstruct, "MAX_VOXELS", 512)
+    monkeypatch.setattr(encoded, "MAX_VOXELS", 512)
     decode_it(tmp_path / "a.npz")
     monkeypatch.setattr(memory_limits, "available_memory", lambda: 512 * 8 - 1)
     with pytest.raises(Prod9Error, match=r"the volume of .*a\.npz needs"):
@@ -231,8 +234,8 @@ def test_a_token_bomb_is_refused_by_its_headers(
     def read(path: Path, key: str) -> np.ndarray:
         raise AssertionError(key)
 
-    monkeypatch.setattr(reconstruct, "MAX_VOXELS", 10**6)
-    monkeypatch.setattr(reconstruct, "read_npz_array", read)
+    monkeypatch.setattr(encoded, "MAX_VOXELS", 10**6)
+    monkeypatch.setattr(encoded, "read_npz_array", read)
     for changes in (
         {"tokens": np.zeros((101, 100, 100), np.uint8)},
         {"sides": np.ones((3, 10**5), int)},
@@ -241,11 +244,11 @@ def test_a_token_bomb_is_refused_by_its_headers(
     ):
         path = forged(tokenizer, tmp_path / "a.npz", **changes)
         with pytest.raises(Prod9Error, match="is damaged"):
-            decode_tokens(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
+            decode_file(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
     monkeypatch.setattr(memory_limits, "available_memory", lambda: 8 * 10**6 - 1)
     path = forged(tokenizer, tmp_path / "a.npz", tokens=np.zeros((100, 100, 100), np.uint8))
     with pytest.raises(Prod9Error, match=r"a\.npz needs 0\.0 GiB"):
-        decode_tokens(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
+        decode_file(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
 
 
 def test_tokens_are_not_decoded_by_another_tokenizer(
@@ -257,13 +260,13 @@ def test_tokens_are_not_decoded_by_another_tokenizer(
     # Another spacing is another tokenizer, though the weights are the same.
     other = make_scan_tokenizer(PREPROCESSING.model_copy(update={"spacing_mm": (2.0, 2.0, 2.0)}))
     with pytest.raises(Prod9Error, match="was made by the tokenizer"):
-        decode_tokens(other, tokens, tmp_path, WINDOWS, overwrite=False)
+        decode_file(other, tokens, tmp_path, WINDOWS, overwrite=False)
 
 
 def test_a_constant_and_an_empty_scan(tokenizer: Tokenizer, tmp_path: Path) -> None:
     for name, value in (("empty", 0), ("constant", 7)):
         path = write_scan(tmp_path / f"{name}.nii.gz", np.full((6, 5, 4), value))
-        assert (stored(reconstructed(tokenizer, path).path) == value).all()
+        assert (stored(reconstructed(tokenizer, path)) == value).all()
 
 
 def test_results_in_the_way_are_found_before_anything_is_read(

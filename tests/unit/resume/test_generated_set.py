@@ -5,9 +5,10 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Generator as Generator_
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from prod9.errors import Prod9Error
 from prod9.inference import generate as module
 from prod9.inference.generate import generate_files
 from prod9.model import Model
+from prod9.sample_request import SampleRequest
 
-LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
+LABELS = (0, 0, 0, 0, 1, 1, 1, 1, 1)
 """Five batches of two, the last one short."""
+REQUEST = SampleRequest(LABELS, SamplerConfig(steps=2), seed=5, batch_size=2)
 NAMES = [f"{n:04d}_{'ball' if label == 0 else 'box'}.nii.gz" for n, label in enumerate(LABELS)]
 
 
@@ -51,15 +54,10 @@ def make(
             file.write(f"{rank}\n")
         time.sleep(pause)
 
-    settings: dict[str, Any] = {
-        "labels": LABELS,
-        "config": SamplerConfig(steps=2),
-        "seed": 5,
-        "batch_size": 2,
-        "overwrite": False,
-        "on_volume": on_volume,
-    }
-    generate_files(generator, folder=folder, **(settings | change))
+    names = {"labels", "sampler", "seed", "batch_size", "shape"}
+    request = replace(REQUEST, **{name: change.pop(name) for name in names & change.keys()})
+    settings: dict[str, Any] = {"overwrite": False, "on_volume": on_volume}
+    generate_files(generator, request, folder, **(settings | change))
 
 
 Make = Callable[..., None]
@@ -76,7 +74,8 @@ def again(generator: Model, tmp_path: Path) -> Make:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """Return the files; what a killed process had begun to write has a hidden, temporary name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*"))}
 
 
 def volumes(folder: Path) -> list[str]:
@@ -125,16 +124,14 @@ def test_an_interrupted_set_is_gone_on_with(again: Make, tmp_path: Path) -> None
     assert content(tmp_path / "set") == one_go
     manifest = json.loads(one_go["manifest.json"])
     assert [sample["file"] for sample in manifest["samples"]] == NAMES
-    assert [sample["label"] for sample in manifest["samples"]] == LABELS.tolist()
+    assert [sample["label"] for sample in manifest["samples"]] == [*LABELS]
 
 
 def test_each_batch_is_a_function_of_its_number(generator: Model) -> None:
-    def tokens(batches: list[int] | None) -> list[torch.Tensor]:
-        every = generator.generate(LABELS, SamplerConfig(steps=2), 5, batch_size=2, batches=batches)
-        return [part for part, _ in every]
+    def tokens(batches: Sequence[int]) -> list[torch.Tensor]:
+        return [generator.sample(REQUEST, number) for number in batches]
 
-    everything = tokens(None)
-    assert len(everything) == 5
+    everything = tokens(range(5))
     for own, numbers in ((tokens([3, 1]), [3, 1]), (tokens([4]), [4]), (tokens([]), [])):
         assert len(own) == len(numbers)
         assert all(torch.equal(part, everything[n]) for part, n in zip(own, numbers, strict=True))
@@ -182,7 +179,7 @@ def test_a_torn_volume_is_drawn_again(again: Make, tmp_path: Path, harm: str) ->
     [
         ({"seed": 6}, r"another seed \(5, not 6\)"),
         ({"batch_size": 3}, r"another batch size \(2, not 3\)"),
-        ({"config": SamplerConfig(steps=3)}, "another sampler"),
+        ({"sampler": SamplerConfig(steps=3)}, "another sampler"),
         ({"labels": LABELS[:8]}, "another labels"),
         ({"shape": (8, 8, 6)}, "another shape"),
     ],
@@ -222,20 +219,55 @@ def test_an_unfinished_set_names_resume(again: Make, tmp_path: Path) -> None:
         again()
 
 
-def test_volumes_of_unknown_origin_are_not_taken(again: Make, tmp_path: Path) -> None:
+def test_volumes_of_unknown_origin_are_neither_taken_nor_replaced(
+    again: Make, tmp_path: Path
+) -> None:
     again()
     (tmp_path / "set" / "manifest.json").unlink()
-    with pytest.raises(Prod9Error, match=r"no unfinished\.json says how they were made"):
-        again(resume=True)
+    before = content(tmp_path / "set")
+    for change in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(Prod9Error, match=r"montage\.png is in the way"):
+            again(**change)
+    assert content(tmp_path / "set") == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"seed": 5'])
+@pytest.mark.parametrize("text", ["", "[]", '{"seed": 5', '{"prod9": "", "seed": 0, "classes": 1}'])
 def test_a_damaged_record(again: Make, tmp_path: Path, text: str) -> None:
     again()
     (tmp_path / "set" / "manifest.json").unlink()
     (tmp_path / "set" / "unfinished.json").write_text(text)
-    with pytest.raises(Prod9Error, match=r"unfinished\.json is damaged; pass --overwrite"):
-        again(resume=True)
+    before = content(tmp_path / "set")
+    for change in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(Prod9Error, match=r"unfinished\.json"):
+            again(**change)
+    assert content(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_set_beside_which_somebody_has_put_a_volume(
+    again: Make, tmp_path: Path, finished: bool
+) -> None:
+    with suppress(KeyboardInterrupt):
+        again(on_volume=interrupt_after(9 if finished else 3))
+    mine = tmp_path / "set" / "patient_0001_t1.nii.gz"
+    mine.write_bytes(b"mine")
+    before = content(tmp_path / "set")
+    with pytest.raises(Prod9Error, match=f"{mine} is in the way"):
+        again(overwrite=True)
+    assert content(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_only_what_the_record_names_is_replaced(
+    again: Make, tmp_path: Path, finished: bool
+) -> None:
+    with suppress(KeyboardInterrupt):
+        again(on_volume=interrupt_after(9 if finished else 3))
+    (tmp_path / "set" / "notes.txt").write_bytes(b"mine")
+    again(overwrite=True, labels=LABELS[:2])
+    after = content(tmp_path / "set")
+    assert [*after] == [*NAMES[:2], "manifest.json", "montage.png", "notes.txt"]
+    assert after["notes.txt"] == b"mine"
 
 
 def test_two_processes_make_what_one_does(
@@ -320,6 +352,7 @@ def test_killed_with_two_processes_and_gone_on_with_three(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("seed", range(8))
 def test_killed_three_times_at_random(
     generator: Model, tmp_path: Path, whole: dict[str, bytes], seed: int
@@ -342,6 +375,7 @@ def test_killed_three_times_at_random(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_killed_while_an_old_set_is_replaced(
     generator: Model, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
 from prod9.evaluation import evaluator as evaluator_module
 from prod9.evaluation import work_cache as kept_module
-from prod9.evaluation.evaluator import Evaluator, Settings
+from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.features import cache as module
 from prod9.evaluation.features.cache import cached_features
 from prod9.evaluation.features.spaces import FeatureSpace, features_of
 from prod9.evaluation.round_trip import round_trip
-from prod9.evaluation.sets import drawn
+from prod9.evaluation.sets import generated
 from prod9.evaluation.work_cache import WorkCache
 from prod9.model import Model
+from prod9.sample_request import SampleRequest
 
 NAMES = [f"part {index}" for index in range(9)]
 
@@ -244,26 +246,26 @@ def test_killed_features_go_on(tmp_path: Path, cache: Path) -> None:
 def test_drawn_volumes_are_kept(
     generator: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels, sampler = torch.tensor([0, 0, 1, 1, 1]), SamplerConfig(steps=2)
+    request = SampleRequest((0, 0, 1, 1, 1), SamplerConfig(steps=2), batch_size=2)
     asked: list[int] = []
-    draw_batch = Model.draw_batch
+    sample = Model.sample
 
-    def counted(self: Model, labels: torch.Tensor, number: int, *rest: Any, **more: Any) -> Any:
+    def counted(self: Model, request: SampleRequest, number: int, *rest: Any) -> Any:
         if len(asked) == 2:
             asked.clear()
             raise KeyboardInterrupt
         asked.append(number)
-        return draw_batch(self, labels, number, *rest, **more)
+        return sample(self, request, number, *rest)
 
     def again(seed: int = 3, kept: WorkCache | None = None) -> torch.Tensor:
         kept = kept or WorkCache(tmp_path / "kept")
-        return drawn(generator, labels, sampler, seed=seed, batch_size=2, kept=kept).tensor()
+        return generated(generator, replace(request, seed=seed), kept).tensor()
 
     wanted = again(kept=WorkCache())
-    every = generator.generate(labels, sampler, 3, batch_size=2)
-    assert torch.equal(wanted, torch.cat([volumes for _, volumes in every]))
+    every = [generator.sample_volumes(replace(request, seed=3), n) for n in range(3)]
+    assert torch.equal(wanted, torch.cat(every))
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "draw_batch", counted)
+        patch.setattr(Model, "sample", counted)
         with pytest.raises(KeyboardInterrupt):
             again()
         assert torch.equal(again(), wanted)
@@ -291,7 +293,7 @@ def test_reconstruction_figures_are_kept(
             return torch.from_numpy(kept.one(f"tokens {index}", lambda: make().numpy()))
 
         trip = round_trip(tokenizer, originals, windows, remember)
-        evaluator = Evaluator(Settings(), kept=kept)
+        evaluator = Evaluator(kept=kept)
         given = (originals, trip.reconstructed, trip.codebook)
         figures = evaluator.measure_reconstruction(*given, made_by="me" if kept.folder else "")
         return figures, repr(evaluator.rows)

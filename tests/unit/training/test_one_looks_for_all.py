@@ -1,17 +1,14 @@
 """What lies on a shared disk is looked up by the main process, and the others are told."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import typer
 from torch.utils.data import DataLoader
 
-from prod9.cli import verbs
 from prod9.config import Stage1Config
 from prod9.errors import Prod9Error
-from prod9.training import loggers, resume, stage1
+from prod9.training import loggers, stage1, trainer
 from prod9.training.resume_position import Position
 from prod9.training.run_folder import ResumePoint, RunFolder
 
@@ -24,34 +21,6 @@ def config(folder: Path) -> Stage1Config:
 
 def never(*args: Any) -> Any:
     raise AssertionError("this is for the main process to look at")
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_whether_to_resume_or_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
-) -> None:
-    order: list[object] = []
-
-    def of_main(own: bool) -> bool:
-        order.append("asked")
-        return there
-
-    monkeypatch.setattr(verbs, "is_main", lambda: False)
-    monkeypatch.setattr(verbs, "of_main", of_main)
-    monkeypatch.setattr(RunFolder, "can_resume", never)
-    monkeypatch.setattr(verbs, "gather", lambda trainer: order.append("met"))
-    resolved = config(tmp_path)
-    app = typer.Typer()
-    verbs.add_shared_verbs(
-        app,
-        SimpleNamespace(  # pyright: ignore[reportArgumentType]
-            load=lambda path, overrides: resolved,
-            train=lambda config, resume, overwrite: order.append(resume),
-            measure=never,
-        ),
-    )
-    app(["train", "-c", "x", "--resume-or-start"], standalone_mode=False)
-    assert order == ["met", "asked", there]
 
 
 def test_whether_there_is_a_tokenizer_already(
@@ -68,11 +37,11 @@ def test_where_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     position = Position(epochs=3, batches=0, steps=9, batch_items=4)
     point = ResumePoint(tmp_path / "last.ckpt", position, "", None)
     begun: list[tuple[int, int]] = []
-    monkeypatch.setattr(resume, "is_main", lambda: False)
-    monkeypatch.setattr(resume, "of_main", lambda own: point)
+    monkeypatch.setattr(trainer, "is_main", lambda: False)
+    monkeypatch.setattr(trainer, "of_main", lambda own: point)
     monkeypatch.setattr(RunFolder, "resume_point", never)
-    monkeypatch.setattr(resume, "set_epoch", lambda loader, *place: begun.append(place))
-    found = resume.start_where_it_ended(RunFolder(tmp_path), config(tmp_path), DataLoader([1, 2]))
+    monkeypatch.setattr(trainer, "set_epoch", lambda loader, *place: begun.append(place))
+    found = trainer.start_where_it_ended(RunFolder(tmp_path), config(tmp_path), DataLoader([1, 2]))
     assert found == point
     assert begun == [(3, 0)]
 

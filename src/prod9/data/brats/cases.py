@@ -9,9 +9,7 @@ import numpy as np
 
 from prod9.data.brats.layouts import MODALITIES, Case
 from prod9.data.dataset import require_finite
-from prod9.data.volume_files.nifti_header import BROKEN, open_nifti, unreadable
-from prod9.data.volume_files.nifti_volume import require_room, require_whole_gzip
-from prod9.data.volume_files.read import read_volume
+from prod9.data.volume_files.read import open_nifti, read_nifti, read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
 from prod9.shapes import MAX_VOXELS
@@ -103,32 +101,24 @@ def _read_3d(case: Case) -> list[StoredVolume]:
 def _read_4d(case: Case) -> list[StoredVolume]:
     path = case.files[MODALITIES[0]]
     order = _channels(path)
-    try:
-        image = open_nifti(path)
-        voxels, shape = cast(Any, image.dataobj), tuple(int(side) for side in image.shape)
-        dtype = image.header.get_data_dtype()
-        if dtype.kind not in "biuf":
-            raise Prod9Error(f"{path} holds {dtype} voxels; prod9 reads real numbers.")
-        if len(shape) < 4 or shape[3] != 4 or min(shape) < 1 or set(shape[4:]) - {1}:
-            raise Prod9Error(
-                f"{path} has the shape {by(shape)}; a Decathlon file has four axes, the last of "
-                f"length 4 for {', '.join(order)}."
-            )
-        require_room(path, image, 4 * MAX_VOXELS)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
-            stored = np.asanyarray(voxels).reshape(shape[:4])
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except BROKEN as error:
-        raise unreadable(path, error) from error
-    require_whole_gzip(path, int(voxels.offset) + voxels.dtype.itemsize * stored.size)
-    if not np.isfinite(affine).all():
-        raise Prod9Error(f"{path} has NaN or infinite numbers in its affine; repair its header.")
+    image = open_nifti(path)
+    dtype = cast(Any, image.header).get_data_dtype()
+    shape = tuple(int(side) for side in image.shape)
+    if dtype.kind not in "biuf":
+        raise Prod9Error(f"{path} holds {dtype} voxels; prod9 reads real numbers.")
+    if len(shape) < 4 or shape[3] != 4 or min(shape) < 1 or set(shape[4:]) - {1}:
+        raise Prod9Error(
+            f"{path} has the shape {by(shape)}; a Decathlon file has four axes, the last of "
+            f"length 4 for {', '.join(order)}."
+        )
+    stored, affine = read_nifti(path, image, 4 * MAX_VOXELS)
+    stored = stored.reshape(shape[:4])
     volumes: list[StoredVolume] = []
     for modality in MODALITIES:
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite: refused
             array = np.ascontiguousarray(stored[..., order.index(modality)], np.float32)
         require_finite(array, f"{modality} in {path}")
-        volumes.append(StoredVolume(array, affine, np.dtype(np.float32), path))
+        volumes.append(StoredVolume(array, affine, np.dtype(np.float32), path, image.header))
     return volumes
 
 

@@ -7,20 +7,12 @@ from typing import Any, cast
 import numpy as np
 
 from prod9.data.dataset import require_finite
-from prod9.data.volume_files.nifti_header import is_gzip
-from prod9.data.volume_files.nifti_volume import nifti_errors, open_volume
 from prod9.data.volume_files.npz import read_npy
-from prod9.data.volume_files.stored_volume import (
-    require_file,
-    require_real,
-    slabs,
-    spatial_sides,
-    volume_suffix,
-)
+from prod9.data.volume_files.read import open_nifti, read_content
+from prod9.data.volume_files.stored_volume import require_real, slabs, spatial_sides, volume_suffix
 from prod9.data.volume_files.write import cast_to, refuse_overwrite
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
-from prod9.runtime.memory_limits import require_memory
 
 
 def write_inside(
@@ -53,7 +45,6 @@ def write_inside(
     if (suffix == ".npy") != (own == ".npy"):
         raise Prod9Error(f"{path} must end in {own}, as {raw_path} does, which it is a copy of.")
     refuse_overwrite(path, overwrite)
-    require_file(raw_path)
     if own == ".npy":
         stored = read_npy(raw_path)
         require_real(stored.dtype, raw_path)
@@ -61,16 +52,11 @@ def write_inside(
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, stored, allow_pickle=False)
         return
-    with nifti_errors(raw_path):
-        proxy = cast(Any, open_volume(raw_path).dataobj)
-        size = int(proxy.offset) + int(np.prod(proxy.shape)) * proxy.dtype.itemsize
-        require_memory(size, str(raw_path))  # a forged offset may name any number
-        with gzip.open(raw_path) if is_gzip(raw_path) else raw_path.open("rb") as file:
-            content = bytearray(file.read(size))
-        if len(content) < size:
-            raise EOFError("it is cut short")
-        # A view: what is put into it lands in `content`.
-        stored = np.ndarray(proxy.shape, proxy.dtype, content, int(proxy.offset), order="F")
+    image = open_nifti(raw_path)
+    proxy = cast(Any, image.dataobj)
+    require_real(proxy.dtype, raw_path)
+    # What is put into the voxels lands in the content.
+    content, stored = read_content(raw_path, image)
     _replace(stored, array, inside, float(proxy.slope), float(proxy.inter), raw_path)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         if suffix == ".nii":

@@ -17,11 +17,7 @@ from prod9.data.medmnist_table import members
 from prod9.data.splits import SPLITS, Split
 from prod9.data.volume_files.stored_volume import StoredVolume, require_real
 from prod9.data.volume_sets.folder import open_folder
-from prod9.data.volume_sets.intensity_range import (
-    PERCENTILES,
-    choose_intensity,
-    parse_intensity,
-)
+from prod9.data.volume_sets.intensity_range import PERCENTILES, choose_intensity, parse_intensity
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_dataset
 from prod9.errors import Prod9Error
 
@@ -55,8 +51,7 @@ def open_volumes(
         name: of an array, for tables.
 
     Raises:
-        Prod9Error: no such data set or folder, or one that cannot be read or whose intensities do
-            not fit; the sentence names it.
+        Prod9Error: no such data set or folder, or it cannot be read, or its intensities do not fit.
     """
     if isinstance(what, VolumeSet):
         return what
@@ -86,7 +81,7 @@ def named_dataset(what: object) -> tuple[str, Split] | None:
     """Return the data set and the split (``test`` if left out) that ``what`` names, if it does.
 
     Raises:
-        Prod9Error: there is a folder of this name as well.
+        Prod9Error: there is a folder of this name too.
     """
     name, slash, split = what.partition("/") if isinstance(what, str) else ("", "", "")
     if name not in _DATASETS or (slash and split not in SPLITS):

@@ -1,17 +1,29 @@
-"""What the commands that draw have in common: options of a sampler, and where they go."""
+"""Options that several commands share. Nothing here imports PyTorch: ``--help`` must be quick."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from prod9.cli.verbs import MAX_SEED
-from prod9.config import Stage2Config
-from prod9.config.load import load_stage2
+if TYPE_CHECKING:
+    from prod9.config import Stage2Config
 
+MAX_SEED = 2**32 - 1
+"""What NumPy, PyTorch and Lightning all take."""
 BRATS = Path("maskgit/brats/stage2/base.yaml")
 """The shipped model of scans."""
 
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", help="YAML file; shipped ones are found by their name too."),
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Overrides such as data.batch_size=2.", show_default=False
+    ),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 StepsOption = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="Overrides the config's steps.", show_default=False),
@@ -41,8 +53,10 @@ def configured(
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
-) -> Stage2Config:
-    """Read the configuration with what was said on the command line of ``section``."""
+) -> "Stage2Config":
+    """Read a configuration with what was said on the command line of its ``section``."""
+    from prod9.config.load import load_stage2
+
     chosen = {
         f"{section}.steps": steps,
         f"{section}.guidance_scale": guidance,

@@ -1,0 +1,105 @@
+"""The tokens of a volume, with what it takes to decode them to where the volume was."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prod9.data.intensity import IntensityScale
+from prod9.data.native_space import NativeVolume
+from prod9.data.volume_files.npz import npz_headers, read_npz_array
+from prod9.errors import Prod9Error
+from prod9.files import atomic_write
+from prod9.runtime.memory_limits import require_memory
+from prod9.shapes import MAX_VOXELS
+from prod9.tokenizer import Tokenizer
+
+SUFFIX = ".tokens.npz"
+# What a token file holds, and of which kinds: whole numbers, real numbers.
+_KINDS = {"tokens": "iu", "sides": "iu", "affine": "f", "intensity": "f", "digest": "u"}
+_SHAPES = {"sides": (3,), "affine": (4, 4), "intensity": (3,), "digest": (32,)}
+# Of the tokens as int64; and of the voxels as float32: decoded, and in the source's intensities.
+_CELL_BYTES, _VOXEL_BYTES = 8, 8
+
+
+@dataclass(frozen=True)
+class EncodedVolume:
+    """Tokens, and the geometry and intensities of the volume that was encoded."""
+
+    tokens: np.ndarray
+    """int64 (*grid), in [0, codebook size)."""
+    sides: tuple[int, int, int]
+    """Voxels of the volume on the network's grid."""
+    affine: np.ndarray
+    """(4, 4): voxel of the network's grid to mm."""
+    scale: IntensityScale
+    """Of the volume's intensities to [0, 1]."""
+    digest: str
+    """Of the tokenizer."""
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, volume: NativeVolume, tokens: np.ndarray) -> "EncodedVolume":
+        """Join the tokens (*grid) of a volume with its geometry."""
+        raw, placement = volume.raw, volume.placement
+        d, h, w = raw.array.shape if placement is None else placement.shape
+        affine = raw.affine if placement is None else placement.affine
+        return cls(tokens.astype(np.int64), (d, h, w), affine, volume.scale, tokenizer.digest)
+
+    def save(self, path: Path, codebook_size: int) -> None:
+        """Write a token file, ``.npz``, whole or not at all."""
+        scale = self.scale
+        background = np.nan if scale.background is None else scale.background  # NaN: none
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                allow_pickle=False,
+                tokens=self.tokens.astype(np.min_scalar_type(codebook_size - 1)),
+                sides=np.array(self.sides),
+                affine=self.affine,
+                intensity=np.array([scale.low, scale.high, background]),
+                digest=np.frombuffer(bytes.fromhex(self.digest), np.uint8),
+            )
+
+    @classmethod
+    def load(cls, path: Path, tokenizer: Tokenizer) -> "EncodedVolume":
+        """Read a token file of this tokenizer.
+
+        Raises:
+            Prod9Error: not such a file, made by another tokenizer, or of a volume that is larger
+                than the memory.
+        """
+        headers = npz_headers(path)
+        missing = _KINDS.keys() - headers.keys()
+        if missing:
+            raise Prod9Error(f"{path} is no token file: it lacks {', '.join(sorted(missing))}.")
+        damaged = Prod9Error(f"{path} is damaged: its arrays do not fit together; make it again.")
+        if any(headers[key].dtype.kind not in kinds for key, kinds in _KINDS.items()):
+            raise damaged
+        if any(headers[key].shape != shape for key, shape in _SHAPES.items()):
+            raise damaged
+        cells = math.prod(headers["tokens"].shape)
+        if cells > MAX_VOXELS:
+            raise damaged
+        require_memory(_CELL_BYTES * cells, str(path))
+        content = {key: read_npz_array(path, key) for key in _KINDS}
+        digest = content["digest"].tobytes().hex()
+        if digest != tokenizer.digest:
+            raise Prod9Error(
+                f"{path} was made by the tokenizer {digest[:12]}, not by {tokenizer.digest[:12]}; "
+                "choose the --config of the tokenizer that made it."
+            )
+        tokens, (d, h, w) = content["tokens"].astype(np.int64), content["sides"].tolist()
+        low, high, background = content["intensity"].tolist()
+        if not (
+            tokens.size
+            and min(d, h, w) > 0
+            and d * h * w <= MAX_VOXELS
+            and tokens.shape == tokenizer.grid((d, h, w))
+            and 0 <= tokens.min() <= tokens.max() < tokenizer.codebook_size
+            and np.isfinite([*content["affine"].flat, low, high]).all()
+        ):
+            raise damaged
+        require_memory(_VOXEL_BYTES * d * h * w, f"the volume of {path}")
+        scale = IntensityScale(low, high, None if np.isnan(background) else background)
+        return cls(tokens, (d, h, w), content["affine"], scale, digest)
