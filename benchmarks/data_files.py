@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prod9.data.medmnist_table import DATASETS
+from prod9.data.medmnist_table import TABLE
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.store import TokenStoreKey
@@ -44,7 +44,7 @@ def volumes(count: int, side: int) -> np.ndarray:
 
 def write_npz(folder: Path, count: int, side: int) -> None:
     """Write a compressed npz in MedMNIST's layout, ``count`` training volumes."""
-    row = DATASETS[MEDMNIST]
+    row = TABLE[MEDMNIST]
     arrays: dict[str, np.ndarray] = {}
     for split, size in (("train", count), ("val", 1), ("test", 1)):
         arrays[f"{split}_images"] = volumes(size, side)
@@ -72,7 +72,7 @@ def write_tokens(folder: Path, count: int, side: int, npy: bool) -> None:
         TokenStoreKey("benchmark", "benchmark", "train"),
         names=[f"volume {index}" for index in range(count)],
         labels=labels.numpy(),
-        class_names=DATASETS[MEDMNIST].class_names,
+        class_names=TABLE[MEDMNIST].class_names,
         grid=(side, side, side),
         codebook_size=CODES,
         encode=encode,

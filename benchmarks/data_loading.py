@@ -34,7 +34,7 @@ def open_npz(count: int, side: int, seed: int) -> Iterable[Any]:
     """Open prod9's batches of an npz."""
     from prod9.config import MedMNISTDataConfig
     from prod9.data import medmnist
-    from prod9.data.volumes import loader
+    from prod9.data.crops import volume_loader
 
     root = files("npz", count=count, side=side)
     data = MedMNISTDataConfig(
@@ -44,40 +44,42 @@ def open_npz(count: int, side: int, seed: int) -> Iterable[Any]:
         download=False,
         batch_size=batch_size("npz"),
     )
-    return loader(medmnist.load(data, "train"), data, train=True, seed=seed)
+    volumes = medmnist.load(data, "train")
+    return volume_loader(volumes, data, volumes.shape, train=True, seed=seed)
 
 
 def open_npz_monai(count: int, side: int, workers: int) -> Iterable[Any]:
     """Open MONAI's batches of an npz."""
     from benchmarks.rivals.monai_data import npz_loader
-    from prod9.data.medmnist_table import DATASETS
+    from prod9.data.medmnist_table import TABLE
 
-    path = DATASETS[MEDMNIST].file(files("npz", count=count, side=side), side)
+    path = TABLE[MEDMNIST].file(files("npz", count=count, side=side), side)
     return npz_loader(path, batch_size("npz"), workers)
 
 
 def open_nifti(scans: int, voxel_mm: float, seed: int, cache: Path) -> Iterable[Any]:
     """Open prod9's crops of all scans of a BraTS folder, preprocessed into ``cache``."""
     from prod9.config import BraTSDataConfig, PreprocessingConfig
-    from prod9.data.brats.cases import find_cases
+    from prod9.data.brats.layouts import find_cases
     from prod9.data.brats.scan_cache import prepare
-    from prod9.data.brats.scans import common_grid
-    from prod9.data.crops import crop_loader
+    from prod9.data.brats.dataset import BraTSDataset
+    from prod9.data.crops import volume_loader
 
     folder = files("scans", cases=scans, voxel_mm=voxel_mm)
     preprocessing = PreprocessingConfig(spacing_mm=(voxel_mm,) * 3)
     data = BraTSDataConfig(
         dataset_name="brats", data_dir=folder, cache_dir=cache, batch_size=batch_size("nifti")
     )
-    prepared = prepare(find_cases(folder).cases, preprocessing, cache)
-    return crop_loader(common_grid(prepared.scans), _roi(), data, train=True, seed=seed)
+    scans, _ = prepare(find_cases(folder).cases, preprocessing, cache)
+    cohort = BraTSDataset("cohort", scans, scans[0].shape, preprocessing)
+    return volume_loader(cohort, data, _roi(), train=True, seed=seed)
 
 
 def open_nifti_monai(scans: int, voxel_mm: float, workers: int) -> Iterable[Any]:
     """Open MONAI's crops of the same scans."""
     from benchmarks.rivals.monai_data import scan_loader
     from prod9.config import PreprocessingConfig
-    from prod9.data.brats.cases import find_cases
+    from prod9.data.brats.layouts import find_cases
 
     cases = find_cases(files("scans", cases=scans, voxel_mm=voxel_mm)).cases
     return scan_loader(cases, PreprocessingConfig(), _roi(), batch_size("nifti"), workers)
@@ -91,10 +93,18 @@ def _roi() -> tuple[int, int, int]:
 
 def open_tokens(count: int, side: int, seed: int, npy: bool = True) -> Iterable[Any]:
     """Open prod9's batches of a token store (its digests are checked each time)."""
-    from prod9.data.tokens.store import open_store, token_loader
+    from prod9.config.data import SourceConfig
+    from prod9.data.crops import batches_of
+    from prod9.data.dataset import ArrayDataset
+    from prod9.data.tokens.crops import TokenCrops
+    from prod9.data.tokens.store import reopen
 
-    store = open_store(files("tokens", count=count, side=side, npy=npy) / "store")
-    return token_loader(store, batch_size("tokens"), train=True, seed=seed)
+    store = reopen(files("tokens", count=count, side=side, npy=npy) / "store")
+    grid = store.tokens.shape[1:]
+    config = SourceConfig(dataset_name="tokens", batch_size=batch_size("tokens"))
+    data = ArrayDataset("tokens", np.empty((len(store), 1, *grid), np.uint8))
+    crops = TokenCrops(store, data, config, stride=1, window=grid, train=True, seed=seed)
+    return batches_of(crops, config, train=True, seed=seed)
 
 
 def open_tokens_monai(count: int, side: int, workers: int) -> Iterable[Any]:

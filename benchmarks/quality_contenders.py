@@ -15,7 +15,7 @@ from benchmarks.timed_training import Budget, SpendBudget, mean_psnr, train_plai
 from prod9.config import MedMNISTDataConfig, Stage1Config
 from prod9.config.load import load
 from prod9.data import medmnist
-from prod9.training.volumes import training_volumes
+from prod9.training.stage1 import training_volumes
 
 CONFIG = Path("maskgit/demo/stage1.yaml")
 SEED = 0

@@ -23,7 +23,7 @@ from monai.transforms import (
 )
 
 from prod9.config import PreprocessingConfig
-from prod9.data.brats.cases import MODALITIES, Case
+from prod9.data.brats.layouts import MODALITIES, Case
 
 IMAGE = ["image"]
 

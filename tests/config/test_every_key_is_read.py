@@ -28,7 +28,7 @@ from prod9.config import (
 from prod9.config.schema import fields
 from prod9.data import medmnist
 from prod9.data.brats import open_scans as stage_scans
-from prod9.data.brats.cases import MODALITIES
+from prod9.data.brats.layouts import MODALITIES
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.tokens.store import TokenBatch
 from prod9.data.volumes import ArrayVolumes

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from prod9.config import PreprocessingConfig
-from prod9.data.brats.cases import find_cases
+from prod9.data.brats.layouts import find_cases
 from prod9.data.brats.scan_cache import prepare
 from prod9.data.phantom.case import cohort
 from prod9.data.phantom.cohort import make_phantom

@@ -12,7 +12,8 @@ from torch import Tensor
 from prod9.config import SamplerConfig, Stage1Config, Stage2Config
 from prod9.data.brain_regions import CLASS_NAMES, SPACING_MM, RegionSampler, Variation
 from prod9.data.tokens.store import TokenBatch
-from prod9.data.volumes import Batch
+from prod9.data.crops import Batch
+from prod9.data.dataset import ArrayDataset
 from prod9.metrics.psnr import psnr
 from prod9.model import build_transformer
 from prod9.networks.condition import Condition
@@ -22,7 +23,6 @@ from prod9.tokenizer import Tokenizer
 from prod9.training.stage1 import build_module, tokenizer_of
 from prod9.training.stage2_module import Stage2Module
 from prod9.training.trainer import quieten_lightning
-from prod9.training.volumes import TrainingVolumes
 
 pytestmark = pytest.mark.slow
 
@@ -53,48 +53,10 @@ def one_thread() -> Iterator[None]:
 def fit(module: pl.LightningModule, batch: Any, steps: int) -> None:
     quieten_lightning()
     torch.manual_seed(0)
-    loader = torch.utils.data.DataLoader([batch] * steps, batch_size=None)  # type: ignore[arg-type]
-    pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    ).fit(module, loader)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(volumes: Tensor) -> Tokenizer:
-    config = Stage1Config.model_validate(
-        {
-            "output_dir": "unused",
-            "autoencoder_export_path": "unused.pt",
-            "data": {"dataset_name": "brainregionmnist3d"},
-            "model": {"autoencoder": {"num_channels": (24, 48), "stem_stride": 2}},
-            "loss": {"loss_type": "ffl", "adversarial": {"weight": 0.0}},
-            "training": QUICK,
-        }
+    data = ArrayDataset(
+        "two", volumes.numpy(), classes=LABELS.numpy(), class_names=CLASS_NAMES
     )
-    torch.manual_seed(0)
-    module = build_module(config)
-    batch = Batch(volumes, LABELS, ["a", "b"])
-    fit(module, batch, 700)
-    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
-    return tokenizer_of(
-        module,
-        TrainingVolumes(
-            train=loader,
-            val=loader,
-            class_names=CLASS_NAMES,
-            volume_shape=(28, 28, 28),
-            spacing_mm=(SPACING_MM[28],) * 3,
-            preprocessing=None,
-            subjects=(),
-            summary="two volumes",
-        ),
-    )
+    return tokenizer_of(module, data)
 
 
 def test_two_volumes_are_reconstructed(

@@ -10,7 +10,7 @@ import torch
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data import medmnist
-from prod9.data.volumes import ArrayVolumes
+from prod9.data.dataset import ArrayDataset
 from prod9.report.curves import History, read_history
 
 Log = list[tuple[int, list[str], float]]
@@ -25,7 +25,9 @@ def use_toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six volumes of two classes, in training and validation."""
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 28), np.uint8)
     names = [f"toy/{i}" for i in range(6)]
-    whole = ArrayVolumes(images, np.arange(6) % 2, names, ("a", "b"), ((), ()))
+    whole = ArrayDataset(
+        "toy", images[:, None], names=names, classes=np.arange(6) % 2, class_names=("a", "b")
+    )
     monkeypatch.setattr(medmnist, "load", lambda config, split: whole)
 
 

@@ -9,7 +9,7 @@ from scan_files import PREPROCESSING
 from torch import nn
 
 from prod9.config import AutoencoderConfig, PreprocessingConfig, TransformerConfig
-from prod9.data.brats.cases import MODALITIES
+from prod9.data.brats.layouts import MODALITIES
 from prod9.model import Model, TransformerSpec, build_transformer
 from prod9.networks.transformer import MaskedTransformer
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder

@@ -140,6 +140,15 @@ def batches_of(
     )
 
 
+def volume_loader(
+    data: Dataset, config: SourceConfig, roi: Sequence[int], *, train: bool, seed: int
+) -> DataLoader[Batch]:
+    """Return the batches of :class:`VolumeCrops`, whose arguments these are."""
+    return batches_of(
+        VolumeCrops(data, config, roi, train=train, seed=seed), config, train=train, seed=seed
+    )
+
+
 def examples(loader: DataLoader[BatchT], count: int) -> BatchT:
     """Return ``count`` samples, always the same, spread over the data of a loader."""
     source: Any = loader.dataset

@@ -12,7 +12,7 @@ from prod9.config import Stage1Config
 from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import dump
 from prod9.config.loss import PerceptualLossConfig
-from prod9.data.crops import Batch, VolumeCrops, batches_of, examples
+from prod9.data.crops import Batch, examples, volume_loader
 from prod9.data.dataset import Dataset, open_splits
 from prod9.data.download import fetch
 from prod9.errors import Prod9Error
@@ -138,11 +138,9 @@ def training_volumes(config: Stage1Config) -> TrainingVolumes:
     summary += f", {'x'.join(map(str, data.shape))}"
     if cropped:
         summary += f", in crops of {'x'.join(map(str, roi))}"
-    crops = VolumeCrops(data, section, roi, train=True, seed=seed)
-    val_crops = VolumeCrops(val, section, roi, train=False, seed=seed)
     return TrainingVolumes(
-        batches_of(crops, section, train=True, seed=seed),
-        batches_of(val_crops, section, train=False, seed=seed),
+        volume_loader(data, section, roi, train=True, seed=seed),
+        volume_loader(val, section, roi, train=False, seed=seed),
         data,
         summary,
     )

@@ -7,7 +7,7 @@ import pytest
 
 from prod9.config import MedMNISTDataConfig
 from prod9.data import brain_regions, medmnist
-from prod9.data.medmnist_table import DATASETS, PUBLISHED, class_names
+from prod9.data.medmnist_table import TABLE, PUBLISHED, class_names
 from prod9.data.splits import SPLITS
 from prod9.errors import Prod9Error
 
@@ -17,8 +17,8 @@ SIZES = {"train": 4, "val": 2, "test": 3}
 
 def arrays_for(flag: str = "nodulemnist3d", size: int = 28) -> Arrays:
     """Three splits in MedMNIST's layout; each volume is filled with a number of its own."""
-    row = DATASETS[flag]
-    base = 10 * list(DATASETS).index(flag)
+    row = TABLE[flag]
+    base = 10 * list(TABLE).index(flag)
     arrays: Arrays = {}
     for split, count in SIZES.items():
         values = base + np.arange(count, dtype=np.uint8)
@@ -33,7 +33,7 @@ def arrays_for(flag: str = "nodulemnist3d", size: int = 28) -> Arrays:
 def write(root: Path, flag: str = "nodulemnist3d", size: int = 28, **change: Any) -> Path:
     arrays = arrays_for(flag, size)
     arrays.update(change)
-    path = DATASETS[flag].file(root, size)
+    path = TABLE[flag].file(root, size)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **{key: value for key, value in arrays.items() if value is not None})
     return path
@@ -56,7 +56,7 @@ def test_the_table_is_the_published_one() -> None:
     digests = [digest for row in PUBLISHED for digest in row.md5.values()]
     assert len(set(digests)) == 12
     assert all(len(digest) == 32 and int(digest, 16) for digest in digests)
-    row = DATASETS["vesselmnist3d"]
+    row = TABLE["vesselmnist3d"]
     assert row.url(28) == ("https://zenodo.org/records/10519652/files/vesselmnist3d.npz?download=1")
     assert row.url(64) == (
         "https://zenodo.org/records/10519652/files/vesselmnist3d_64.npz?download=1"
@@ -106,8 +106,8 @@ def test_all_joins_the_six_with_labels_of_their_own(tmp_path: Path) -> None:
 
 
 def test_sides_of_the_body_are_never_flipped() -> None:
-    assert DATASETS["organmnist3d"].flip_axes == ()
-    assert DATASETS["brainregionmnist3d"].flip_axes == ()
+    assert TABLE["organmnist3d"].flip_axes == ()
+    assert TABLE["brainregionmnist3d"].flip_axes == ()
 
 
 def test_a_missing_file_without_download_says_everything(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_missing_file_is_downloaded_with_its_digest(
     online = MedMNISTDataConfig(dataset_name="nodulemnist3d", root=tmp_path)
     assert len(medmnist.load(online, "train")) == 4
     assert len(medmnist.load(online, "val")) == 2
-    row = DATASETS["nodulemnist3d"]
+    row = TABLE["nodulemnist3d"]
     assert asked == [(row.url(28), "md5:8755a7e9e05a4d9ce80a24c3e7a256f3", True)]
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from prod9.config import AutoencoderConfig, PreprocessingConfig
-from prod9.data.brats.cases import MODALITIES
+from prod9.data.brats.layouts import MODALITIES
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 
 pytestmark = [

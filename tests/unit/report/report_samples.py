@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_volume_set
-from prod9.data.volumes import ArrayVolumes
+from prod9.data.dataset import ArrayDataset
+from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_dataset
 from prod9.results.distances import (
     CurvePoint,
     FeatureSpaceFigures,
@@ -100,7 +100,16 @@ def collection(
     images = np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
     labels = np.arange(count) % len(classes)
     names = other.pop("names", [f"{name}-{i}" for i in range(count)])
-    return of_volume_set(ArrayVolumes(images, labels, names, tuple(classes), ()), name, **other)
+    return of_dataset(
+        ArrayDataset(
+            name,
+            images[:, None],
+            names=names,
+            classes=labels,
+            class_names=tuple(classes),
+            **other,
+        )
+    )
 
 
 def one_class(name: str, count: int = 5, **other: Any) -> VolumeSet:

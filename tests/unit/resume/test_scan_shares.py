@@ -12,7 +12,7 @@ from forked import answer_of, finish, kill, memory_mib, start, wait_for
 from prod9.config import BraTSDataConfig, PreprocessingConfig
 from prod9.data.batches import BatchKey
 from prod9.data.brats import scan_cache as module
-from prod9.data.brats.cases import MODALITIES, Case, find_cases
+from prod9.data.brats.layouts import MODALITIES, Case, find_cases
 from prod9.data.brats.scan_cache import Prepared, prepare
 from prod9.data.brats.scans import Scan, ScanSet
 from prod9.data.crops import ScanCrops

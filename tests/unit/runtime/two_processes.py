@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from prod9.data.volumes import Batch
+from prod9.data.crops import Batch
 from prod9.errors import Prod9Error
 from prod9.losses.adaptive import adaptive_weight
 from prod9.losses.focal_frequency import FocalFrequencyLoss

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 
-from prod9.data.volumes import ArrayVolumes
+from prod9.data.dataset import ArrayDataset
 from prod9.training.trainer import quieten_lightning
 
 
 @pytest.fixture(scope="session")
-def volumes() -> ArrayVolumes:
+def volumes() -> ArrayDataset:
     """Return eight smooth volumes of 12^3, two classes."""
     random = np.random.default_rng(0)
     axis = np.linspace(0, 3, 12)
@@ -20,12 +20,12 @@ def volumes() -> ArrayVolumes:
         np.sin(a * axis[:, None, None] + b * axis[:, None] + c * axis)
         for a, b, c in random.uniform(-2, 2, (8, 3))
     ]
-    return ArrayVolumes(
-        images=((np.stack(waves) + 1) * 127.5).astype(np.uint8),
-        labels=np.arange(8) % 2,
+    return ArrayDataset(
+        "toy",
+        ((np.stack(waves)[:, None] + 1) * 127.5).astype(np.uint8),
         names=[f"toy/{i}" for i in range(8)],
+        classes=np.arange(8) % 2,
         class_names=("a", "b"),
-        flip_axes=((), ()),
     )
 
 

@@ -10,7 +10,8 @@ import torch
 from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from prod9.config import MedMNISTDataConfig, Stage1Config
-from prod9.data.volumes import ArrayVolumes, loader
+from prod9.data.crops import volume_loader
+from prod9.data.dataset import ArrayDataset
 from prod9.losses.feature_loss import build_feature_loss
 from prod9.tokenizer import build_autoencoder
 from prod9.training.loggers import HistoryLogger
@@ -45,21 +46,21 @@ def draw(batches: int) -> matplotlib.figure.Figure:
 
 
 def train(
-    module: Stage1Module, volumes: ArrayVolumes, make_trainer: Any, **settings: Any
+    module: Stage1Module, volumes: ArrayDataset, make_trainer: Any, **settings: Any
 ) -> list[str]:
     """Train on 4 batches an epoch; return the files of the callback's folder."""
     trainer = make_trainer(**settings)
     trainer.fit(
         module,
-        loader(volumes, DATA, train=True, seed=0),
-        loader(volumes, DATA, train=False, seed=0),
+        volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0),
+        volume_loader(volumes, DATA, (12, 12, 12), train=False, seed=0),
     )
     (previews,) = (c for c in trainer.callbacks if isinstance(c, Previews))
     return sorted(path.name for path in previews.folder.iterdir())
 
 
 def test_pictures_are_drawn_on_time_and_at_the_end(
-    module: Stage1Module, volumes: ArrayVolumes, make_trainer: Any, tmp_path: Path
+    module: Stage1Module, volumes: ArrayDataset, make_trainer: Any, tmp_path: Path
 ) -> None:
     # 12 batches. Levels are those of a validation, after 4, 8 and 12 batches: 5 have passed at 8.
     callback = Previews(tmp_path / "previews", 5, draw)
@@ -74,7 +75,7 @@ def test_pictures_are_drawn_on_time_and_at_the_end(
 
 
 def test_a_resumed_run_numbers_its_pictures_on(
-    module: Stage1Module, volumes: ArrayVolumes, make_trainer: Any, tmp_path: Path
+    module: Stage1Module, volumes: ArrayDataset, make_trainer: Any, tmp_path: Path
 ) -> None:
     callback = Previews(tmp_path / "previews", 3, draw)
     callback.load_state_dict({"batches": 12})
@@ -84,7 +85,7 @@ def test_a_resumed_run_numbers_its_pictures_on(
 
 
 def test_without_validation_there_are_no_levels(
-    module: Stage1Module, volumes: ArrayVolumes, make_trainer: Any, tmp_path: Path
+    module: Stage1Module, volumes: ArrayDataset, make_trainer: Any, tmp_path: Path
 ) -> None:
     callback = Previews(tmp_path / "previews", 4, draw)
     names = train(module, volumes, make_trainer, callbacks=[callback], limit_val_batches=0)
@@ -125,7 +126,7 @@ class TensorBoard(Pictures, TensorBoardLogger):
 
 
 def test_whoever_takes_pictures_gets_them(
-    module: Stage1Module, volumes: ArrayVolumes, tmp_path: Path
+    module: Stage1Module, volumes: ArrayDataset, tmp_path: Path
 ) -> None:
     class Trainer(pl.Trainer):
         is_global_zero = True
@@ -149,7 +150,7 @@ def test_whoever_takes_pictures_gets_them(
 
 
 def test_tensorboard_really_shows_both(
-    module: Stage1Module, volumes: ArrayVolumes, make_trainer: Any, tmp_path: Path
+    module: Stage1Module, volumes: ArrayDataset, make_trainer: Any, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

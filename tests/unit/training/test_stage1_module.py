@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from prod9.config import MedMNISTDataConfig, Stage1Config
 from prod9.data.batches import set_epoch
-from prod9.data.volumes import ArrayVolumes, Batch, loader
+from prod9.data.crops import Batch, volume_loader
+from prod9.data.dataset import ArrayDataset
 from prod9.errors import Prod9Error
 from prod9.losses.adaptive import adaptive_weight
 from prod9.losses.adversarial import discriminator_loss, generator_loss
@@ -94,11 +95,11 @@ class Moves(pl.Callback):
 
 @pytest.mark.parametrize("start", [0, 1, 3, 99])
 def test_the_discriminator_joins_after_so_many_batches(
-    make_trainer: Any, volumes: ArrayVolumes, start: int
+    make_trainer: Any, volumes: ArrayDataset, start: int
 ) -> None:
     module, moves = build(configure(discriminator_iter_start=start)), Moves()
     trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[moves])
-    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     assert moves.moved == [(True, batch >= start) for batch in range(8)]
     assert module.batches_seen == 8
     for batch, logged in enumerate(moves.logged):
@@ -107,7 +108,7 @@ def test_the_discriminator_joins_after_so_many_batches(
 
 
 def test_no_gradient_leaks_between_the_networks(
-    make_trainer: Any, volumes: ArrayVolumes, monkeypatch: pytest.MonkeyPatch
+    make_trainer: Any, volumes: ArrayDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = build(configure())
     assert module.discriminator is not None
@@ -128,7 +129,7 @@ def test_no_gradient_leaks_between_the_networks(
         return fine
 
     monkeypatch.setattr(Stage1Module, "_step", spy)
-    make_trainer(limit_val_batches=0).fit(module, loader(volumes, DATA, train=True, seed=0))
+    make_trainer(limit_val_batches=0).fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     assert steps == [0, 1] * 4
 
 
@@ -163,7 +164,7 @@ def plain_gradients(
 @pytest.mark.parametrize("criterion", ["hinge", "least_squares"])
 def test_the_step_takes_the_gradients_of_the_definition(
     make_trainer: Any,
-    volumes: ArrayVolumes,
+    volumes: ArrayDataset,
     monkeypatch: pytest.MonkeyPatch,
     criterion: Any,
     adaptive: bool,
@@ -173,7 +174,7 @@ def test_the_step_takes_the_gradients_of_the_definition(
     )
     module = build(config)
     assert module.discriminator is not None
-    batches = loader(volumes, DATA, train=True, seed=0)
+    batches = volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0)
     expected: list[tuple[list[Tensor], list[Tensor], dict[str, float]]] = []
     found: list[list[Tensor]] = []
     step = Stage1Module.training_step
@@ -199,7 +200,7 @@ def test_the_step_takes_the_gradients_of_the_definition(
         assert float(trainer.callback_metrics[f"train/{name}"]) == pytest.approx(value, rel=1e-4)
 
 
-def test_each_loss_is_differentiated_once(make_trainer: Any, volumes: ArrayVolumes) -> None:
+def test_each_loss_is_differentiated_once(make_trainer: Any, volumes: ArrayDataset) -> None:
     module = build(configure())
     assert module.discriminator is not None
     forward: list[int] = []
@@ -211,13 +212,13 @@ def test_each_loss_is_differentiated_once(make_trainer: Any, volumes: ArrayVolum
         lambda term, *gradients: backward.append("feature")
     )
     trainer = make_trainer(limit_val_batches=0, limit_train_batches=1)
-    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     assert forward == [4]  # two real volumes and their two reconstructions, together
     assert backward == ["feature"]
 
 
-def test_terms_are_weighted(volumes: ArrayVolumes) -> None:
-    x = torch.from_numpy(volumes.images[:2]).float()[:, None] / 255
+def test_terms_are_weighted(volumes: ArrayDataset) -> None:
+    x = torch.from_numpy(volumes.images[:2]).float() / 255
     config = configure(
         reconstruction={"weight": 2.0}, focal_frequency={"weight": 0.5, "ratio": 1.0}
     )
@@ -233,11 +234,11 @@ def test_terms_are_weighted(volumes: ArrayVolumes) -> None:
     assert list(off.reconstruction_terms(off.autoencoder(x).volume, x)) == ["l1"]
 
 
-def test_training_without_a_discriminator(make_trainer: Any, volumes: ArrayVolumes) -> None:
+def test_training_without_a_discriminator(make_trainer: Any, volumes: ArrayDataset) -> None:
     module = build(configure(), discriminator=False)
     before = snapshot(module.autoencoder)
     trainer = make_trainer(limit_val_batches=0)
-    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     assert not same(before, snapshot(module.autoencoder))
     assert "train/adversarial" not in trainer.callback_metrics
     total = trainer.callback_metrics
@@ -247,7 +248,7 @@ def test_training_without_a_discriminator(make_trainer: Any, volumes: ArrayVolum
 
 
 def test_schedules_count_the_steps_of_each_network(
-    make_trainer: Any, volumes: ArrayVolumes
+    make_trainer: Any, volumes: ArrayDataset
 ) -> None:
     rates: list[list[float]] = []
 
@@ -257,7 +258,7 @@ def test_schedules_count_the_steps_of_each_network(
 
     module = build(configure(discriminator_iter_start=4))
     trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[Rates()])
-    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     # 8 batches, 2 of them warm-up: the generator's cosine ends with the run.
     generator = [0.5, 1.0] + [(1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]
     assert [r[0] for r in rates] == pytest.approx([1e-3 * g for g in generator])
@@ -266,7 +267,7 @@ def test_schedules_count_the_steps_of_each_network(
     assert [r[1] for r in rates] == pytest.approx([2e-3 * d for d in discriminator])
 
 
-def test_gradients_are_clipped(make_trainer: Any, volumes: ArrayVolumes) -> None:
+def test_gradients_are_clipped(make_trainer: Any, volumes: ArrayDataset) -> None:
     norms: list[float] = []
 
     def note(optimizer: Any, *args: Any) -> None:
@@ -285,13 +286,13 @@ def test_gradients_are_clipped(make_trainer: Any, volumes: ArrayVolumes) -> None
         training = config.training.model_copy(update={"stability": stability})
         module = build(config.model_copy(update={"training": training}))
         trainer = make_trainer(limit_val_batches=0, callbacks=[Norms()])
-        trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+        trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
         assert len(norms) == 8  # both networks, four batches
         assert (max(norms) <= 1e-3 * (1 + 1e-4)) == (limit > 0)
 
 
 def test_gradient_norms_rates_and_the_adaptive_weight_are_logged(
-    make_trainer: Any, volumes: ArrayVolumes, monkeypatch: pytest.MonkeyPatch
+    make_trainer: Any, volumes: ArrayDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms: list[float] = []
     rates: list[float] = []
@@ -318,7 +319,7 @@ def test_gradient_norms_rates_and_the_adaptive_weight_are_logged(
     training = config.training.model_copy(update={"stability": stability})
     module = build(config.model_copy(update={"training": training}))
     trainer = make_trainer(limit_val_batches=0, callbacks=[Hooks(), moves])
-    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     # One step of the generator's, then both networks' in turn.
     (first, *rest) = moves.logged
     for name, seen in (("grad_norm", norms), ("learning_rate", rates)):
@@ -338,26 +339,26 @@ def test_gradient_norms_rates_and_the_adaptive_weight_are_logged(
     training = config.training.model_copy(update={"stability": stability})
     module = build(config.model_copy(update={"training": training}))
     trainer = make_trainer(limit_val_batches=0, callbacks=[clipped], limit_train_batches=1)
-    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     assert clipped.logged[0]["train/grad_norm"] == pytest.approx(norms[0], rel=1e-5)
 
 
 def test_the_averaged_weights_follow_each_generator_step(
-    make_trainer: Any, volumes: ArrayVolumes
+    make_trainer: Any, volumes: ArrayDataset
 ) -> None:
     module = build(configure(discriminator_iter_start=2))
-    make_trainer(limit_val_batches=0).fit(module, loader(volumes, DATA, train=True, seed=0))
+    make_trainer(limit_val_batches=0).fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     assert int(module.ema.updates) == 4
     assert not same(snapshot(module.ema.network), snapshot(module.autoencoder))
 
 
-def test_validation_measures_the_averaged_weights(make_trainer: Any, volumes: ArrayVolumes) -> None:
+def test_validation_measures_the_averaged_weights(make_trainer: Any, volumes: ArrayDataset) -> None:
     module = build(configure())
     nn.init.normal_(module.autoencoder.last_layer)  # not what is measured
     (figures,) = make_trainer().validate(
-        module, loader(volumes, DATA, train=False, seed=0), verbose=False
+        module, volume_loader(volumes, DATA, (12, 12, 12), train=False, seed=0), verbose=False
     )
-    x = torch.from_numpy(volumes.images).float()[:, None] / 255
+    x = torch.from_numpy(volumes.images).float() / 255
     output = module.ema.network(x)
     clamped = output.volume.clamp(0, 1)
     assert figures["val/l1"] == pytest.approx(float((clamped - x).abs().mean()), rel=1e-4)
@@ -372,10 +373,10 @@ def test_validation_measures_the_averaged_weights(make_trainer: Any, volumes: Ar
 
 
 def test_nan_in_a_batch_stops_with_step_term_and_names(
-    make_trainer: Any, volumes: ArrayVolumes
+    make_trainer: Any, volumes: ArrayDataset
 ) -> None:
     module = build(configure())
-    good = loader(volumes, DATA, train=False, seed=0)
+    good = volume_loader(volumes, DATA, (12, 12, 12), train=False, seed=0)
     batches = list(good)
     broken = batches[2].volumes.clone()
     broken[1, 0, 3, 3, 3] = float("nan")
@@ -396,19 +397,19 @@ def test_nan_in_a_batch_stops_with_step_term_and_names(
 
 
 def test_the_guard_is_told_of_the_own_terms(
-    make_trainer: Any, volumes: ArrayVolumes, monkeypatch: pytest.MonkeyPatch
+    make_trainer: Any, volumes: ArrayDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where another process's make those of all NaNs, this one's volumes are not to blame."""
     monkeypatch.setattr(stage1_module, "mean", lambda value: value * float("nan"))
     module, moves = build(configure()), Moves()
     trainer = make_trainer(limit_val_batches=0, callbacks=[moves])
-    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     assert moves.moved == [(True, True)] * 4
     assert math.isnan(moves.logged[0]["train/loss"])
 
 
 def test_nan_in_the_discriminator_is_named(
-    make_trainer: Any, volumes: ArrayVolumes, monkeypatch: pytest.MonkeyPatch
+    make_trainer: Any, volumes: ArrayDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         stage1_module,
@@ -418,12 +419,12 @@ def test_nan_in_the_discriminator_is_named(
     with pytest.raises(Prod9Error, match="'discriminator' became inf at step 1 on the batch toy/"):
         make_trainer(limit_val_batches=0).fit(
             build(configure(discriminator_iter_start=1)),
-            loader(volumes, DATA, train=True, seed=0),
+            volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0),
         )
 
 
 def test_resuming_gives_the_run_that_was_not_interrupted(
-    make_trainer: Any, volumes: ArrayVolumes, tmp_path: Path
+    make_trainer: Any, volumes: ArrayDataset, tmp_path: Path
 ) -> None:
     class Losses(pl.Callback):
         def __init__(self) -> None:
@@ -434,7 +435,7 @@ def test_resuming_gives_the_run_that_was_not_interrupted(
 
     def run(epochs: int, checkpoint: Path | None = None) -> tuple[Stage1Module, Any, list[float]]:
         module, losses = build(configure(discriminator_iter_start=3)), Losses()
-        batches = loader(volumes, DATA, train=True, seed=0)
+        batches = volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0)
         if checkpoint:
             set_epoch(batches, 1)  # as prod9.data.batches.set_epoch asks for
         trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[losses])
@@ -463,11 +464,11 @@ def test_resuming_gives_the_run_that_was_not_interrupted(
 
 
 def test_a_checkpoint_holds_no_code(
-    make_trainer: Any, volumes: ArrayVolumes, tmp_path: Path
+    make_trainer: Any, volumes: ArrayDataset, tmp_path: Path
 ) -> None:
     module = build(configure())
     trainer = make_trainer(limit_val_batches=0)
-    trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
+    trainer.fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     content = torch.load(tmp_path / "x.ckpt", weights_only=True)
     assert content["batches_seen"] == 4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from prod9.data import brain_regions
-from prod9.data.medmnist_table import DATASETS
+from prod9.data.medmnist_table import TABLE
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.write import write_nifti
 from prod9.data.volume_sets import folder as folder_module
@@ -310,7 +310,7 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "root"
     folder.mkdir()
     for name in ("nodulemnist3d", "brainregionmnist3d"):
-        np.savez_compressed(DATASETS[name].file(folder, 28), **arrays)
+        np.savez_compressed(TABLE[name].file(folder, 28), **arrays)
     return folder
 
 
@@ -338,7 +338,7 @@ def test_a_data_set_and_its_splits(root: Path) -> None:
 
 
 def test_the_embedded_data_set_is_built(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = DATASETS["brainregionmnist3d"].file(root, 28)
+    built = TABLE["brainregionmnist3d"].file(root, 28)
     content = built.read_bytes()
     built.unlink()
     monkeypatch.setattr(brain_regions, "build", lambda path, size: path.write_bytes(content))

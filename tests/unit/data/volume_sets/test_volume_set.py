@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from prod9.data.dataset import ArrayDataset
 from prod9.data.volume_sets.volume_set import (
     ONE_CLASS,
     VolumeSet,
     comparable,
+    of_dataset,
     of_tensor,
-    of_volume_set,
     without_classes,
 )
-from prod9.data.volumes import ArrayVolumes
 from prod9.errors import Prod9Error
 
 SHAPE = (2, 3, 4)
@@ -27,8 +27,11 @@ def collection(
     """Volume i is full of 10 i + 5, of 255."""
     images = np.stack([np.full(SHAPE, 10 * i + 5, np.uint8) for i in range(len(labels))])
     names = [f"v{i}" for i in range(len(labels))]
-    volumes = ArrayVolumes(images, np.array(labels, np.int64), names, class_names, ((),) * 2)
-    return replace(of_volume_set(volumes, "some"), **change)
+    classes = np.array(labels, np.int64)
+    data = ArrayDataset(
+        "some", images[:, None], names=names, classes=classes, class_names=class_names
+    )
+    return replace(of_dataset(data), **change)
 
 
 def test_bytes_become_shares_of_255_and_floats_stay() -> None:
