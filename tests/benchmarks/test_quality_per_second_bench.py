@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from prod9.data.volumes import ArrayVolumes, Batch, loader
+from prod9.training.volumes import TrainingVolumes
 from torch import Tensor, nn
 
 from benchmarks import quality_contenders as contenders
@@ -15,10 +17,8 @@ from benchmarks.quality_contenders import MAISI_FSQ, VQVAE, RivalSettings, Train
 from benchmarks.timed_training import Budget, SpendBudget, mean_psnr, train_plainly
 from prod9.config import MedMNISTDataConfig, Stage1Config, TrainerConfig
 from prod9.config.training import SchedulerConfig
-from prod9.data.volumes import ArrayVolumes, Batch, loader
 from prod9.training.ema import EMA
 from prod9.training.optimizer import rate_at
-from prod9.training.volumes import TrainingVolumes
 
 pytestmark = pytest.mark.slow
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 import torch
+from prod9.data.volumes import ArrayVolumes
 from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
@@ -31,7 +32,6 @@ from prod9.data.brats import open_scans as stage_scans
 from prod9.data.brats.layouts import MODALITIES
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.tokens.store import TokenBatch
-from prod9.data.volumes import ArrayVolumes
 from prod9.errors import Prod9Error
 from prod9.evaluation import test_metrics
 from prod9.losses.feature_loss import FeatureLoss

@@ -9,18 +9,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from prod9.config import SamplerConfig, Stage1Config, Stage2Config
-from prod9.data.brain_regions import CLASS_NAMES, SPACING_MM, RegionSampler, Variation
-from prod9.data.tokens.store import TokenBatch
-from prod9.data.crops import Batch
+from prod9.config import SamplerConfig, Stage2Config
+from prod9.data.brain_regions import CLASS_NAMES, RegionSampler, Variation
 from prod9.data.dataset import ArrayDataset
+from prod9.data.tokens.store import TokenBatch
 from prod9.metrics.psnr import psnr
 from prod9.model import build_transformer
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import draw_tokens
 from prod9.tokenizer import Tokenizer
-from prod9.training.stage1 import build_module, tokenizer_of
+from prod9.training.stage1 import tokenizer_of
 from prod9.training.stage2_module import Stage2Module
 from prod9.training.trainer import quieten_lightning
 
@@ -53,9 +52,7 @@ def one_thread() -> Iterator[None]:
 def fit(module: pl.LightningModule, batch: Any, steps: int) -> None:
     quieten_lightning()
     torch.manual_seed(0)
-    data = ArrayDataset(
-        "two", volumes.numpy(), classes=LABELS.numpy(), class_names=CLASS_NAMES
-    )
+    data = ArrayDataset("two", volumes.numpy(), classes=LABELS.numpy(), class_names=CLASS_NAMES)
     return tokenizer_of(module, data)
 
 

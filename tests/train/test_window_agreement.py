@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from prod9.data.brats.open_scans import open_scans
 
 from prod9.config import BraTSDataConfig, SlidingWindowConfig
 from prod9.config.load import load_stage1
-from prod9.data.brats.open_scans import open_scans
 from prod9.data.phantom.cohort import make_phantom
 from prod9.evaluation.reconstruction import window_agreement
 from prod9.training import stage1

@@ -160,6 +160,8 @@ def make_scan_generator(
             config_yaml="",
             **sizes,
         )
-        return Model(tokenizer, make_transformer(num_classes=1, num_channels=len(names), **sizes), spec)
+        return Model(
+            tokenizer, make_transformer(num_classes=1, num_channels=len(names), **sizes), spec
+        )
 
     return make

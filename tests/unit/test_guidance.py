@@ -37,7 +37,7 @@ def test_schedules() -> None:
 def test_the_formula_in_one_pass(make_transformer: Any, scale: float, head: str) -> None:
     network = listened_to(make_transformer(head=head))
     logits = guided(network, CONDITION, scale)(TOKENS, 0.3)
-    assert network.asked == [[0, 1, 2, 2]]
+    assert network.asked == [[0, 1, -1, -1]]
     conditional = network(TOKENS, CONDITION)
     unconditional = network(TOKENS, CONDITION.null(60))
     expected = unconditional + scale * (conditional - unconditional)
@@ -62,7 +62,7 @@ def test_the_unconditional_pass_knows_no_sources_but_the_place(make_transformer:
     origin = torch.tensor([[1.0, 0.0, 2.0], [0.0, 2.0, 0.5]])
     given = replace(CONDITION, sources=sources, origin=origin)
     conditional = network(TOKENS, given)
-    place_alone = Condition.of(torch.tensor([2, 2]), 1, origin=origin)
+    place_alone = replace(given.null(60), sources=None)
     unconditional = network(TOKENS, place_alone)
     expected = unconditional + 3.0 * (conditional - unconditional)
     torch.testing.assert_close(

@@ -174,7 +174,9 @@ def test_a_transformer_with_sources_comes_back_as_one(
     make_transformer: Any, spec: TransformerSpec, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     network = make_transformer(num_channels=2, grid=(4, 4, 3))
-    sourced = spec.model_copy(update={"channels": ("a", "b"), "num_sources": 2, "window": (2, 2, 2)})
+    sourced = spec.model_copy(
+        update={"channels": ("a", "b"), "num_sources": 2, "window": (2, 2, 2)}
+    )
     save_transformer(tmp_path / "sourced.pt", sourced, network)
     loaded = load_generator(tmp_path / "sourced.pt", tokenizer)
     assert loaded.spec == sourced

@@ -138,7 +138,7 @@ def test_each_later_window_goes_on_from_what_is_there(grid, window, overlap):
         known = seen != V
         assert bool(known.flatten(1).any(1).all())
         cells = told.origin.view(-1, 1, 1, 1, 3) + cells_of(seen.shape[1:])
-        assert torch.equal(seen[known], answer(cells, told.labels)[known])
+        assert torch.equal(seen[known], answer(cells, told.classes)[known])
 
 
 @given(grid=grids, window=roomy_windows, overlap=st.sampled_from([0.0, 0.3, 0.5]))
@@ -237,7 +237,7 @@ def test_guidance_asks_for_class_and_null_class_of_the_same_window() -> None:
     tokens, oracle = fill(empty(6, 4, 4), (4, 4, 4), condition=told, **change)
     assert torch.equal(tokens, expected((6, 4, 4)))
     for seen, both in oracle.first_passes:
-        assert both.labels.tolist() == [0, 1, 2, 2]
+        assert both.classes.tolist() == [0, 1, -1, -1]
         assert both.origin is not None
         assert both.sources is not None
         assert torch.equal(both.origin[:2], both.origin[2:])

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prod9.config import Stage1Config, Stage2Config
-from prod9.data.tokens.store import TokenBatch
 from prod9.data.crops import Batch
+from prod9.data.tokens.store import TokenBatch
 from prod9.losses.feature_loss import build_feature_loss
 from prod9.masking import gamma
 from prod9.model import build_transformer

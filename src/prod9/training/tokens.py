@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from prod9.config import Stage2Config
 from prod9.config.data import CroppedSourceConfig
 from prod9.data.crops import batches_of
-from prod9.data.dataset import Dataset, Splits, open_splits, require_unseen
+from prod9.data.dataset import Dataset, Splits, open_splits, outline, require_unseen
 from prod9.data.splits import Split
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.crops import TokenCrops
@@ -49,13 +49,21 @@ def load_tokenizer(config: Stage2Config) -> Tokenizer:
     data, path = config.data, config.autoencoder_path
     tokenizer = Tokenizer.load(path, resolve_device(config.trainer.accelerator))
     spec = tokenizer.spec
-    preprocessed = "preprocessing" in DATASETS.get(data.dataset_name).stage1.model_fields
+    kind = DATASETS.get(data.dataset_name)
+    preprocessed = "preprocessing" in kind.stage1.model_fields
     if preprocessed != (spec.preprocessing is not None):
         raise Prod9Error(
             f"{path} was trained on {spec.dataset_name}, but data.dataset_name is "
             f"{data.dataset_name}, whose volumes are preprocessed differently; point "
             "autoencoder_path at a tokenizer of the same kind of data."
         )
+    if kind.outline is not None and not preprocessed:
+        shape = outline(data).shape
+        if shape != spec.volume_shape:
+            raise Prod9Error(
+                f"{path} was trained on volumes of {_by(spec.volume_shape)}, but those of "
+                f"{data.dataset_name} are {_by(shape)}; set data.size or train Stage 1 anew."
+            )
     if spec.dataset_name != data.dataset_name:
         say(
             f"note: the tokenizer was trained on {spec.dataset_name}, the transformer learns "

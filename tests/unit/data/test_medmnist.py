@@ -7,7 +7,7 @@ import pytest
 
 from prod9.config import MedMNISTDataConfig
 from prod9.data import brain_regions, medmnist
-from prod9.data.medmnist_table import TABLE, PUBLISHED, class_names
+from prod9.data.medmnist_table import PUBLISHED, TABLE, class_names
 from prod9.data.splits import SPLITS
 from prod9.errors import Prod9Error
 
@@ -78,31 +78,30 @@ def test_a_file_that_is_there_is_read_whatever_its_digest(tmp_path: Path, size: 
     write(tmp_path, size=size)
     volumes = medmnist.load(config(tmp_path, size=size), "test")
     assert volumes.images.dtype == np.uint8
-    assert volumes.images.shape == (3, size, size, size)
-    assert volumes.images[:, 0, 0, 0].tolist() == [10, 11, 12]
-    assert volumes.labels.dtype == np.int64
-    assert volumes.labels.tolist() == [0, 1, 0]
+    assert volumes.images.shape == (3, 1, size, size, size)
+    assert volumes.images[:, 0, 0, 0, 0].tolist() == [10, 11, 12]
+    assert [volumes.class_of(item) for item in range(3)] == [0, 1, 0]
     assert volumes.names[2] == "nodulemnist3d/test/2"
     assert len(volumes) == 3
-    assert volumes.flip_axes == ((0, 1, 2), (0, 1, 2))
+    assert volumes.flip_axes(0) == volumes.flip_axes(1) == (0, 1, 2)
 
 
 def test_labels_may_be_flat(tmp_path: Path) -> None:
     write(tmp_path, train_labels=np.array([0, 1, 1, 0]))
-    assert medmnist.load(config(tmp_path), "train").labels.tolist() == [0, 1, 1, 0]
+    assert medmnist.load(config(tmp_path), "train").classes.tolist() == [0, 1, 1, 0]
 
 
 def test_all_joins_the_six_with_labels_of_their_own(tmp_path: Path) -> None:
     for row in PUBLISHED:
         write(tmp_path, row.flag)
     volumes = medmnist.load(config(tmp_path, "all"), "val")
-    assert volumes.images[:, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21, 30, 31, 40, 41, 50, 51]
-    assert volumes.labels.tolist() == [1, 0, 12, 11, 14, 13, 16, 15, 19, 18, 21, 20]
+    assert volumes.images[:, 0, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21, 30, 31, 40, 41, 50, 51]
+    assert volumes.classes.tolist() == [1, 0, 12, 11, 14, 13, 16, 15, 19, 18, 21, 20]
     assert volumes.names[5] == "adrenalmnist3d/val/1"
-    assert volumes.class_names[volumes.labels[5]] == "adrenalmnist3d/normal"
-    assert len(volumes.flip_axes) == 22
-    assert set(volumes.flip_axes[:11]) == {()}
-    assert set(volumes.flip_axes[11:]) == {(0, 1, 2)}
+    assert volumes.class_names[volumes.class_of(5)] == "adrenalmnist3d/normal"
+    flips = [volumes.flip_axes(item) for item in range(12)]
+    assert set(flips[:2]) == {()}
+    assert set(flips[2:]) == {(0, 1, 2)}
 
 
 def test_sides_of_the_body_are_never_flipped() -> None:

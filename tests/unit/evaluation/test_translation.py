@@ -1,6 +1,5 @@
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from skimage.exposure import match_histograms
 from torch import Tensor
 
-from prod9.data.brats.scans import Scan, ScanSet
+from prod9.data.dataset import ArrayDataset, Channel
 from prod9.evaluation.translation import (
     evaluate_translation,
     foreground_of,
@@ -27,16 +26,14 @@ HALF = 2**-10
 """Values are multiples of it, which half precision keeps exactly."""
 
 
-def scan_set(folder: Path, heads: Sequence[np.ndarray]) -> ScanSet:
-    """Return scans whose box lies in the middle of the grid; heads (M, d, h, w)."""
-    made: list[Scan] = []
-    for index, head in enumerate(heads):
-        path = folder / f"{index}.npy"
-        np.save(path, head.astype(np.float16))
-        first = tuple((side - n) // 2 for side, n in zip(SHAPE, head.shape[1:], strict=True))
-        mm = (1.0, 1.0, 1.0)
-        made.append(Scan(f"s{index}", f"s{index}", "d", path, SHAPE, first, mm, SHAPE, mm))
-    return ScanSet(tuple(made), SHAPE)
+def scan_set(heads: Sequence[np.ndarray]) -> ArrayDataset:
+    """Return items whose heads (C, d, h, w) lie in the middle of the grid."""
+    images = np.zeros((len(heads), len(NAMES), *SHAPE), np.float32)
+    for image, head in zip(images, heads, strict=True):
+        first = [(side - n) // 2 for side, n in zip(SHAPE, head.shape[1:], strict=True)]
+        box = tuple(slice(f, f + n) for f, n in zip(first, head.shape[1:], strict=True))
+        image[(slice(None), *box)] = head
+    return ArrayDataset("scans", images, tuple(Channel(name) for name in NAMES))
 
 
 def random_heads(count: int, seed: int) -> list[np.ndarray]:
@@ -49,15 +46,13 @@ def random_heads(count: int, seed: int) -> list[np.ndarray]:
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> ScanSet:
-    (tmp_path / "train").mkdir()
-    return scan_set(tmp_path / "train", random_heads(3, 0))
+def train() -> ArrayDataset:
+    return scan_set(random_heads(3, 0))
 
 
 @pytest.fixture
-def test(tmp_path: Path) -> ScanSet:
-    (tmp_path / "test").mkdir()
-    return scan_set(tmp_path / "test", random_heads(2, 1))
+def test() -> ArrayDataset:
+    return scan_set(random_heads(2, 1))
 
 
 def same(volume: Tensor) -> Tensor:
@@ -87,27 +82,23 @@ def test_a_histogram_matched_to_itself_is_itself() -> None:
     np.testing.assert_allclose(matched_histogram(values**3, values), values, rtol=0, atol=1e-6)
 
 
-def test_the_mean_of_scans(train: ScanSet) -> None:
-    expected = np.zeros(SHAPE)
-    for scan in train.scans:
-        expected[2:12, 2:14, 2:11] += np.load(scan.path)[1].astype(np.float64)
+def test_the_mean_of_scans(train: ArrayDataset) -> None:
+    expected = train.images[:, 1].astype(np.float64).sum(0)
     mean = mean_volume(train, 1)
     assert mean.dtype == np.float32
     np.testing.assert_allclose(mean, expected / 3, rtol=0, atol=1e-7)
 
 
-def test_the_foreground_is_where_any_modality_is_something(test: ScanSet) -> None:
+def test_the_foreground_is_where_any_modality_is_something(test: ArrayDataset) -> None:
     expected = np.zeros(SHAPE, bool)
     expected[2:12, 2:14, 2:11] = True
-    assert np.array_equal(foreground_of(test, 0, 3), expected)
-    expected[2:5, 2:5, 2:11] = False
-    assert np.array_equal(foreground_of(test, 0, 1), expected)
+    assert np.array_equal(foreground_of(test, 0), expected)
 
 
 # --- the measurement ----------------------------------------------------------------------------
 
 
-def truth_teller(test: ScanSet) -> Any:
+def truth_teller(test: ArrayDataset) -> Any:
     """Return a draw that knows which scan it is looking at, and draws what is there."""
 
     def draw(given: dict[int, Tensor], target: int) -> Tensor:
@@ -119,12 +110,12 @@ def truth_teller(test: ScanSet) -> Any:
     return draw
 
 
-def test_who_draws_the_truth_has_no_error(train: ScanSet, test: ScanSet) -> None:
+def test_who_draws_the_truth_has_no_error(train: ArrayDataset, test: ArrayDataset) -> None:
     done: list[int] = []
     metrics = evaluate_translation(
         train,
         test,
-        NAMES,
+        range(len(test)),
         2,
         [[0], [0, 1]],
         truth_teller(test),
@@ -143,8 +134,10 @@ def test_who_draws_the_truth_has_no_error(train: ScanSet, test: ScanSet) -> None
         assert score.ssim < 0.5
 
 
-def test_rivals_by_hand(train: ScanSet, test: ScanSet) -> None:
-    metrics = evaluate_translation(train, test, NAMES, 2, [[1]], truth_teller(test), same)
+def test_rivals_by_hand(train: ArrayDataset, test: ArrayDataset) -> None:
+    metrics = evaluate_translation(
+        train, test, range(len(test)), 2, [[1]], truth_teller(test), same
+    )
     inside = np.zeros(SHAPE, bool)
     inside[2:12, 2:14, 2:11] = True
     by_mean: list[float] = []
@@ -162,7 +155,7 @@ def test_rivals_by_hand(train: ScanSet, test: ScanSet) -> None:
     assert metrics.matched["B"].psnr == pytest.approx(np.mean(by_rank), rel=1e-5)
 
 
-def test_only_the_foreground_counts(train: ScanSet, test: ScanSet) -> None:
+def test_only_the_foreground_counts(train: ArrayDataset, test: ArrayDataset) -> None:
     right = truth_teller(test)
 
     def half_off(given: dict[int, Tensor], target: int) -> Tensor:
@@ -170,31 +163,35 @@ def test_only_the_foreground_counts(train: ScanSet, test: ScanSet) -> None:
         drawn = right(given, target)
         return torch.where(drawn > 0, drawn + 0.125, torch.tensor(0.9))
 
-    metrics = evaluate_translation(train, test, NAMES, 2, [[0]], half_off, lambda v: v + 0.125)
+    metrics = evaluate_translation(
+        train, test, range(len(test)), 2, [[0]], half_off, lambda v: v + 0.125
+    )
     expected = 10 * math.log10(64)
     assert metrics.drawn["A"].psnr_per_scan == pytest.approx((expected, expected), rel=1e-6)
     assert metrics.ceiling.psnr == pytest.approx(expected, rel=1e-6)
     # SSIM looks at windows: what lies outside is set to what everybody knows, and its centres
     # do not count.
-    inside = torch.from_numpy(foreground_of(test, 0, 3))[None, None]
+    inside = torch.from_numpy(foreground_of(test, 0))[None, None]
     truth = torch.from_numpy(test.whole(0, 2))[None, None]
     by_hand = ssim((truth + 0.125) * inside, truth, mask=inside)
     assert metrics.drawn["A"].ssim_per_scan[0] == pytest.approx(float(by_hand), abs=1e-9)
     assert float(psnr((truth + 0.125) * inside, truth)) > expected + 3
 
 
-def test_a_target_may_be_dark_where_another_modality_is_not(train: ScanSet, test: ScanSet) -> None:
+def test_a_target_may_be_dark_where_another_modality_is_not(
+    train: ArrayDataset, test: ArrayDataset
+) -> None:
     # A corner of A is 0 inside the head. To draw something there is an error.
     def bright(given: dict[int, Tensor], target: int) -> Tensor:
         drawn = truth_teller(test)(given, target)
         return torch.where(drawn == 0, torch.tensor(0.5), drawn)
 
-    metrics = evaluate_translation(train, test, NAMES, 0, [[1, 2]], bright, same)
+    metrics = evaluate_translation(train, test, range(len(test)), 0, [[1, 2]], bright, same)
     share = (3 * 3 * 9) / (10 * 12 * 9)
     assert metrics.drawn["B+C"].psnr == pytest.approx(-10 * math.log10(0.25 * share), rel=1e-6)
 
 
-def test_a_source_is_given_once_and_whole(train: ScanSet, test: ScanSet) -> None:
+def test_a_source_is_given_once_and_whole(train: ArrayDataset, test: ArrayDataset) -> None:
     asked: list[list[int]] = []
 
     def draw(given: dict[int, Tensor], target: int) -> Tensor:
@@ -203,5 +200,5 @@ def test_a_source_is_given_once_and_whole(train: ScanSet, test: ScanSet) -> None
         asked.append(sorted(given))
         return torch.zeros(1, 1, *SHAPE)
 
-    evaluate_translation(train, test, NAMES, 1, [[0], [2], [2, 0]], draw, same)
+    evaluate_translation(train, test, range(len(test)), 1, [[0], [2], [2, 0]], draw, same)
     assert asked == [[0], [2], [0, 2]] * 2

@@ -106,6 +106,7 @@ def transparent(network: MaskedTransformer) -> MaskedTransformer:
     network.place.weight.data.zero_()
     network.place.bias.data.zero_()
     network.class_embedding = torch.nn.Embedding(3, width)
+    network.channel_embedding = None
     network.modulation = torch.nn.Linear(width, 2 * width)
     network.modulation.weight.data.zero_()
     network.modulation.bias.data.zero_()
@@ -250,7 +251,9 @@ def test_a_window_hears_its_place_however_loud_its_tokens_are(make_transformer: 
 
     def difference() -> float:
         first, second = (
-            network.features(tokens, Condition.of(torch.tensor([0]), 1, None, torch.tensor([start])))
+            network.features(
+                tokens, Condition.of(torch.tensor([0]), 1, None, torch.tensor([start]))
+            )
             for start in ([0.0, 0.0, 0.0], [6.0, 4.0, 2.0])
         )
         return float((first - second).detach().square().mean().sqrt())
@@ -325,8 +328,10 @@ def test_sources_are_added_to_the_tokens_embedding(make_transformer: Any) -> Non
 
 
 def test_the_weights_of_a_network_do_not_depend_on_its_sources(make_transformer: Any) -> None:
-    plain = make_transformer(live=False).state_dict()
-    sourced = make_transformer(live=False, num_channels=4).state_dict()
+    # One class and four channels, or four classes: the table of the one is that of the other.
+    plain = make_transformer(live=False, num_classes=4).state_dict()
+    plain["channel_embedding.weight"] = plain.pop("class_embedding.weight")
+    sourced = make_transformer(live=False, num_classes=1, num_channels=4).state_dict()
     own = {f"source_embedding.{name}" for name in ("maps", "names")}
     own |= {f"pack_norm.{name}" for name in ("weight", "bias")}
     assert sourced.keys() - plain.keys() == own
@@ -351,9 +356,9 @@ def test_every_weight_of_the_sources_learns(make_transformer: Any) -> None:
 
 def test_conditions() -> None:
     given = condition(0, 1, 1)
-    assert given.dropped(torch.tensor([True, False, True]), V).labels.tolist() == [2, 1, 2]
-    assert given.null(V).labels.tolist() == [2, 2, 2]
-    assert given.joined(given.null(V)).labels.tolist() == [0, 1, 1, 2, 2, 2]
+    assert given.dropped(torch.tensor([True, False, True]), V).classes.tolist() == [-1, 1, -1]
+    assert given.null(V).classes.tolist() == [-1, -1, -1]
+    assert given.joined(given.null(V)).classes.tolist() == [0, 1, 1, -1, -1, -1]
     assert given.classes.tolist() == [0, 1, 1]
     assert given.null(V).sources is given.null(V).origin is None
 
@@ -364,7 +369,7 @@ def test_dropping_takes_class_and_sources_and_leaves_the_place() -> None:
     assert given.sources is not None
     before = given.sources.clone()
     dropped = given.dropped(torch.tensor([False, True]), V)
-    assert dropped.labels.tolist() == [0, 2]
+    assert dropped.classes.tolist() == [0, -1]
     assert dropped.sources is not None
     assert torch.equal(dropped.sources[0], before[0])
     assert bool((dropped.sources[1] == V).all())
@@ -385,7 +390,7 @@ def test_withheld_modalities() -> None:
         for m in range(3):
             expected = torch.full((3, 4, 2), V) if drop[b, m] else given.sources[b, m]
             assert torch.equal(kept.sources[b, m], expected)
-    assert kept.labels is given.classes
+    assert kept.classes is given.classes
     assert condition(0).without_sources(drop[:1], V).sources is None
 
 
@@ -398,7 +403,7 @@ def test_a_window_of_a_condition() -> None:
     assert torch.equal(window.sources, given.sources[:, :, 1:3, :, 1:2])
     assert window.origin is not None
     assert window.origin.tolist() == [[1, 0, 1], [1, 0, 1]]
-    assert window.labels is given.classes
+    assert window.classes is given.classes
     # Of a condition that is a window itself, and of one without sources.
     origin = torch.tensor([[0.5, 2.0, 0.0], [4.0, 0.0, 1.0]])
     moved = Condition.of(given.classes, 1, origin=origin).window(cells)
@@ -411,7 +416,7 @@ def test_joined_conditions_keep_sources_and_places_of_both() -> None:
     cells = (slice(0, 2), slice(1, 3), slice(0, 2))
     one, other = with_sources(0, 1).window(cells), with_sources(2, seed=6).window(cells)
     both = one.joined(other)
-    assert both.labels.tolist() == [0, 1, 2]
+    assert both.classes.tolist() == [0, 1, 2]
     for joined, first, second in (
         (both.sources, one.sources, other.sources),
         (both.origin, one.origin, other.origin),

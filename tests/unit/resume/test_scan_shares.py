@@ -12,10 +12,10 @@ from forked import answer_of, finish, kill, memory_mib, start, wait_for
 from prod9.config import BraTSDataConfig, PreprocessingConfig
 from prod9.data.batches import BatchKey
 from prod9.data.brats import scan_cache as module
+from prod9.data.brats.dataset import BraTSDataset
 from prod9.data.brats.layouts import MODALITIES, Case, find_cases
-from prod9.data.brats.scan_cache import Prepared, prepare
-from prod9.data.brats.scans import Scan, ScanSet
-from prod9.data.crops import ScanCrops
+from prod9.data.brats.scan_cache import Scan, prepare
+from prod9.data.crops import VolumeCrops
 
 TWO_MM = PreprocessingConfig(spacing_mm=(2.0, 2.0, 2.0))
 COUNT = 5
@@ -37,10 +37,10 @@ def cases(tmp_path: Path) -> list[Case]:
     return list(find_cases(tmp_path / "data").cases)
 
 
-def told_of(prepared: Prepared) -> dict[str, Any]:
+def told_of(prepared: Any) -> dict[str, Any]:
     """Return everything but the paths, as plain data."""
-    scans = {scan.name: [scan.digest, scan.shape, scan.box] for scan in prepared.scans}
-    return json.loads(json.dumps({"scans": scans, "bad": [str(case) for case in prepared.bad]}))
+    scans = {scan.name: [scan.digest, scan.shape, scan.box] for scan in prepared[0]}
+    return json.loads(json.dumps({"scans": scans, "bad": [str(case) for case in prepared[1]]}))
 
 
 def prepare_all(rank: int, cases: list[Case], cache: Path, log: Path) -> None:
@@ -65,7 +65,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_two_processes_prepare_what_one_does(cases: list[Case], tmp_path: Path) -> None:
     one = prepare(cases, TWO_MM, tmp_path / "one")
-    assert (len(one.scans), len(one.bad)) == (COUNT - 1, 1)
+    assert (len(one[0]), len(one[1])) == (COUNT - 1, 1)
     log = tmp_path / "log"
     finish(start(2, tmp_path / "meeting", prepare_all, cases, tmp_path / "two", log))
     assert files(tmp_path / "two") == files(tmp_path / "one")
@@ -73,7 +73,7 @@ def test_two_processes_prepare_what_one_does(cases: list[Case], tmp_path: Path) 
         assert json.loads(log.with_suffix(f".{rank}").read_text()) == told_of(one)
     done = [line.split() for line in log.read_text().splitlines()]
     sound = [(rank, name) for rank, name in done if name != cases[2].name]
-    assert sorted(name for _, name in sound) == sorted(scan.name for scan in one.scans)
+    assert sorted(name for _, name in sound) == sorted(scan.name for scan in one[0])
     assert {rank for rank, _ in sound} == {"0", "1"}
 
 
@@ -90,7 +90,7 @@ def test_killed_preprocessing_goes_on(cases: list[Case], tmp_path: Path) -> None
 
 def test_a_cut_entry_is_made_again(cases: list[Case], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    scan = prepare(cases, TWO_MM, cache).scans[0]
+    scan = prepare(cases, TWO_MM, cache)[0][0]
     whole = scan.path.read_bytes()
     scan.path.write_bytes(whole[:-100])
     prepare(cases, TWO_MM, cache)
@@ -107,9 +107,10 @@ def growth(folder: Path, count: int) -> list[float]:
         own = folder / f"{index}.npy"
         if not own.exists():
             own.hardlink_to(path)
-        scans.append(Scan(f"s{index}", "s", str(index), own, sides, (0, 0, 0), mm, sides, mm))
+        scans.append(Scan(f"s{index}", "s", "", own, sides, (0, 0, 0), sides, mm, sides, mm))
     config = BraTSDataConfig(dataset_name="brats")
-    crops = ScanCrops(ScanSet(tuple(scans), sides), sides, config, train=False, seed=0)
+    data = BraTSDataset("cohort", scans, sides, TWO_MM)
+    crops = VolumeCrops(data, config, sides, train=False, seed=0)
     crops[BatchKey(0, [0])]
     before = most = memory_mib()
     for item in range(len(crops)):

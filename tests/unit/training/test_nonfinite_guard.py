@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from prod9.data.tokens.store import TokenBatch
 from prod9.data.crops import Batch
+from prod9.data.tokens.store import TokenBatch
 from prod9.errors import Prod9Error
 from prod9.training import nonfinite as module
 from prod9.training.nonfinite import (

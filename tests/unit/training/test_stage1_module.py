@@ -129,7 +129,9 @@ def test_no_gradient_leaks_between_the_networks(
         return fine
 
     monkeypatch.setattr(Stage1Module, "_step", spy)
-    make_trainer(limit_val_batches=0).fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
+    make_trainer(limit_val_batches=0).fit(
+        module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0)
+    )
     assert steps == [0, 1] * 4
 
 
@@ -347,7 +349,9 @@ def test_the_averaged_weights_follow_each_generator_step(
     make_trainer: Any, volumes: ArrayDataset
 ) -> None:
     module = build(configure(discriminator_iter_start=2))
-    make_trainer(limit_val_batches=0).fit(module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0))
+    make_trainer(limit_val_batches=0).fit(
+        module, volume_loader(volumes, DATA, (12, 12, 12), train=True, seed=0)
+    )
     assert int(module.ema.updates) == 4
     assert not same(snapshot(module.ema.network), snapshot(module.autoencoder))
 

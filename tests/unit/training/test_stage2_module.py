@@ -92,7 +92,7 @@ def test_a_step_masks_drops_and_smooths_as_configured(
     trainer.fit(module, load(batches(60, 10)))
     assert set(spy.smoothing) == {0.3}
     labels = torch.cat(spy.labels)
-    dropped = float((labels == 2).float().mean())
+    dropped = float((labels == -1).float().mean())
     assert abs(dropped - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 600)
     kept = labels[labels != 2]
     assert 0.4 < float(kept.float().mean()) < 0.6

@@ -9,16 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from prod9.data.brats.cases import (
-    MODALITIES,
-    BadCaseError,
-    Case,
-    Cohort,
-    find_cases,
-    grid_distance_mm,
-    read_case,
-)
+from prod9.data.brats.cases import BadCaseError, grid_distance_mm, read_case
 from prod9.data.brats.inspection import Inspection, inspect_cohort
+from prod9.data.brats.layouts import MODALITIES, Case, Cohort, find_cases
 from prod9.errors import Prod9Error
 
 SHAPE = (8, 9, 7)
@@ -172,8 +165,8 @@ def test_suffixes_in_capitals_and_unpacked(tmp_path: Path) -> None:
         packed = ending.lower().endswith(".gz")
         (folder / f"case{ending}").write_bytes(gzip.compress(content) if packed else content)
     (folder / "plain.nii").unlink()
-    raw = read_case(only_case(tmp_path))
-    assert np.array_equal(raw.arrays, np.stack([scan(m) for m in MODALITIES]))
+    for volume, modality in zip(read_case(only_case(tmp_path)), MODALITIES, strict=True):
+        assert np.array_equal(volume.array, scan(modality))
 
 
 def test_what_macos_leaves_is_ignored(tmp_path: Path) -> None:
@@ -320,26 +313,11 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Case
 
 
 def test_every_layout_reads_to_the_same_arrays(layout: Callable[..., Case]) -> None:
-    raw = read_case(layout())
-    assert raw.arrays.dtype == np.float32
-    assert raw.arrays.shape == (4, *SHAPE)
-    for array, modality in zip(raw.arrays, MODALITIES, strict=True):
-        assert np.array_equal(array, scan(modality))
-    assert raw.affine.dtype == np.float64
-    assert np.array_equal(raw.affine, LPS)
-    assert raw.header["sform_code"] == 1
-    assert raw.header.get_data_dtype() == np.int16
-
-
-def test_the_header_writes_a_result(layout: Callable[..., Case], tmp_path: Path) -> None:
-    from prod9.data.volume_files.read import read_volume
-    from prod9.data.volume_files.write import write_nifti
-
-    raw = read_case(layout())
-    write_nifti(tmp_path / "out.nii.gz", raw.arrays[2], raw.affine, header=raw.header)
-    written = read_volume(tmp_path / "out.nii.gz")
-    assert np.array_equal(written.array, scan("T2"))
-    assert np.array_equal(written.affine, LPS)
+    for volume, modality in zip(read_case(layout()), MODALITIES, strict=True):
+        assert volume.array.dtype == np.float32
+        assert np.array_equal(volume.array, scan(modality))
+        assert volume.affine.dtype == np.float64
+        assert np.array_equal(volume.affine, LPS)
 
 
 @pytest.mark.parametrize(("bad", "count"), [(np.nan, 2), (np.inf, 1)])
@@ -455,7 +433,7 @@ def test_grids_may_differ_by_a_micrometre_at_the_far_corner(
     nifti(folder / "BraTS2021_00001_flair.nii.gz", scan("FLAIR"), affine)
     case = only_case(tmp_path)
     if good:
-        assert np.array_equal(read_case(case).affine, LPS)
+        assert np.array_equal(read_case(case)[0].affine, LPS)
     else:
         message = refused(case)
         assert "two grids" in message
@@ -473,14 +451,13 @@ def test_grids_may_differ_by_a_micrometre_at_the_far_corner(
 )
 def test_the_decathlon_says_which_channel_is_which(tmp_path: Path, described: Any) -> None:
     write_decathlon(tmp_path, described=described, channels=("T2", "FLAIR", "T1", "T1ce"))
-    raw = read_case(only_case(tmp_path))
-    for array, modality in zip(raw.arrays, MODALITIES, strict=True):
-        assert np.array_equal(array, scan(modality))
+    for volume, modality in zip(read_case(only_case(tmp_path)), MODALITIES, strict=True):
+        assert np.array_equal(volume.array, scan(modality))
 
 
 def test_the_decathlon_may_say_nothing_of_channels(tmp_path: Path) -> None:
     write_decathlon(tmp_path, described={"name": "BRATS"})
-    assert np.array_equal(read_case(only_case(tmp_path)).arrays[3], scan("FLAIR"))
+    assert np.array_equal(read_case(only_case(tmp_path))[3].array, scan("FLAIR"))
 
 
 @pytest.mark.parametrize(
@@ -520,7 +497,7 @@ def test_a_decathlon_file_of_another_shape(tmp_path: Path, shape: tuple[int, ...
 def test_a_decathlon_file_with_a_fifth_axis_of_one(tmp_path: Path) -> None:
     channels = np.stack([scan(channel) for channel in PUBLISHED_CHANNELS], -1)
     nifti(tmp_path / "imagesTr" / "BRATS_001.nii", channels[..., None])
-    assert np.array_equal(read_case(only_case(tmp_path)).arrays[1], scan("T1ce"))
+    assert np.array_equal(read_case(only_case(tmp_path))[1].array, scan("T1ce"))
 
 
 def test_a_decathlon_file_scaled_by_a_slope(tmp_path: Path) -> None:
@@ -528,7 +505,7 @@ def test_a_decathlon_file_scaled_by_a_slope(tmp_path: Path) -> None:
     image.header.set_slope_inter(0.5, 3)
     (tmp_path / "imagesTr").mkdir()
     nib.save(image, tmp_path / "imagesTr" / "BRATS_001.nii.gz")
-    assert np.array_equal(read_case(only_case(tmp_path)).arrays[0], scan("T1") * 0.5 + 3)
+    assert np.array_equal(read_case(only_case(tmp_path))[0].array, scan("T1") * 0.5 + 3)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

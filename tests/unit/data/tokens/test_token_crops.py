@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from prod9.config import BraTSSourceConfig
+from prod9.config import BraTSSourceConfig, PreprocessingConfig
 from prod9.data.batches import BatchKey, set_epoch
-from prod9.data.brats.cases import MODALITIES
-from prod9.data.brats.scans import Scan, ScanSet
+from prod9.data.brats.dataset import BraTSDataset
+from prod9.data.brats.layouts import MODALITIES
+from prod9.data.brats.scan_cache import Scan
+from prod9.data.crops import batches_of
 from prod9.data.tokens.build import open_or_build
-from prod9.data.tokens.crops import TokenCrops, token_crop_loader
+from prod9.data.tokens.crops import TokenCrops
 from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey
 
 STRIDE = 4
@@ -38,15 +40,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> ScanSet:
+def scans(tmp_path_factory: pytest.TempPathFactory) -> BraTSDataset:
     folder = tmp_path_factory.mktemp("scans")
     made: list[Scan] = []
     for index, (first, sides) in enumerate(BOXES):
         path = folder / f"{index}.npy"
         np.save(path, np.ones((4, *sides), np.float16))
         mm = (1.0, 1.0, 1.0)
-        made.append(Scan(f"scan{index}", "s", str(index), path, SHAPE, first, mm, SHAPE, mm))
-    return ScanSet(tuple(made), SHAPE)
+        made.append(Scan(f"scan{index}", "s", "", path, SHAPE, first, sides, mm, SHAPE, mm))
+    return BraTSDataset("cohort", made, SHAPE, PreprocessingConfig())
 
 
 def config(**change: Any) -> BraTSSourceConfig:
@@ -55,7 +57,7 @@ def config(**change: Any) -> BraTSSourceConfig:
 
 def crops_of(
     store: TokenStore,
-    scans: ScanSet,
+    scans: BraTSDataset,
     *,
     train: bool = True,
     seed: int = 0,
@@ -65,9 +67,9 @@ def crops_of(
     return TokenCrops(
         store,
         scans,
+        config(**change),
         stride=STRIDE,
         window=window,
-        config=config(**change),
         train=train,
         seed=seed,
     )
@@ -77,7 +79,9 @@ def everything(crops: TokenCrops, epoch: int = 0) -> TokenBatch:
     return crops[BatchKey(epoch, list(range(len(crops))))]
 
 
-def test_a_target_and_its_sources_are_the_same_cells(store: TokenStore, scans: ScanSet) -> None:
+def test_a_target_and_its_sources_are_the_same_cells(
+    store: TokenStore, scans: BraTSDataset
+) -> None:
     crops = crops_of(store, scans, crops_per_volume=3, foreground_crops=0.5)
     assert len(crops) == 3 * 4 * 3
     batch = everything(crops, 2)
@@ -102,7 +106,7 @@ def test_a_target_and_its_sources_are_the_same_cells(store: TokenStore, scans: S
         assert batch.names[item] == f"scan{scan}/{MODALITIES[target]}"
 
 
-def test_the_store_is_only_read(store: TokenStore, scans: ScanSet) -> None:
+def test_the_store_is_only_read(store: TokenStore, scans: BraTSDataset) -> None:
     before = np.array(store.tokens)
     batch = everything(crops_of(store, scans))
     assert batch.sources is not None
@@ -111,26 +115,26 @@ def test_the_store_is_only_read(store: TokenStore, scans: ScanSet) -> None:
     assert np.array_equal(store.tokens, before)
 
 
-def test_the_box_in_cells(store: TokenStore, scans: ScanSet) -> None:
+def test_the_box_in_cells(store: TokenStore, scans: BraTSDataset) -> None:
     # 30 voxels are 8 cells of 4: one voxel of padding before, one after. 24: none. 21: one before.
-    low, high = crops_of(store, scans).boxes[0]
+    low, high = crops_of(store, scans).box(0)
     assert low.tolist() == [10 / 4, 4 / 4, 3 / 4]
     assert high.tolist() == [22 / 4, 12 / 4, 13 / 4]
-    low, high = crops_of(store, scans).boxes[1]
+    low, high = crops_of(store, scans).box(1)
     assert low.tolist() == [1 / 4, 0, 4 / 4]
     assert high.tolist() == [31 / 4, 6, 12 / 4]
 
 
 @pytest.mark.parametrize("window", [(3, 3, 3), (2, 2, 4)])
 def test_foreground_crops_have_their_middle_in_the_box(
-    store: TokenStore, scans: ScanSet, window: Any
+    store: TokenStore, scans: BraTSDataset, window: Any
 ) -> None:
     crops = crops_of(store, scans, window=window, foreground_crops=1.0, crops_per_volume=20)
     batch = everything(crops)
     assert batch.origin is not None
     room = np.array(GRID) - window
     for scan, starts in enumerate(batch.origin.numpy().reshape(3, 80, 3)):
-        low, high = crops.boxes[scan]
+        low, high = crops.box(scan)
         middle = starts + np.array(window) // 2
         at_border = (starts == 0) | (starts == room)
         # The middle cell holds some of the box.
@@ -144,7 +148,7 @@ def test_foreground_crops_have_their_middle_in_the_box(
     assert len(torch.unique(free, dim=0)) > 6
 
 
-def test_places_are_drawn_from_seed_epoch_and_item(store: TokenStore, scans: ScanSet) -> None:
+def test_places_are_drawn_from_seed_epoch_and_item(store: TokenStore, scans: BraTSDataset) -> None:
     def origin(seed: int = 0, epoch: int = 0) -> torch.Tensor:
         crops = crops_of(store, scans, seed=seed, foreground_crops=0.0)
         found = everything(crops, epoch).origin
@@ -160,7 +164,7 @@ def test_places_are_drawn_from_seed_epoch_and_item(store: TokenStore, scans: Sca
     assert torch.equal(pair.origin, origin()[[7, 3]])
 
 
-def test_validation_stays_where_it_is(store: TokenStore, scans: ScanSet) -> None:
+def test_validation_stays_where_it_is(store: TokenStore, scans: BraTSDataset) -> None:
     crops = crops_of(store, scans, train=False, crops_per_volume=5)
     assert len(crops) == 12
     first, later = everything(crops, 0), everything(crops, 9)
@@ -170,17 +174,17 @@ def test_validation_stays_where_it_is(store: TokenStore, scans: ScanSet) -> None
     assert torch.equal(first.tokens, later.tokens)
 
 
-def test_a_window_larger_than_the_grid_is_the_grid(store: TokenStore, scans: ScanSet) -> None:
+def test_a_window_larger_than_the_grid_is_the_grid(store: TokenStore, scans: BraTSDataset) -> None:
     batch = everything(crops_of(store, scans, window=(16, 6, 4)))
     assert batch.tokens.shape == (12, 8, 6, 4)
     assert batch.origin is not None
     assert not batch.origin[:, :2].any()
 
 
-def test_the_loader_shuffles_in_training_alone(store: TokenStore, scans: ScanSet) -> None:
+def test_the_loader_shuffles_in_training_alone(store: TokenStore, scans: BraTSDataset) -> None:
     def batches(train: bool, seed: int = 4, epoch: int = 0) -> list[list[str]]:
         crops = crops_of(store, scans, train=train, seed=seed, crops_per_volume=1)
-        loader = token_crop_loader(crops)
+        loader = batches_of(crops, config(), train=train, seed=seed)
         set_epoch(loader, epoch)
         return [batch.names for batch in loader]
 
@@ -194,9 +198,14 @@ def test_the_loader_shuffles_in_training_alone(store: TokenStore, scans: ScanSet
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_workers_change_nothing(store: TokenStore, scans: ScanSet, train: bool) -> None:
+def test_workers_change_nothing(store: TokenStore, scans: BraTSDataset, train: bool) -> None:
     here, there = (
-        token_crop_loader(crops_of(store, scans, train=train, seed=4, num_workers=workers))
+        batches_of(
+            crops_of(store, scans, train=train, seed=4),
+            config(num_workers=workers),
+            train=train,
+            seed=4,
+        )
         for workers in (0, 1)
     )
     for epoch in (0, 1):

@@ -10,16 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from prod9.config import SourceConfig
 from prod9.data.batches import set_epoch
+from prod9.data.crops import batches_of
+from prod9.data.dataset import ArrayDataset
 from prod9.data.tokens.build import open_or_build
-from prod9.data.tokens.store import (
-    TokenStore,
-    TokenStoreKey,
-    fingerprint,
-    open_store,
-    token_loader,
-)
-from prod9.data.volumes import ArrayVolumes
+from prod9.data.tokens.crops import TokenCrops
+from prod9.data.tokens.store import TokenStore, TokenStoreKey, reopen
 from prod9.errors import Prod9Error
 
 KEY = TokenStoreKey(tokenizer_digest="aaa", data_digest="bbb", split="train")
@@ -156,7 +153,7 @@ def test_a_damaged_or_stale_store_is_built_again(tmp_path: Path, harm: Any) -> N
     harm(path)
     assert np.array_equal(build(tmp_path, encoder).tokens, TOKENS)
     assert encoder.runs == 2
-    assert np.array_equal(open_store(path, "aaa").tokens, TOKENS)
+    assert np.array_equal(reopen(path).tokens, TOKENS)
 
 
 def test_a_store_travels_to_workers_as_a_path(tmp_path: Path) -> None:
@@ -169,26 +166,23 @@ def test_a_store_travels_to_workers_as_a_path(tmp_path: Path) -> None:
     assert (there.key, there.path, there.names) == (KEY, store.path, NAMES)
 
 
-def test_another_tokenizer_is_named(tmp_path: Path) -> None:
-    path = build(tmp_path, Encoder()).path
-    with pytest.raises(Prod9Error, match="was made by tokenizer aaa, not ccc; delete the folder"):
-        open_store(path, "ccc")
-
-
-def test_no_store(tmp_path: Path) -> None:
-    with pytest.raises(Prod9Error, match="no complete token store"):
-        open_store(tmp_path / "none")
-
-
 def test_an_unwritable_root(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Prod9Error, match="cannot write"):
         build(tmp_path / "file", Encoder())
 
 
+def loader(store: TokenStore, batch_size: int, *, train: bool, seed: int, **rest: Any) -> Any:
+    """Return the batches of whole grids of a data set with one channel."""
+    config = SourceConfig(dataset_name="toy", batch_size=batch_size, **rest)
+    data = ArrayDataset("toy", np.empty((len(store), 1, *GRID), np.uint8))
+    crops = TokenCrops(store, data, config, stride=1, window=GRID, train=train, seed=seed)
+    return batches_of(crops, config, train=train, seed=seed)
+
+
 def test_loader_batches(tmp_path: Path) -> None:
     store = build(tmp_path, Encoder())
-    parts = list(token_loader(store, 4, train=False, seed=0))
+    parts = list(loader(store, 4, train=False, seed=0))
     assert torch.equal(torch.cat([part.tokens for part in parts]), TOKENS)
     assert parts[0].tokens.dtype == torch.int64
     assert torch.equal(torch.cat([part.labels for part in parts]), LABELS)
@@ -201,7 +195,7 @@ def test_training_order_is_that_of_seed_and_epoch_with_any_workers(tmp_path: Pat
     store = build(tmp_path, Encoder())
     orders: list[list[str]] = []
     for num_workers in (0, 1):
-        train = token_loader(store, 3, train=True, seed=2, num_workers=num_workers)
+        train = loader(store, 3, train=True, seed=2, num_workers=num_workers)
         for epoch in (0, 1):
             set_epoch(train, epoch)
             parts = list(train)
@@ -212,18 +206,3 @@ def test_training_order_is_that_of_seed_and_epoch_with_any_workers(tmp_path: Pat
             orders.append([name for part in parts for name in part.names])
     assert orders[0] == orders[2] != orders[1]
     assert orders[1] == orders[3]
-
-
-def test_the_fingerprint_sees_voxels_labels_and_shapes() -> None:
-    images = np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4)
-    volumes = ArrayVolumes(images, np.array([0, 1]), ["a", "b"], ("x", "y"), ((), ()))
-    assert fingerprint(volumes) == fingerprint(replace(volumes, images=images.copy()))
-    changed = images.copy()
-    changed[1, 1, 2, 3] ^= 1
-    others = [
-        replace(volumes, images=changed),
-        replace(volumes, images=images.reshape(2, 3, 2, 4)),
-        replace(volumes, images=images.view(np.int8)),
-        replace(volumes, labels=np.array([1, 0])),
-    ]
-    assert len({fingerprint(volumes), *map(fingerprint, others)}) == 5

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from prod9.config import BraTSDataConfig, PreprocessingConfig
-from prod9.data.brats.open_scans import open_scans, require_unseen
+from prod9.data.brats.dataset import open_brats
+from prod9.data.dataset import require_unseen
 from prod9.data.phantom.cohort import make_phantom
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
@@ -45,7 +46,7 @@ def config(folder: Path, **rest: Any) -> BraTSDataConfig:
 
 def refused(data: BraTSDataConfig) -> str:
     with pytest.raises(Prod9Error) as caught:
-        open_scans(data, WIDE)
+        open_brats(data, WIDE)
     return str(caught.value)
 
 
@@ -63,7 +64,7 @@ def test_what_is_found_is_said(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"split_file": tmp_path / "split.json", "cache_dir": tmp_path / "cache"}
-    sets = open_scans(config(cohort, **places), WIDE)
+    sets = open_brats(config(cohort, **places), WIDE)
     assert {name: len(scans) for name, scans in sets.items()} == {"train": 3, "val": 1, "test": 1}
     # 240 x 240 x 155 mm: ceil(/8) voxels of 8 mm, of which two thirds are wider ones.
     assert {scans.shape for scans in sets.values()} == {(20, 20, 13)}
@@ -77,7 +78,7 @@ def test_what_is_found_is_said(
 
 
 def test_every_subject_is_in_one_split(folder: Path) -> None:
-    sets = open_scans(config(folder), WIDE)
+    sets = open_brats(config(folder), WIDE)
     names = [scan.name for scans in sets.values() for scan in scans.scans]
     assert sorted(names) == [f"BraTS-GLI-{i:05d}-000" for i in range(5)]
     written = json.loads((folder.parent / "split.json").read_text())
@@ -91,7 +92,7 @@ def test_timepoints_of_a_subject_stay_together(folder: Path) -> None:
         again.mkdir()
         for path in (folder / f"BraTS-GLI-{index:05d}-000").iterdir():
             shutil.copy(path, again / path.name.replace("-000-", "-001-"))
-    sets = open_scans(config(folder), WIDE)
+    sets = open_brats(config(folder), WIDE)
     for scans in sets.values():
         subjects = [scan.subject for scan in scans.scans]
         assert all(subjects.count(subject) == 2 for subject in subjects)
@@ -139,7 +140,7 @@ def test_a_long_list_is_cut(folder: Path) -> None:
 
 def test_broken_cases_are_left_out_loudly(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = break_two(folder)
-    sets = open_scans(config(folder, on_bad_case="skip"), WIDE)
+    sets = open_brats(config(folder, on_bad_case="skip"), WIDE)
     names = {scan.name for scans in sets.values() for scan in scans.scans}
     assert names == {f"BraTS-GLI-0000{i}-000" for i in (0, 1, 4)}
     said = capsys.readouterr().err.splitlines()
@@ -160,7 +161,7 @@ def test_the_data_folder_is_only_read(folder: Path, inside: str) -> None:
     before = sorted(folder.rglob("*"))
     said = refused(config(folder, cache_dir=folder / inside))
     assert said.startswith(f"data.cache_dir ({folder / inside}) lies inside data.data_dir (")
-    open_scans(config(folder), WIDE)
+    open_brats(config(folder), WIDE)
     assert sorted(folder.rglob("*")) == before
 
 
@@ -169,26 +170,26 @@ def test_a_link_into_the_data_folder_is_seen_through(folder: Path) -> None:
     link.symlink_to(folder)
     assert "lies inside data.data_dir" in refused(config(folder, cache_dir=link / "cache"))
     # Only the beginning of a name is no folder.
-    open_scans(config(folder, cache_dir=folder.with_name("cohort-cache")), WIDE)
+    open_brats(config(folder, cache_dir=folder.with_name("cohort-cache")), WIDE)
 
 
 def test_the_users_cache_is_used_when_none_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROD9_CACHE", str(folder.parent / "own"))
-    sets = open_scans(config(folder, cache_dir=None), WIDE)
+    sets = open_brats(config(folder, cache_dir=None), WIDE)
     paths = [scan.path for scans in sets.values() for scan in scans.scans]
     assert {path.parent for path in paths} == {folder.parent / "own" / "scans"}
 
 
 def test_a_split_is_drawn_once(folder: Path) -> None:
-    first = open_scans(config(folder), WIDE)
+    first = open_brats(config(folder), WIDE)
     path = folder.parent / "split.json"
     written = path.read_bytes()
     # A case less: everybody else stays where he was.
     gone = first["train"].scans[0].name
     shutil.rmtree(folder / gone)
-    second = open_scans(config(folder), WIDE)
+    second = open_brats(config(folder), WIDE)
     assert path.read_bytes() == written
     for split, scans in first.items():
         left = [scan.name for scan in scans.scans if scan.name != gone]
@@ -199,7 +200,7 @@ def test_a_split_is_drawn_once(folder: Path) -> None:
 
 
 def test_a_new_subject_is_not_put_anywhere_silently(folder: Path) -> None:
-    open_scans(config(folder), WIDE)
+    open_brats(config(folder), WIDE)
     make_phantom(folder, cases=6, release="2023", seed=0, voxel_mm=8.0, overwrite=True)
     said = refused(config(folder))
     path = folder.parent / "split.json"
@@ -208,7 +209,7 @@ def test_a_new_subject_is_not_put_anywhere_silently(folder: Path) -> None:
 
 
 def test_a_split_may_not_become_empty(folder: Path) -> None:
-    sets = open_scans(config(folder), WIDE)
+    sets = open_brats(config(folder), WIDE)
     shutil.rmtree(folder / sets["val"].scans[0].name)
     said = refused(config(folder))
     assert said == (
@@ -238,7 +239,7 @@ def test_all_releases_give_the_same_scans(tmp_path: Path) -> None:
     for release in ("2021", "2023", "msd"):
         folder = tmp_path / release / "cohort"
         make_phantom(folder, cases=3, release=release, seed=4, voxel_mm=8.0)
-        sets = open_scans(config(folder), WIDE)
+        sets = open_brats(config(folder), WIDE)
         arrays.append(
             [
                 sets[split].whole(0, modality)
@@ -256,9 +257,9 @@ def test_a_case_that_is_mended_later_has_its_place(folder: Path) -> None:
     t2 = folder / "BraTS-GLI-00003-000" / "BraTS-GLI-00003-000-t2w.nii.gz"
     kept = t2.read_bytes()
     t2.unlink()  # broken by its names alone
-    before = open_scans(config(folder, on_bad_case="skip"), WIDE)
+    before = open_brats(config(folder, on_bad_case="skip"), WIDE)
     t2.write_bytes(kept)
-    after = open_scans(config(folder), WIDE)
+    after = open_brats(config(folder), WIDE)
     for name, scans in before.items():
         assert set(scans.subjects) <= set(after[name].subjects)
     assert sum(map(len, after.values())) == sum(map(len, before.values())) + 1
@@ -266,17 +267,17 @@ def test_a_case_that_is_mended_later_has_its_place(folder: Path) -> None:
 
 def test_who_was_trained_on_may_not_be_a_test(folder: Path) -> None:
     data = config(folder)
-    scans = open_scans(data, WIDE)
-    require_unseen(scans["train"].subjects, scans, data, "the tokenizer")
-    require_unseen((), scans, data, "the tokenizer")
+    scans = open_brats(data, WIDE)
+    require_unseen(scans["train"].subjects, scans, "the tokenizer")
+    require_unseen((), scans, "the tokenizer")
     seen = scans["test"].subjects[0]
-    with pytest.raises(Prod9Error, match=f"1 subjects into val or test.*first is {seen}"):
-        require_unseen([seen, "someone else"], scans, data, "the tokenizer")
+    with pytest.raises(Prod9Error, match=f"1 subjects of val or test.*first is {seen}"):
+        require_unseen([seen, "someone else"], scans, "the tokenizer")
 
 
 def test_several_releases_in_a_folder_are_warned_of(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_phantom(folder / "more", cases=1, release="2021", seed=1, voxel_mm=8.0)
-    open_scans(config(folder), WIDE)
+    open_brats(config(folder), WIDE)
     assert "warning: releases share patients" in capsys.readouterr().err

@@ -8,18 +8,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prod9.config import BraTSDataConfig, PreprocessingConfig
-from prod9.config.data import AugmentationConfig
-from prod9.data.batches import BatchKey, set_epoch
+from prod9.config import PreprocessingConfig
 from prod9.data.brats import scan_cache as module
-from prod9.data.brats.cases import MODALITIES, Case, find_cases
-from prod9.data.brats.scan_cache import prepare
-from prod9.data.brats.scans import Scan, ScanSet, common_grid, whole_volumes
-from prod9.data.crops import ScanCrops, crop_loader, crop_start
+from prod9.data.brats.dataset import BraTSDataset
+from prod9.data.brats.layouts import MODALITIES, Case, find_cases
+from prod9.data.brats.scan_cache import Scan, prepare
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
 from prod9.data.phantom.cohort import make_phantom
@@ -68,10 +64,15 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def scans(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> ScanSet:
+def scans(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> BraTSDataset:
     prepared = prepare(cases, TWO_MM, tmp_path_factory.mktemp("cache"))
-    assert prepared.bad == ()
-    return common_grid(prepared.scans)
+    assert prepared[1] == ()
+    return on_grid(prepared[0])
+
+
+def on_grid(scans: tuple[Scan, ...]) -> BraTSDataset:
+    d, h, w = (max(scan.shape[axis] for scan in scans) for axis in range(3))
+    return BraTSDataset("cohort", scans, (d, h, w), TWO_MM)
 
 
 def refuse(case: Case) -> Any:
@@ -81,7 +82,7 @@ def refuse(case: Case) -> Any:
 # --- preparing ----------------------------------------------------------------------------------
 
 
-def test_the_cache_holds_boxes_in_0_to_1(scans: ScanSet) -> None:
+def test_the_cache_holds_boxes_in_0_to_1(scans: BraTSDataset) -> None:
     for scan, voxels in zip(scans.scans[:2], HEADS.values(), strict=True):
         stored = np.load(scan.path, allow_pickle=False)
         # Left and back are turned to right and front.
@@ -102,7 +103,7 @@ def test_the_cache_holds_boxes_in_0_to_1(scans: ScanSet) -> None:
             assert (ours.min(), ours.max()) == (0, 1)
 
 
-def test_a_whole_modality_is_scaled_and_placed(cases: list[Case], scans: ScanSet) -> None:
+def test_a_whole_modality_is_scaled_and_placed(cases: list[Case], scans: BraTSDataset) -> None:
     assert scans.shape == (20, 24, 16)
     for index, case in enumerate(cases):
         for m, modality in enumerate(MODALITIES):
@@ -119,7 +120,7 @@ def test_a_whole_modality_is_scaled_and_placed(cases: list[Case], scans: ScanSet
             assert not whole[expected == 0].any()
 
 
-def test_a_smaller_scan_lies_in_the_middle(scans: ScanSet) -> None:
+def test_a_smaller_scan_lies_in_the_middle(scans: BraTSDataset) -> None:
     # 17 x 20 x 9 voxels of 2 x 2 x 3 mm are 17 x 20 x 14 of 2 mm; on 20 x 24 x 16 that leaves
     # 3, 4 and 2: one, two and one come first.
     small = scans.scans[2]
@@ -131,23 +132,13 @@ def test_a_smaller_scan_lies_in_the_middle(scans: ScanSet) -> None:
     occupied = np.argwhere(scans.whole(2, 0) > 0)
     assert (occupied >= low).all()
     assert (occupied < high).all()
-    assert common_grid(scans.scans[2:]).shape == small.shape
-    assert common_grid(scans.scans[2:]).box(0)[0].tolist() == list(small.box)
-
-
-def test_whole_volumes_come_scan_by_scan(scans: ScanSet) -> None:
-    found = list(whole_volumes(scans))
-    assert [(name, m) for name, m, _ in found] == [
-        (f"{scan.name}/{modality}", m)
-        for scan in scans.scans
-        for m, modality in enumerate(MODALITIES)
-    ]
-    assert np.array_equal(found[6][2], scans.whole(1, 2))
+    assert on_grid(scans.scans[2:]).shape == small.shape
+    assert on_grid(scans.scans[2:]).box(0)[0].tolist() == list(small.box)
 
 
 @given(start=st.tuples(*[st.integers(-9, 30)] * 3), sides=st.tuples(*[st.integers(1, 26)] * 3))
 @settings(max_examples=60)
-def test_a_crop_is_a_part_of_the_whole(scans: ScanSet, start: Any, sides: Any) -> None:
+def test_a_crop_is_a_part_of_the_whole(scans: BraTSDataset, start: Any, sides: Any) -> None:
     padded = np.pad(scans.whole(1, 3), [(9, 60)] * 3)
     part = tuple(slice(a + 9, a + 9 + n) for a, n in zip(start, sides, strict=True))
     crop = scans.crop(1, 3, start, sides)
@@ -173,25 +164,25 @@ def test_the_same_bytes_at_another_time_or_place_are_the_same_entry(
 ) -> None:
     voxels = HEADS["BraTS2021_00000"]
     case = write_case(tmp_path / "one", "BraTS2021_00000", voxels)
-    (first,) = prepare([case], TWO_MM, tmp_path / "cache").scans
+    (first,) = prepare([case], TWO_MM, tmp_path / "cache")[0]
     monkeypatch.setattr(module, "read_case", refuse)
     os.utime(case.files["T2"], ns=(1, 1))
-    assert prepare([case], TWO_MM, tmp_path / "cache").scans == (first,)
+    assert prepare([case], TWO_MM, tmp_path / "cache")[0] == (first,)
     moved = write_case(tmp_path / "two", "BraTS2021_00007", voxels)
-    (second,) = prepare([moved], TWO_MM, tmp_path / "cache").scans
+    (second,) = prepare([moved], TWO_MM, tmp_path / "cache")[0]
     assert second == replace(first, name="BraTS2021_00007", subject="BraTS2021_00007")
 
 
 def test_changed_bytes_are_another_entry(tmp_path: Path) -> None:
     voxels = HEADS["BraTS2021_00000"]
     case = write_case(tmp_path / "data", "BraTS2021_00000", voxels)
-    (first,) = prepare([case], TWO_MM, tmp_path / "cache").scans
+    (first,) = prepare([case], TWO_MM, tmp_path / "cache")[0]
     before = np.load(first.path, allow_pickle=False)
     changed = voxels.copy()
     changed[2, 8, 8, 8] += 40
     write_case(tmp_path / "data", "BraTS2021_00000", changed)
     os.utime(case.files["T2"], ns=(1, 1))
-    (second,) = prepare([case], TWO_MM, tmp_path / "cache").scans
+    (second,) = prepare([case], TWO_MM, tmp_path / "cache")[0]
     assert second.digest != first.digest
     different = np.argwhere(np.load(second.path, allow_pickle=False) != before)
     assert {tuple(place) for place in different} >= {(2, *(np.array([11, 15, 8]) - first.box))}
@@ -206,40 +197,40 @@ def test_another_preprocessing_is_another_entry(cases: list[Case], tmp_path: Pat
         PreprocessingConfig(spacing_mm=(4.0, 2.0, 2.0)),
         PreprocessingConfig(spacing_mm=(2.0, 2.0, 2.0), percentiles=(0.0, 100.0)),
     ]
-    made = [prepare(cases[:1], each, tmp_path).scans[0] for each in settings]
+    made = [prepare(cases[:1], each, tmp_path)[0][0] for each in settings]
     assert len({scan.digest for scan in made}) == len({scan.path for scan in made}) == 3
     assert [scan.shape for scan in made] == [(20, 24, 16), (10, 24, 16), (20, 24, 16)]
-    assert len({common_grid([scan]).digest for scan in made}) == 3
+    assert len({on_grid((scan,)).digest for scan in made}) == 3
 
 
 def test_a_torn_entry_is_made_again(cases: list[Case], tmp_path: Path) -> None:
-    (first,) = prepare(cases[:1], TWO_MM, tmp_path).scans
+    (first,) = prepare(cases[:1], TWO_MM, tmp_path)[0]
     content = first.path.read_bytes()
     first.path.with_suffix(".json").unlink()  # what is written last
     first.path.write_bytes(content[:100])
-    assert prepare(cases[:1], TWO_MM, tmp_path).scans == (first,)
+    assert prepare(cases[:1], TWO_MM, tmp_path)[0] == (first,)
     assert first.path.read_bytes() == content
 
 
 @pytest.mark.parametrize("torn", [b"\xff\xfe\x80", b"../" * 9, b"0\0" * 32, b""])
 def test_a_torn_record_is_written_again(cases: list[Case], tmp_path: Path, torn: bytes) -> None:
-    scans = prepare(cases[:1], TWO_MM, tmp_path).scans
+    scans = prepare(cases[:1], TWO_MM, tmp_path)[0]
     (record,) = (tmp_path / "files").iterdir()
     whole = record.read_bytes()
     record.write_bytes(torn)
-    assert prepare(cases[:1], TWO_MM, tmp_path).scans == scans
+    assert prepare(cases[:1], TWO_MM, tmp_path)[0] == scans
     assert record.read_bytes() == whole
 
 
 def test_four_channels_in_one_file_are_the_same_scan(
-    cases: list[Case], scans: ScanSet, tmp_path: Path
+    cases: list[Case], scans: BraTSDataset, tmp_path: Path
 ) -> None:
     # The Decathlon's order: FLAIR, T1, T1ce, T2.
     channels = np.moveaxis(HEADS["BraTS2021_00000"][[3, 0, 1, 2]], 0, -1)
     (tmp_path / "imagesTr").mkdir()
     path = tmp_path / "imagesTr" / "BRATS_001.nii.gz"
     nib.save(nib.Nifti1Image(channels, LPS), path)  # type: ignore[attr-defined]
-    (scan,) = prepare(find_cases(tmp_path).cases, TWO_MM, tmp_path / "cache").scans
+    (scan,) = prepare(find_cases(tmp_path).cases, TWO_MM, tmp_path / "cache")[0]
     stored = [np.load(each.path, allow_pickle=False) for each in (scan, scans.scans[0])]
     assert np.array_equal(*stored)
     assert scan.box == scans.scans[0].box
@@ -291,8 +282,8 @@ def test_a_broken_case_is_named_and_the_others_are_kept(
     broken = write_case(tmp_path / "data", "BraTS2021_00009", HEADS["BraTS2021_00001"])
     harm(broken.files["T2"], broken)
     prepared = prepare([broken, cases[0]], TWO_MM, tmp_path / "cache")
-    assert [scan.name for scan in prepared.scans] == ["BraTS2021_00000"]
-    ((name, cause),) = [(bad.name, bad.cause) for bad in prepared.bad]
+    assert [scan.name for scan in prepared[0]] == ["BraTS2021_00000"]
+    ((name, cause),) = [(bad.name, bad.cause) for bad in prepared[1]]
     assert name == "BraTS2021_00009"
     assert re.search(words, cause), cause
     assert not cause.endswith(".")
@@ -315,10 +306,10 @@ def test_copies_of_a_scan_are_prepared_at_once(
     monkeypatch.setattr(module, "read_case", wait)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     prepared = prepare(find_cases(tmp_path / "data").cases, TWO_MM, tmp_path / "cache")
-    assert prepared.bad == ()
-    assert len({scan.digest for scan in prepared.scans}) == 1
-    assert [scan.name[-1] for scan in prepared.scans] == list("0123")
-    assert common_grid(prepared.scans).whole(3, 0).max() == 1
+    assert prepared[1] == ()
+    assert len({scan.digest for scan in prepared[0]}) == 1
+    assert [scan.name[-1] for scan in prepared[0]] == list("0123")
+    assert on_grid(prepared[0]).whole(3, 0).max() == 1
 
 
 def test_a_cache_that_cannot_be_written_stops_everything(cases: list[Case], tmp_path: Path) -> None:
@@ -327,209 +318,15 @@ def test_a_cache_that_cannot_be_written_stops_everything(cases: list[Case], tmp_
         prepare(cases[:1], TWO_MM, tmp_path / "file")
 
 
-# --- crops --------------------------------------------------------------------------------------
-
-
-def fake(folder: Path, name: str, stored: np.ndarray, box: Any, shape: Any) -> Scan:
-    """Return a scan as :func:`prepare` would have left it."""
-    path = folder / f"{name}.npy"
-    np.save(path, stored.astype(np.float16))
-    mm = (1.0, 1.0, 1.0)
-    return Scan(name, name, name, path, shape, box, mm, shape, mm)
-
-
-@pytest.fixture(scope="module")
-def alike(tmp_path_factory: pytest.TempPathFactory) -> ScanSet:
-    """Return two scans whose four modalities are copies, every voxel of which differs."""
-    folder = tmp_path_factory.mktemp("alike")
-    made: list[Scan] = []
-    for index, (sides, box) in enumerate([((12, 10, 8), (4, 3, 2)), ((6, 14, 9), (8, 1, 1))]):
-        ramp = (np.arange(np.prod(sides)) + 1) / 2048
-        copies = np.broadcast_to(ramp.reshape(sides), (4, *sides))
-        made.append(fake(folder, f"scan{index}", copies, box, (20, 18, 12)))
-    return common_grid(made)
-
-
-def config(**change: Any) -> BraTSDataConfig:
-    return BraTSDataConfig(dataset_name="brats", batch_size=3, **change)
-
-
-FLIPS = AugmentationConfig(flip=True)
-ALL_CHANGES = AugmentationConfig(flip=True, intensity_scale=0.2, intensity_shift=0.05)
-
-
-def crops_of(
-    alike: ScanSet, *, train: bool = True, seed: int = 0, roi: Any = (5, 6, 4), **change: Any
-) -> ScanCrops:
-    return ScanCrops(alike, roi, config(**change), train=train, seed=seed)
-
-
-def everything(crops: ScanCrops, epoch: int = 0) -> Any:
-    return crops[BatchKey(epoch, list(range(len(crops))))]
-
-
-def test_the_items_are_scans_then_repetitions_then_modalities(alike: ScanSet) -> None:
-    crops = crops_of(alike, crops_per_volume=2)
-    batch = everything(crops)
-    assert len(crops) == 2 * 2 * 4
-    assert batch.volumes.shape == (16, 1, 5, 6, 4)
-    assert batch.volumes.dtype == torch.float32
-    assert batch.labels.tolist() == [0, 1, 2, 3] * 4
-    assert batch.names == [f"scan{s}/{m}" for s in range(2) for _ in range(2) for m in MODALITIES]
-    assert len(crops_of(alike, train=False, crops_per_volume=2)) == 2 * 4
-
-
-def test_modalities_of_a_scan_share_place_and_mirror_image(alike: ScanSet) -> None:
-    crops = crops_of(alike, crops_per_volume=3, augmentation=FLIPS)
-    mirrored: list[bool] = []
-    for epoch in range(10):
-        groups = everything(crops, epoch).volumes.view(2, 3, 4, 5, 6, 4)
-        assert torch.equal(groups, groups[:, :, :1].expand_as(groups))
-        for scan, repetitions in enumerate(groups[:, :, 0]):
-            for crop in repetitions:
-                found = [
-                    turned
-                    for turned in (False, True)
-                    if is_part(crop.flip(0) if turned else crop, alike.whole(scan, 0))
-                ]
-                assert len(found) == 1
-                mirrored += found
-    # Left and right change places in about half of the crops, up and down or front and back never.
-    assert 20 <= sum(mirrored) <= 40
-
-
-def is_part(crop: torch.Tensor, whole: np.ndarray) -> bool:
-    """Say whether a crop with at least one voxel of the box occurs in the whole."""
-    value = float(crop.max())
-    assert value > 0
-    first = np.argwhere(whole == value)[0] - np.argwhere(crop.numpy() == value)[0]
-    stop = first + np.array(crop.shape)
-    if (first < 0).any() or (stop > whole.shape).any():
-        return False
-    part = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
-    return np.array_equal(whole[part], crop.numpy())
-
-
-def test_intensities_change_by_themselves_in_each_modality(alike: ScanSet) -> None:
-    still = everything(crops_of(alike, augmentation=FLIPS)).volumes
-    moved = everything(crops_of(alike, augmentation=ALL_CHANGES)).volumes
-    assert not any(torch.equal(moved[0], moved[m]) for m in (1, 2, 3))
-    for one, other in zip(still, moved, strict=True):
-        # The same place and mirror image: a straight line, up to the clip at 0 and 1.
-        inside = (other > 0) & (other < 1)
-        assert np.corrcoef(one[inside], other[inside])[0, 1] > 0.9999
-
-
-def test_places_depend_on_seed_epoch_and_repetition(alike: ScanSet) -> None:
-    def drawn(seed: int = 0, epoch: int = 0) -> torch.Tensor:
-        return everything(crops_of(alike, seed=seed, crops_per_volume=8), epoch).volumes
-
-    assert torch.equal(drawn(), drawn())
-    assert not torch.equal(drawn(), drawn(epoch=1))
-    assert not torch.equal(drawn(), drawn(seed=1))
-    assert len(torch.unique(drawn().view(2, 8, 4, -1)[0, :, 0], dim=0)) > 1
-    # An item is the same in whatever batch it comes.
-    crops = crops_of(alike)
-    pair = crops[BatchKey(3, [6, 1])].volumes
-    assert torch.equal(pair, everything(crops, 3).volumes[[6, 1]])
-
-
-def test_validation_stays_as_it_is(alike: ScanSet) -> None:
-    plain = crops_of(alike, train=False)
-    changed = crops_of(alike, train=False, augmentation=ALL_CHANGES, crops_per_volume=3)
-    first = everything(plain, 0).volumes
-    assert torch.equal(first, everything(plain, 5).volumes)
-    assert torch.equal(first, everything(changed, 5).volumes)
-    for scan, crop in enumerate(first[::4, 0]):
-        assert is_part(crop, alike.whole(scan, 0))
-
-
-def test_a_roi_larger_than_the_scans_is_the_scan(alike: ScanSet) -> None:
-    crops = crops_of(alike, roi=(64, 6, 64))
-    assert crops.roi == (20, 6, 12)
-    assert everything(crops).volumes.shape[2:] == (20, 6, 12)
-
-
-@given(
-    low=st.tuples(*[st.integers(0, 12)] * 3),
-    size=st.tuples(*[st.integers(1, 8)] * 3),
-    roi=st.tuples(*[st.integers(1, 9)] * 3),
-    seed=st.integers(0, 10_000),
-)
-def test_foreground_crops_have_their_middle_in_the_box(low, size, roi, seed):
-    sides = (20, 20, 20)
-    high = np.array(low) + size
-    random = np.random.default_rng(seed)
-    start = np.array(crop_start(random, sides, roi, (np.array(low), high), 1.0))
-    room = np.array(sides) - roi
-    assert ((start >= 0) & (start <= room)).all()
-    # Unless the grid's border keeps a crop from getting there, its middle voxel is in the box.
-    middle = start + np.array(roi) // 2
-    at_border = (start == 0) | (start == room)
-    assert (((middle >= low) & (middle < high)) | at_border).all()
-
-
-def test_foreground_crops_reach_all_of_the_box_and_others_all_of_the_grid() -> None:
-    box = (np.array([8, 8, 8]), np.array([12, 11, 9]))
-
-    def starts(foreground: float, roi: int) -> list[np.ndarray]:
-        random = np.random.default_rng(0)
-        found = np.array(
-            [crop_start(random, (20, 20, 20), (roi,) * 3, box, foreground) for _ in range(3000)]
-        )
-        return [np.bincount(column, minlength=20) / 3000 for column in found.T]
-
-    for roi in (4, 5):
-        for shares, low, high in zip(starts(1.0, roi), *box, strict=True):
-            first = low - roi // 2
-            expected = np.zeros(20)
-            expected[first : first + high - low] = 1 / (high - low)
-            np.testing.assert_allclose(shares, expected, atol=0.04)
-    for shares in starts(0.0, 4):  # 17 places, the last one too
-        np.testing.assert_allclose(shares[:17], 1 / 17, atol=0.02)
-    mixed = starts(0.5, 4)[2]
-    assert mixed[6] == pytest.approx(0.5 + 0.5 / 17, abs=0.04)
-
-
-@pytest.mark.parametrize("train", [True, False])
-def test_workers_change_nothing(alike: ScanSet, train: bool) -> None:
-    here, there = (
-        crop_loader(
-            alike,
-            (5, 6, 4),
-            config(augmentation=ALL_CHANGES, crops_per_volume=2, num_workers=workers),
-            train=train,
-            seed=4,
-        )
-        for workers in (0, 1)
-    )
-    for epoch in (0, 1):
-        set_epoch(here, epoch)
-        set_epoch(there, epoch)
-        for one, other in zip(here, there, strict=True):
-            assert one.names == other.names
-            assert torch.equal(one.volumes, other.volumes)
-            assert torch.equal(one.labels, other.labels)
-
-
-def test_a_part_of_the_scans_keeps_grid_and_gets_its_own_digest(alike: ScanSet) -> None:
-    part = alike.select(lambda scan: scan.name == "scan1")
-    assert [scan.name for scan in part.scans] == ["scan1"]
-    assert part.shape == alike.shape
-    assert np.array_equal(part.whole(0, 2), alike.whole(1, 2))
-    larger = ScanSet(part.scans, (22, 18, 12))
-    assert len({alike.digest, part.digest, larger.digest}) == 3
-
-
 def test_an_entry_that_lost_a_file_is_made_again(tmp_path: Path) -> None:
     case = write_case(
         tmp_path / "data", "BraTS2021_00000", head((9, 10, 8), (2, 2, 2), (7, 8, 6), 0)
     )
     for lost in ("path", "meta"):
-        (scan,) = prepare([case], TWO_MM, tmp_path / "cache").scans
+        (scan,) = prepare([case], TWO_MM, tmp_path / "cache")[0]
         before = np.load(scan.path)
         (scan.path if lost == "path" else scan.path.with_suffix(".json")).unlink()
-        (again,) = prepare([case], TWO_MM, tmp_path / "cache").scans
+        (again,) = prepare([case], TWO_MM, tmp_path / "cache")[0]
         assert again == scan
         assert np.array_equal(np.load(again.path), before)
 
@@ -538,15 +335,15 @@ def test_a_decathlon_case_follows_its_description(tmp_path: Path) -> None:
     make_phantom(tmp_path / "data", cases=1, release="msd", seed=0, voxel_mm=8.0)
     (case,) = find_cases(tmp_path / "data").cases
     config = PreprocessingConfig(spacing_mm=(8.0, 8.0, 8.0))
-    (scan,) = prepare([case], config, tmp_path / "cache").scans
+    (scan,) = prepare([case], config, tmp_path / "cache")[0]
     description = tmp_path / "data" / "dataset.json"
     text = description.read_text()
     swapped = text.replace("FLAIR", "@").replace("T2w", "FLAIR").replace("@", "T2w")
     description.write_text(swapped)
-    (other,) = prepare([case], config, tmp_path / "cache").scans
+    (other,) = prepare([case], config, tmp_path / "cache")[0]
     t2, flair = MODALITIES.index("T2"), MODALITIES.index("FLAIR")
     assert np.array_equal(np.load(other.path)[t2], np.load(scan.path)[flair])
     assert np.array_equal(np.load(other.path)[flair], np.load(scan.path)[t2])
     description.write_text("{")
-    (bad,) = prepare([case], config, tmp_path / "cache").bad
+    (bad,) = prepare([case], config, tmp_path / "cache")[1]
     assert "dataset.json" in bad.cause
