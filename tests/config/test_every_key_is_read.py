@@ -14,7 +14,6 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 import torch
-from prod9.data.volumes import ArrayVolumes
 from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
@@ -28,8 +27,9 @@ from prod9.config import (
 )
 from prod9.config.schema import fields
 from prod9.data import medmnist
-from prod9.data.brats import open_scans as stage_scans
+from prod9.data.brats import dataset as stage_scans
 from prod9.data.brats.layouts import MODALITIES
+from prod9.data.dataset import ArrayDataset
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.tokens.store import TokenBatch
 from prod9.errors import Prod9Error
@@ -123,10 +123,16 @@ class Run:
         return next((c for c in self.trainer["callbacks"] if isinstance(c, kind)), None)
 
 
-def volume_set() -> ArrayVolumes:
-    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 28), np.uint8)
-    names = [f"toy/{i}" for i in range(6)]
-    return ArrayVolumes(images, np.arange(6) % 2, names, ("a", "b"), ((0, 1, 2), (0, 1, 2)))
+def volume_set() -> ArrayDataset:
+    images = np.random.default_rng(0).integers(0, 256, (6, 1, 28, 28, 28), np.uint8)
+    return ArrayDataset(
+        "toy",
+        images,
+        names=[f"toy/{i}" for i in range(6)],
+        classes=np.arange(6) % 2,
+        class_names=("a", "b"),
+        flips=((0, 1, 2), (0, 1, 2)),
+    )
 
 
 def toy_tokenizer(**data: Any) -> Tokenizer:
@@ -464,13 +470,13 @@ def judged(config: Stage2Config, run: Any) -> object:
     )
     asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_metrics, "real_splits", lambda *args: (None, None))
+        patch.setattr(test_metrics, "of_dataset", lambda data: data)
         patch.setattr(
             test_metrics, "generated", lambda model, request, kept: asked.append(request.labels)
         )
         patch.setattr(test_metrics.Evaluator, "measure_generation", lambda self, *sets: None)
         evaluator = test_metrics.evaluator_of(config)
-        test_metrics.measure_generation(evaluator, config, generator, None)
+        test_metrics.measure_generation(evaluator, config, generator, {"train": None, "test": None})
     return evaluator.settings, asked
 
 
@@ -520,13 +526,12 @@ def scans(config: Config, run: Any) -> Any:
     """Return what the training batches of a BraTS run are cut from."""
     Path(config.data.split_file).unlink(missing_ok=True)  # type: ignore[union-attr]
     source = run(config).batches.dataset
-    return source.scans if isinstance(config, Stage1Config) else source.store
+    return source.data
 
 
 def who(config: Config, run: Any) -> object:
     """Names of the training scans, from a split that is drawn now."""
-    found = scans(config, run)
-    return [s.name for s in found.scans] if isinstance(config, Stage1Config) else [*found.names]
+    return [*scans(config, run).names]
 
 
 def split_files(config: Config, run: Any) -> object:

@@ -60,7 +60,9 @@ def prepare_all(rank: int, cases: list[Case], cache: Path, log: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Return what lies in a folder, without what a killed process left."""
+    paths = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
 def test_two_processes_prepare_what_one_does(cases: list[Case], tmp_path: Path) -> None:
