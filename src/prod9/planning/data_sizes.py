@@ -1,6 +1,5 @@
 """What a plan must know of the data and of the tokenizer; no volume is read."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +11,7 @@ from prod9.config import (
     Stage1Config,
     Stage2Config,
 )
-from prod9.config.load import load_stage1, load_stage2
+from prod9.config.load import load_stage1
 from prod9.data.brats.cases import MODALITIES, find_cases
 from prod9.data.brats.layouts import subject_of
 from prod9.data.medmnist_table import class_names, members
@@ -62,16 +61,6 @@ class Sizes:
         pairs = zip(self.sample, self.grid, strict=True)
         d, h, w = (min(max(1, side // self.stride), cells) for side, cells in pairs)
         return (d, h, w) if self.sample != self.volume else self.grid
-
-
-def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Config:
-    """Read a configuration of either stage; raises what the loader of its stage raises."""
-    try:
-        return load_stage1(path, overrides)
-    except Prod9Error as error:
-        if "is a Stage 2 configuration" not in str(error):
-            raise
-    return load_stage2(path, overrides)
 
 
 def sizes_of(
