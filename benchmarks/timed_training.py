@@ -16,7 +16,7 @@ from prod9.data.batches import set_epoch
 from prod9.data.volumes import Batch
 from prod9.metrics.psnr import psnr
 from prod9.training.ema import EMA
-from prod9.training.schedule import rate_at
+from prod9.training.optimizer import rate_at
 
 
 class Budget:

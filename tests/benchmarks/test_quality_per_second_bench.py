@@ -17,7 +17,7 @@ from prod9.config import MedMNISTDataConfig, Stage1Config, TrainerConfig
 from prod9.config.training import SchedulerConfig
 from prod9.data.volumes import ArrayVolumes, Batch, loader
 from prod9.training.ema import EMA
-from prod9.training.schedule import rate_at
+from prod9.training.optimizer import rate_at
 from prod9.training.volumes import TrainingVolumes
 
 pytestmark = pytest.mark.slow

@@ -280,7 +280,7 @@ def last_checkpoint(config: Config, run: Any) -> object:
 
 
 def on_nan(config: Config, run: Any) -> object:
-    return run(config).module.watch.policy
+    return run(config).module.nonfinite_guard.policy
 
 
 def preview(config: Config, run: Any) -> object:

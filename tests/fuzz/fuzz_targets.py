@@ -261,7 +261,7 @@ def read_split(path: Path) -> object:
 
 
 def store_seeds() -> list[bytes]:
-    key = {"tokenizer_digest": "0", "data_digest": "1", "split": "train", "augmentation": "none"}
+    key = {"tokenizer_digest": "0", "data_digest": "1", "split": "train"}
     meta = {"key": key, "codebook_size": 60, "dtype": "uint8", "shape": [1, 2, 2, 2]}
     digests = {
         "tokens.npy": hashlib.sha256(saved(np.save, TOKENS)).hexdigest(),
@@ -288,7 +288,7 @@ def read_noted(path: Path) -> object:
 
 
 def read_cached_features(path: Path) -> object:
-    content = path.read_bytes()  # sealed: a wrong digest would hide all that lies behind it
+    content = path.read_bytes()  # a wrong digest would hide all that lies behind it
     path.write_bytes(content + hashlib.sha256(content).digest())
     return read_features(path, (4, 8))
 

@@ -10,12 +10,12 @@ from nibabel.nifti1 import Nifti1Image
 from prod9.data import brain_regions
 from prod9.data.download import fetch
 from prod9.data.splits import open_split
-from prod9.data.tokens import shards
+from prod9.data.tokens import build
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.store import TokenStoreKey
 from prod9.files import write_text
 from prod9.torch_files import write_plain
-from prod9.training.history import HistoryLogger
+from prod9.training.loggers import HistoryLogger
 
 NEW = [f"line {i}\n" for i in range(4000)]
 
@@ -39,7 +39,7 @@ def split(folder: Path) -> None:
 def token_store(folder: Path) -> None:
     """Open a token store; build it where there is none."""
     tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 4096, (24, 4, 4, 4)))
-    shards._CELLS = 8 * 4**3  # three shards
+    build.SHARD_CELLS = 8 * 4**3  # three shards
     store = open_or_build(
         folder,
         TokenStoreKey("tokenizer", "data", "train"),

@@ -108,7 +108,7 @@ class Nursery:
         self.process.wait(60)
 
 
-class NonfiniteGuard:
+class KillBefore:
     """An audit hook: counts the calls that change a folder, and kills before one of them."""
 
     def __init__(self, folder: str, end: int | None, survey: bool, pipe: int) -> None:
@@ -158,7 +158,7 @@ def _child(order: dict[str, Any], talk: int, rows: int) -> None:
         os.chdir(folder)
         os.environ.update(work["environment"])
         end = int(kill["at"]) if kill and kill["kind"] == "call" else None
-        sys.addaudithook(NonfiniteGuard(folder, end, kill is None, rows))
+        sys.addaudithook(KillBefore(folder, end, kill is None, rows))
         if kill and kill["kind"] == "byte":
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

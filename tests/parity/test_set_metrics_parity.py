@@ -69,8 +69,7 @@ def test_manifold_as_its_authors(n, m, d, k):
     x, y = _sets(n, m, d)
     with contextlib.redirect_stdout(io.StringIO()):
         expected = compute_prdc(x.numpy(), y.numpy(), nearest_k=k)
-    shares, dense = precision_recall(x, y, k), density_coverage(x, y, k)
-    found = [shares.precision, shares.recall, dense.density, dense.coverage]
+    found = [*precision_recall(x, y, k), *density_coverage(x, y, k)]
     names = ["precision", "recall", "density", "coverage"]
     np.testing.assert_allclose(found, [expected[name] for name in names], rtol=1e-12)
     # It would say little about figures that are all 0 or 1.

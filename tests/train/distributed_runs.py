@@ -118,8 +118,8 @@ def training(stage: int, config: Path, *options: str) -> Iterator[subprocess.Pop
 
 
 def children(process: subprocess.Popen[str]) -> dict[int, int]:
-    """Return the process id of each rank."""
-    found: dict[int, int] = {}
+    """Return the process id of each rank; the command itself is rank 0."""
+    found = {0: process.pid}
     for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         ranks = [pair[5:] for pair in pairs if pair.startswith(b"RANK=")]

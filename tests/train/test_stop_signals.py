@@ -147,7 +147,7 @@ def on(patch: pytest.MonkeyPatch, owner: type, hook: str) -> None:
 def test_between_the_start_and_the_first_step(tmp_path: Path) -> None:
     """Lightning has a handler of its own there, if it is let."""
     with pytest.MonkeyPatch.context() as patch:
-        on(patch, resume_position.Continuation, "on_train_start")
+        on(patch, resume_position.ResumePosition, "on_train_start")
         code, err = train(tmp_path)
     assert (code, "stopped by SIGTERM in epoch 1 after batch 1" in err) == (143, True)
 

@@ -113,7 +113,7 @@ def test_settings_that_cannot_be(
 
 
 def test_noise_on_confidences_is_not_swept_in_halton_order(make: Callable[..., Any]) -> None:
-    found = make(orders=["confidence", "halton"], choice_temperatures=[1.0, 4.0])
+    found = make(order=["confidence", "halton"], choice_temperature=[1.0, 4.0])
     assert [(s.order, s.choice_temperature) for s in found] == [
         ("confidence", 1.0),
         ("confidence", 4.0),
@@ -132,9 +132,6 @@ def make() -> Callable[..., Any]:
     from prod9.evaluation.sweep import grid_of
 
     def made(**given: Any) -> list[SamplerConfig]:
-        empty: dict[str, Any] = dict.fromkeys(
-            ("steps", "temperatures", "guidance", "orders", "choice_temperatures"), ()
-        )
-        return grid_of(SamplerConfig(steps=7, temperature=0.3), **(empty | given))
+        return grid_of(SamplerConfig(steps=7, temperature=0.3), given)
 
     return made

@@ -36,7 +36,7 @@ def infer(
         raise typer.BadParameter("give --input FILE or --from-tokens FILE")
     from prod9.config.load import load_stage1
     from prod9.inference.reconstruct import decode_file, reconstruct_file
-    from prod9.training.launch import require_alone
+    from prod9.runtime.processes import require_alone
     from prod9.training.stage1 import load_tokenizer
 
     require_alone("infer")

@@ -96,9 +96,9 @@ def _request(
     seed: int | None,
 ) -> "tuple[Model, SampleRequest]":
     """Return the model of a configuration, and the samples of a channel that are asked for."""
+    from prod9.runtime.processes import require_alone
     from prod9.sample_request import SampleRequest
     from prod9.training import stage2
-    from prod9.training.launch import require_alone
 
     require_alone(command)
     resolved = configured(

@@ -1,7 +1,7 @@
 """``prod9 evaluate``: figures and a page on volumes of any generator."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -9,6 +9,10 @@ from prod9.cli.options import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
 
 _SPACES = get_args(FeatureSpaceKey)
+
+
+def _optional(text: str) -> Any:
+    return typer.Option(help=text, show_default=False)
 
 
 def evaluate(
@@ -22,23 +26,17 @@ def evaluate(
             "brainregionmnist3d (its test split) or organmnist3d/val."
         ),
     ],
-    generated: Annotated[
-        str | None, typer.Option(help="Generated volumes: a folder.", show_default=False)
-    ] = None,
+    generated: Annotated[str | None, _optional("Generated volumes: a folder.")] = None,
     train: Annotated[
         str | None,
-        typer.Option(
-            help="The generator's training volumes: finds copies; a data set's own training split "
-            "when left out.",
-            show_default=False,
+        _optional(
+            "The generator's training volumes: finds copies; a data set's own training split when "
+            "left out."
         ),
     ] = None,
     reconstructed: Annotated[
         str | None,
-        typer.Option(
-            help="Reconstructions of real volumes: a folder; files are paired by name.",
-            show_default=False,
-        ),
+        _optional("Reconstructions of real volumes: a folder; files are paired by name."),
     ] = None,
     intensity: Annotated[
         str,
@@ -54,10 +52,7 @@ def evaluate(
         ),
     ] = None,
     medicalnet: Annotated[
-        Path | None,
-        typer.Option(
-            help="MedicalNet's weights; the cached ones when left out.", show_default=False
-        ),
+        Path | None, _optional("MedicalNet's weights; the cached ones when left out.")
     ] = None,
     usefulness: Annotated[
         bool, typer.Option(help="Train classifiers on generated volumes too.")
@@ -75,7 +70,7 @@ def evaluate(
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
     from prod9.evaluation.evaluator import METRICS, REPORT
     from prod9.evaluation.runner import evaluate as run_evaluation
-    from prod9.training.launch import require_alone
+    from prod9.runtime.processes import require_alone
 
     require_alone("prod9 evaluate")
     found = run_evaluation(

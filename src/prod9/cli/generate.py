@@ -76,7 +76,7 @@ def generate(
     from prod9.sample_request import SampleRequest
     from prod9.shapes import MAX_VOXELS
     from prod9.training import stage2
-    from prod9.training.launch import gather
+    from prod9.training.processes import gather
 
     if resume and overwrite:
         raise Prod9Error("--resume goes on and --overwrite begins anew; give one of them.")

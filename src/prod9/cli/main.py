@@ -51,7 +51,7 @@ def demo(
     """Train both stages on data that prod9 carries, generate, measure, and write a page."""
     from prod9.demo.brats import run_brats_demo
     from prod9.demo.run import run_demo
-    from prod9.training.launch import require_alone
+    from prod9.runtime.processes import require_alone
 
     require_alone("prod9 demo")
     run_it = run_demo if what == "regions" else run_brats_demo

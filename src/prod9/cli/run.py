@@ -10,85 +10,108 @@ import typer
 from rich.console import Console
 
 from prod9.errors import Prod9Error
-from prod9.planning.out_of_memory import sentence, where
+from prod9.runtime import processes
 from prod9.runtime.allocator import keep_freed_memory
-from prod9.runtime.distributed import is_main
 from prod9.runtime.signals import STOPPING, Stopped, requeue, stop_now
-from prod9.training.failures import LOST, is_loss, of_fault, of_loss
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MENDABLE = {*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+Code = int | str | None
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:
-    """Say nothing of a disk that is full: TensorBoard's thread hands it on to the run."""
+    """Print nothing about a full disk: TensorBoard's thread raises the error in the run too."""
     if getattr(args.exc_value, "errno", None) not in _MENDABLE:
         threading.__excepthook__(args)
 
 
 def _of_file(error: OSError) -> str:
-    """Return what to say of a file that cannot be read or written: only a full disk tells which."""
+    """Return a sentence about a file that cannot be read or written."""
     file, reason = error.filename or "a file", error.strerror
     if error.errno in _FULL:
         return f"cannot write {file}: {reason}; free some space or choose another folder."
-    return (
-        f"cannot use {file}: {reason}; see who may read and write it, and whether its disk is well."
-    )
+    return f"cannot use {file}: {reason}; check its permissions and its disk."
 
 
-def _farewell(stopped: Stopped) -> tuple[str, int]:
-    """Return what to say, and the exit code."""
+def _of_stop(stopped: Stopped) -> tuple[Code, str]:
     if "train" not in sys.argv[1:2]:
-        return stopped.saved or "interrupted; what was written is whole.", stopped.exit_code
+        return stopped.exit_code, stopped.saved or "interrupted; what was written is whole."
     what = stopped.saved or "interrupted"
-    # SLURM's warning that the time is up: somewhere else, later, there is more.
+    # SLURM's warning before the time limit: the job goes on later, perhaps elsewhere.
     if stopped.signum == getattr(signal, "SIGUSR1", 0) and requeue():
-        return f"{what}; this job is back in the queue.", 0
-    return f"{what}; training continues from its last checkpoint with --resume.", stopped.exit_code
+        return 0, f"{what}; this job is back in the queue."
+    return stopped.exit_code, f"{what}; training continues from its last checkpoint with --resume."
+
+
+def _of_fault(error: Exception) -> tuple[Code, str] | None:
+    """Return exit code and sentence for what the user can mend, or the loss of a process."""
+    message = ""
+    if isinstance(error, Prod9Error):
+        message = str(error)
+    else:
+        from prod9.planning.out_of_memory import sentence, where  # starts slowly
+
+        if (place := where(error)) is not None:
+            message = f"{sentence(place)}."
+        elif isinstance(error, OSError) and error.errno in _MENDABLE:
+            message = _of_file(error)
+        elif processes.is_loss(error):
+            return processes.loss_of_another(error)
+    if not message:
+        return None
+    return 2, f"error: {message}" if processes.speaks_first() else ""
+
+
+def _ignore_signals() -> None:
+    """Ignore further signals: this process ends, and process 0 may signal the others to end."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _ended(app: typer.Typer) -> tuple[Code, str, str]:
+    """Run ``app``; return the exit code, the last words and their colour."""
+    try:
+        app()
+    except SystemExit as ended:
+        return ended.code, "", ""
+    except Stopped as stopped:
+        _ignore_signals()
+        code, text = _of_stop(stopped)
+        place = processes.placed()  # known before the processes have met
+        return code, text if place is None or place.rank == 0 else "", "yellow"
+    except (Prod9Error, MemoryError, RuntimeError, OSError) as error:
+        _ignore_signals()
+        found = _of_fault(error)
+        if found is None:
+            raise
+        return *found, "red"
+    return 0, "", ""
 
 
 def guarded(app: typer.Typer) -> Callable[[], None]:
     """Return the entry point of ``app``.
 
-    Exit codes: 0 done, or back in SLURM's queue; 2 something the user can mend, one sentence on
-    stderr, no traceback; 130 Ctrl-C; 143 SIGTERM or SIGUSR1. Anything else is a bug of ours and
-    keeps its traceback.
+    Exit codes: 0 done, or back in SLURM's queue; 2 a mistake that the user can mend, one sentence
+    on stderr, no traceback; 130 Ctrl-C; 143 SIGTERM or SIGUSR1; 75 another process of the run has
+    ended. Any other exception is a defect of prod9 and keeps its traceback.
     """
 
     def run() -> None:
         keep_freed_memory()
-        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         previous = {number: signal.signal(number, stop_now) for number in STOPPING}
         threading.excepthook = _thread_failed
+        code: Code = 1
         try:
-            app()
-        except Prod9Error as error:
-            message = str(error)
-        except (MemoryError, RuntimeError, OSError) as error:
-            if (place := where(error)) is not None:
-                message = f"{sentence(place)}."
-            elif isinstance(error, OSError) and error.errno in _MENDABLE:
-                message = _of_file(error)
-            elif is_loss(error):
-                if text := of_loss(error):
-                    console.print(text, style="red")
-                sys.exit(LOST)
-            else:
-                raise
-        except Stopped as stopped:
-            text, code = _farewell(stopped)
-            if is_main():
-                console.print(text, style="yellow")
-            sys.exit(code)
-        else:
-            return
+            code, text, colour = _ended(app)
+            if text:
+                console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+                console.print(text, style=colour)
         finally:
+            theirs = processes.end_others(failed=bool(code))
             for number, handler in previous.items():
                 signal.signal(number, handler)
             threading.excepthook = threading.__excepthook__
-        if text := of_fault(message):
-            console.print(text, style="red")
-        sys.exit(2)
+        sys.exit(code or theirs)
 
     return run
 

@@ -48,25 +48,19 @@ def sweep(
     """
     from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
     from prod9.evaluation.sweep import sweep as run_sweep
-    from prod9.training.launch import require_alone
+    from prod9.runtime.processes import require_alone
 
     require_alone("sweep")
     resolved = configured(config, overrides, "sampler", seed=seed)
-    settings = grid_of(
-        resolved.sampler,
-        steps=steps or (),
-        temperatures=temperature or (),
-        guidance=guidance or (),
-        orders=order or (),
-        choice_temperatures=choice_temperature or (),
-    )
-    folder = output or resolved.output_dir / "sweep"
+    values = {
+        "steps": steps or (),
+        "temperature": temperature or (),
+        "guidance_scale": guidance or (),
+        "order": order or (),
+        "choice_temperature": choice_temperature or (),
+    }
+    settings, folder = grid_of(resolved.sampler, values), output or resolved.output_dir / "sweep"
     run_sweep(
-        resolved,
-        settings,
-        folder,
-        samples_per_class=num_samples,
-        space=space,
-        overwrite=overwrite,
+        resolved, settings, folder, samples_per_class=num_samples, space=space, overwrite=overwrite
     )
     typer.echo(f"{', '.join((TABLE, PLOT, RECORD, PRESET))} written to {folder}")

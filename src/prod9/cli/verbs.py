@@ -101,7 +101,7 @@ def add_shared_verbs(app: typer.Typer, stage: Stage) -> None:
             raise Prod9Error(f"{going} goes on and --overwrite begins anew; give one of them.")
         from prod9.planning.out_of_memory import memory_advice
         from prod9.runtime.distributed import is_main, of_main
-        from prod9.training.launch import gather
+        from prod9.training.processes import gather
         from prod9.training.run_folder import RunFolder
 
         gather(resolved.trainer)
@@ -114,7 +114,7 @@ def add_shared_verbs(app: typer.Typer, stage: Stage) -> None:
     @app.command()
     def validate(config: ConfigOption, overrides: OverridesArgument = None) -> None:
         """Measure what was trained on the validation split."""
-        from prod9.training.launch import gather
+        from prod9.training.processes import gather
 
         resolved = load_config(stage, config, overrides)
         gather(resolved.trainer)
@@ -124,7 +124,7 @@ def add_shared_verbs(app: typer.Typer, stage: Stage) -> None:
     def test(config: ConfigOption, overrides: OverridesArgument = None) -> None:
         """Measure what was trained on the test split; write OUTPUT_DIR/metrics.json."""
         from prod9.runtime.distributed import is_main
-        from prod9.training.launch import gather
+        from prod9.training.processes import gather
 
         resolved = load_config(stage, config, overrides)
         gather(resolved.trainer)

@@ -1,32 +1,16 @@
 """One file from the internet: announced, resumed, checked, and whole or not there."""
 
-import re
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import requests
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from prod9.errors import Prod9Error
-from prod9.files import hexdigest
+from prod9.files import hexdigest, write_errors
 
 TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
 PIECE_BYTES = 1 << 18
-MOST_BYTES = 16 << 30
-"""No file of prod9's is as large: what goes on beyond it would fill the disk."""
-
-
-class _Interrupted(Exception):
-    """The network failed; what has arrived so far is worth keeping."""
 
 
 def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: str) -> Path:
@@ -46,8 +30,6 @@ def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: 
         Prod9Error: the file has another digest; it is missing and must not be, or cannot be,
             downloaded. The sentence names file, URL, digest and target.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise Prod9Error(f"cannot download {what} from {url}: only http and https are accepted.")
     if path.exists():
         found = _digest_of(path, digest)
         if found != digest:
@@ -59,11 +41,13 @@ def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: 
     by_hand = f"fetch {url} ({digest}) elsewhere and put it at {path}; {hint}."
     if not allowed:
         raise Prod9Error(f"{what} is not at {path} and downloading is switched off: {by_hand}")
-
     part = path.with_suffix(path.suffix + ".part")
-    try:
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, path, digest, what)
+        try:
+            _download(url, part, path, digest, what)
+        except requests.RequestException as error:  # an OSError, too
+            raise Prod9Error(f"cannot download {what} ({_reason(error)}): {by_hand}") from error
         found = _digest_of(part, digest)
         if found != digest:
             part.unlink()
@@ -72,13 +56,6 @@ def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: 
                 f"deleted. Try again, or {by_hand}"
             )
         part.replace(path)
-    except (_Interrupted, requests.RequestException) as error:
-        raise Prod9Error(f"cannot download {what} ({_reason(error)}): {by_hand}") from error
-    except OSError as error:
-        raise Prod9Error(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
-            "folder."
-        ) from error
     return path
 
 
@@ -87,7 +64,7 @@ def _digest_of(path: Path, like: str) -> str:
     return f"{algorithm}:{hexdigest(path, algorithm)}"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):
@@ -100,62 +77,30 @@ def _reason(error: Exception) -> str:
 def _download(url: str, part: Path, target: Path, digest: str, what: str) -> None:
     """Bring ``part`` to its full length."""
     have = part.stat().st_size if part.exists() else 0
-    response = _request(url, have)
-    if response.status_code == requests.codes.requested_range_not_satisfiable and have:
-        response.close()
-        # Nothing beyond what is here: the file is complete, or it is not this file at all.
-        if _digest_of(part, digest) == digest:
+    # "identity": a range of compressed bytes would be a range of another file.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable and have:
+            # Nothing beyond what is here: the file is complete, or it is not this file at all.
+            if _digest_of(part, digest) != digest:
+                part.unlink()
+                _download(url, part, target, digest, what)
             return
-        have = 0
-        response = _request(url, have)
-    with response:
         response.raise_for_status()
-        resumed = response.status_code == requests.codes.partial_content
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise _Interrupted("the server sent another range than asked for")
-        have = have if resumed else 0
+        if response.status_code != requests.codes.partial_content:
+            have = 0
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise requests.RequestException("the server sent another range than asked for")
         length = response.headers.get("Content-Length", "")
-        total = have + int(length) if re.fullmatch("[0-9]{1,15}", length) else None
-        if total is not None and total > MOST_BYTES:
-            raise _Interrupted(f"the server announced {total} bytes")
+        total = have + int(length) if length.isdecimal() else None
         console = Console(stderr=True)
         size = f"{total / 1e6:.1f} MB" if total else "unknown size"
         since = f", {have / 1e6:.1f} MB of it here already" if have else ""
-        console.print(
-            f"Downloading {what} from {url} ({size}{since}) to {target}",
-            markup=False,
-            soft_wrap=True,
-        )
-        with part.open("ab" if have else "wb") as file:
-            _copy(response, file, have, total, console)
-    if total is not None and part.stat().st_size < total:
-        raise _Interrupted("the connection broke off")
-
-
-def _request(url: str, start: int) -> requests.Response:
-    # "identity": a range of compressed bytes would be a range of another file.
-    headers = {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S)
-
-
-def _copy(
-    response: requests.Response, file: BinaryIO, have: int, total: int | None, console: Console
-) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("download", total=total, completed=have)
-        for piece in response.iter_content(PIECE_BYTES):
-            file.write(piece)
-            progress.advance(task, len(piece))
-            have += len(piece)
-            if have > MOST_BYTES:
-                file.truncate(0)
-                raise _Interrupted("the server does not stop sending")
+        message = f"Downloading {what} from {url} ({size}{since}) to {target}"
+        console.print(message, markup=False, soft_wrap=True)
+        columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+        with part.open("ab" if have else "wb") as file, Progress(*columns, console=console) as bar:
+            task = bar.add_task("download", total=total, completed=have)
+            for piece in response.iter_content(PIECE_BYTES):
+                file.write(piece)
+                bar.advance(task, len(piece))

@@ -18,7 +18,6 @@ from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs, override
 from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import Evaluator
-from prod9.evaluation.evaluator import Settings as EvaluationSettings
 from prod9.evaluation.reconstruction import window_agreement
 from prod9.evaluation.test_metrics import measure_reconstruction
 from prod9.evaluation.translation import Score, TranslationMetrics
@@ -108,9 +107,7 @@ def run_brats_demo(
     request = replace(request, batch_size=None)  # all channels together
     generate_files(generator, request, output / "generated", overwrite=overwrite)
     clock.lap("pictures")
-    evaluator = Evaluator(
-        EvaluationSettings(one.seed, device=resolve_device(one.trainer.accelerator))
-    )
+    evaluator = Evaluator(one.seed, device=resolve_device(one.trainer.accelerator))
     measure_reconstruction(evaluator, one, tokenizer, "test")
     first = torch.from_numpy(scans["test"].whole(0, MODALITIES.index(TARGET)))[None, None]
     agreement = window_agreement(tokenizer, first, one.sliding_window)
@@ -124,7 +121,7 @@ def run_brats_demo(
         lead=_LEAD,
         before=_sections(output, translation, example, clock.seconds["total"]),
         translation=asdict(translation),
-        window_agreement=asdict(agreement),
+        window_agreement=agreement,
     )
 
 

@@ -1,8 +1,8 @@
-"""Distances of generated from real volumes in a feature space, beside what real ones show.
+"""Distances of generated from real volumes in a feature space, beside those of other real ones.
 
-A figure of this kind means nothing alone. Beside it stands the floor: other real volumes, as many,
-against the same reference; and the curve over the number of volumes, because the Frechet distance
-of few volumes is biased upwards by about c / N (Chong & Forsyth 2020, arXiv 1911.07023).
+A distance between sets has no meaning by itself. Beside it stand the floor (as many other real
+volumes against the same reference) and the curve over the number of volumes, because the Frechet
+distance of few volumes is biased upwards by about c / N (Chong & Forsyth 2020, arXiv 1911.07023).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from prod9.evaluation.features.spaces import FeatureSpace
 from prod9.evaluation.floor import REPEATS, Floor, at_floor, floor_of, frechet_ratio, subset
 from prod9.evaluation.set_distance import FEWEST, set_distance
 from prod9.metrics.frechet import frechet_distance
-from prod9.results.distances import CurvePoint, FeatureSpaceFigures, SetDistance
+from prod9.results.distances import CurvePoint, FeatureSpaceFigures
 
 _TOLERANCE = 0.05
 
@@ -30,9 +30,6 @@ class Features:
     labels: np.ndarray
     """int64 (N,)."""
 
-    def __len__(self) -> int:
-        return len(self.values)
-
     def of_class(self, label: int) -> Tensor:
         """Return the features of a class."""
         return self.values[torch.from_numpy(self.labels == label)]
@@ -42,89 +39,78 @@ def distances(
     space: FeatureSpace,
     generated: Features,
     real: Features,
-    other: Features | None,
+    other: Tensor | None,
     other_name: str,
     class_names: Sequence[str],
     seed: int,
-    reconstructed: Features | None = None,
+    reconstructed: Tensor | None = None,
 ) -> FeatureSpaceFigures:
     """Measure generated volumes in one feature space.
 
     Args:
-        space: which.
+        space: of the features.
         generated: at least two.
         real: the reference, at least two.
-        other: real volumes that are not in ``real``, for the floor; halves of ``real`` without.
+        other: real volumes that are not in ``real``, for the floor; None: halves of ``real``.
         other_name: what they are.
         class_names: of the labels.
         seed: of all random subsets.
         reconstructed: reconstructions of real volumes, if there are any.
     """
-    random = np.random.default_rng(seed)
-    others = None if other is None else other.values
-    floor = floor_of(len(generated), real.values, others, other_name, random)
-    curve = _curve(generated.values, real.values, floor, random)
+    random, ours, theirs = np.random.default_rng(seed), generated.values, real.values
+    floor = floor_of(len(ours), theirs, other, other_name, random)
+    curve = _curve(ours, theirs, floor, random)
     limit, stable_from = _limit(curve)
-    per_class = {
-        name: set_distance(generated.of_class(label), real.of_class(label), seed)
-        for label, name in enumerate(class_names)
-        if len(class_names) > 1
-        and min(np.sum(generated.labels == label), np.sum(real.labels == label)) >= FEWEST
-    }
-    times = None if floor is None else frechet_ratio(generated.values, floor, random)
-    again = _as_many(reconstructed, len(generated), real, random, seed)
-    fair = None if floor is None else at_floor(generated.values, floor, seed)
+    ratio = None if floor is None else frechet_ratio(ours, floor, random)
+    again = None
+    if reconstructed is not None and len(reconstructed) > 1:
+        part = subset(reconstructed, min(len(ours), len(reconstructed)), random)
+        again = set_distance(part, theirs, seed)
     return FeatureSpaceFigures(
         space=space.name,
         key=space.key,
         dimensions=space.dimensions,
         weights_sha256=space.weights_sha256,
-        generated=set_distance(generated.values, real.values, seed),
+        generated=set_distance(ours, theirs, seed),
         floor=None if floor is None else set_distance(floor.values, floor.reference, seed),
         floor_of=None if floor is None else floor.name,
-        frechet_ratio=times,
-        at_floor=fair,
+        frechet_ratio=ratio,
+        at_floor=None if floor is None else at_floor(ours, floor, seed),
         reconstructed=again,
         curve=curve,
         frechet_limit=limit,
         stable_from=stable_from,
-        stable=stable_from is not None and min(len(generated), len(real)) >= stable_from,
-        per_class=per_class,
+        stable=stable_from is not None and min(len(ours), len(theirs)) >= stable_from,
+        per_class={
+            name: set_distance(generated.of_class(label), real.of_class(label), seed)
+            for label, name in enumerate(class_names)
+            if len(class_names) > 1
+            and min(np.sum(generated.labels == label), np.sum(real.labels == label)) >= FEWEST
+        },
     )
 
 
-def _as_many(
-    features: Features | None, count: int, real: Features, random: np.random.Generator, seed: int
-) -> SetDistance | None:
-    if features is None or len(features) < 2:
-        return None
-    chosen = random.choice(len(features), min(count, len(features)), replace=False)
-    return set_distance(features.values[torch.from_numpy(chosen)], real.values, seed)
-
-
 def _curve(
-    generated: Tensor,
-    real: Tensor,
-    floor: Floor | None,
-    random: np.random.Generator,
+    generated: Tensor, real: Tensor, floor: Floor | None, random: np.random.Generator
 ) -> list[CurvePoint]:
-    def distance(values: Tensor, reference: Tensor, count: int) -> float:
-        return frechet_distance(subset(values, count, random), subset(reference, count, random))
+    def repeated(values: Tensor, reference: Tensor) -> list[float]:
+        return [
+            frechet_distance(subset(values, size, random), subset(reference, size, random))
+            for _ in range(REPEATS)
+        ]
 
     most = min(len(generated), len(real))
-    sizes = sorted({most >> k for k in range(4) if most >> k >= FEWEST})
     points: list[CurvePoint] = []
-    for size in sizes:
-        found = [distance(generated, real, size) for _ in range(REPEATS)]
-        below = None
+    for size in sorted({most >> k for k in range(4) if most >> k >= FEWEST}):
+        found, below = repeated(generated, real), None
         if floor is not None and min(len(floor.values), len(floor.reference)) >= size:
-            below = [distance(floor.values, floor.reference, size) for _ in range(REPEATS)]
+            below = float(np.mean(repeated(floor.values, floor.reference)))
         points.append(
             CurvePoint(
                 volumes=size,
                 generated=float(np.mean(found)),
                 generated_sd=float(np.std(found)),
-                floor=None if below is None else float(np.mean(below)),
+                floor=below,
             )
         )
     return points

@@ -73,7 +73,7 @@ def within_class_msssim(
         scores = _pairs(averaged_down(collection.tensor(chosen), _LARGEST))
         means[name] = float(np.nanmean(scores))
         drawn = random.integers(len(chosen), size=(_RESAMPLES, len(chosen)))
-        # A volume drawn twice is no pair: the diagonal's NaN leaves it out. Two volumes at least.
+        # A volume with itself is no pair (NaN on the diagonal): keep draws of at least two volumes.
         drawn = drawn[drawn.min(1) < drawn.max(1)]
         resampled.append(
             np.resize(np.nanmean(scores[drawn[:, :, None], drawn[:, None]], (1, 2)), _RESAMPLES)

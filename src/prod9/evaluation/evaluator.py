@@ -35,9 +35,9 @@ REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
 SPACES: tuple[FeatureSpaceKey, ...] = ("efficientnet", "medicalnet", "classifier")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What is measured, and how."""
+@dataclass
+class Evaluator:
+    """Measures sets of volumes (``measure_...``), collects the results and writes them."""
 
     seed: int = 0
     feature_spaces: Sequence[FeatureSpaceKey] = SPACES
@@ -48,31 +48,21 @@ class Settings:
     """Of the networks behind LPIPS and the feature spaces; classifiers are trained on the CPU."""
     progress: bool = True
     """Show a progress bar on the terminal."""
-
-
-@dataclass
-class Evaluator:
-    """Measures sets of volumes, collects the results and writes them.
-
-    Each ``measure_`` method adds a part; :meth:`write` ends the work.
-    """
-
-    settings: Settings
     sets: dict[str, VolumeSet] = field(default_factory=dict[str, VolumeSet])
     reconstruction: Reconstruction | None = None
     generation: Generation | None = None
     warnings: list[str] = field(default_factory=list[str])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     kept: WorkCache = field(default_factory=WorkCache)
-    """Where parts of the work survive the death of the process, until :meth:`write`."""
+    """Parts of the work that an interrupted run continues from, until :meth:`write`."""
     rows: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
     """Figures of each reconstructed volume, for a CSV file."""
 
     @contextmanager
     def _timed(self, part: str) -> Generator[Callable[[str, int, int], None]]:
-        """Measure the time, and give a progress bar: called with (what, done, of how many)."""
+        """Measure the time; yield the progress bar's function of (what, done, of how many)."""
         start = time.monotonic()
-        hidden = not (self.settings.progress and is_main())
+        hidden = not (self.progress and is_main())
         with Progress(transient=True, disable=hidden) as bar:
             task = bar.add_task(part, total=None)
 
@@ -85,7 +75,7 @@ class Evaluator:
         self.seconds[part] = round(time.monotonic() - start, 1)
 
     def _medicalnet(self) -> Path | None:
-        path = find_medicalnet(self.settings.medicalnet, cache_dir())
+        path = find_medicalnet(self.medicalnet, cache_dir())
         if path is None and NO_MEDICALNET not in self.warnings:
             self.warnings.append(NO_MEDICALNET)
         return path
@@ -103,30 +93,27 @@ class Evaluator:
             originals: volumes.
             reconstructed: their reconstructions.
             codebook: called at the end for the statistics of the tokens, where they are known.
-            made_by: what decides the reconstructions; given if figures are to be kept in ``kept``.
+            made_by: what decides the reconstructions; figures are kept in ``kept`` if given.
         """
-        path, settings, kept = self._medicalnet(), self.settings, self.kept
-        lpips = None if path is None else lpips_of(path, settings.device)
-        names = [""] * len(originals)
+        path = self._medicalnet()
+        lpips = None if path is None else lpips_of(path, self.device)
+        kept, count, decided_by = WorkCache(), len(originals), ""
         if made_by:
-            weights = "" if path is None else hexdigest(path, "sha256")
-            decided_by = f"{originals.sha256} {made_by} {weights} {settings.device.type}"
-            names = [f"metrics of {index} of {decided_by}" for index in range(len(originals))]
-        else:
-            kept = WorkCache()
+            kept, weights = self.kept, "" if path is None else hexdigest(path, "sha256")
+            decided_by = f"{originals.sha256} {made_by} {weights} {self.device.type}"
         with self._timed("reconstruction") as tell:
             found: list[np.ndarray] = []
             for row in kept.all_of(
-                names,
+                [f"metrics of {index} of {decided_by}" for index in range(count)],
                 lambda index: measure_pair(originals[index], reconstructed[index], lpips),
-                lambda done: tell("reconstruction", done, -(-len(originals) // world_size())),
+                lambda done: tell("reconstruction", done, -(-count // world_size())),
             ):
                 found.append(row)
-                tell("reconstruction", len(found), len(originals))
+                tell("reconstruction", len(found), count)
             self.reconstruction = summarize(
                 originals,
                 np.stack(found),
-                seed=settings.seed,
+                seed=self.seed,
                 lpips_network=None if path is None else f"MedicalNet ResNet-10 ({path.name})",
                 codebook=None if codebook is None else codebook(),
             )
@@ -141,39 +128,39 @@ class Evaluator:
 
         After :meth:`measure_reconstruction`, the figures of the reconstructions are beside them.
         """
-        named = {"real": real, "generated": generated} | ({} if train is None else {"train": train})
-        for volumes in named.values():
-            if len(volumes) < 2:
+        for volumes in (real, generated, train):
+            if volumes is not None and len(volumes) < 2:
                 raise Prod9Error(
                     f"{volumes.name} has {len(volumes)} volume; a comparison of sets needs at "
                     "least two."
                 )
-        named = dict(zip(named, comparable(*named.values()), strict=True))
+        real, generated, *known = comparable(real, generated, *([] if train is None else [train]))
+        train = known[0] if known else None
         if train is not None:
-            named["real"], left_out = held_out(named["real"], named["train"])
+            real, left_out = held_out(real, train)
             self.warnings += left_out
-        wanted = list(self.settings.feature_spaces)
+        wanted = self.feature_spaces
         path = self._medicalnet() if "medicalnet" in wanted else None
-        spaces = feature_spaces(
-            [key for key in wanted if key != "medicalnet" or path is not None],
-            path,
-            self.settings.device,
-        )
+        keys: list[FeatureSpaceKey] = [
+            key for key in wanted if key != "medicalnet" or path is not None
+        ]
+        spaces = feature_spaces(keys, path, self.device)
         with self._timed("generation") as tell:
             self.generation, warnings = evaluate_generation(
-                named["real"],
-                named["generated"],
-                named.get("train"),
+                real,
+                generated,
+                train,
                 spaces,
                 reconstructed=self.sets.get("reconstructed"),
-                seed=self.settings.seed,
+                seed=self.seed,
                 with_classifier="classifier" in wanted,
-                with_usefulness=self.settings.usefulness,
+                with_usefulness=self.usefulness,
                 tell=tell,
                 real_features=cached_features,
             )
         self.warnings = [*warnings, *self.warnings]
-        self.sets |= named
+        self.sets |= {"real": real, "generated": generated}
+        self.sets |= {} if train is None else {"train": train}
         return self.generation
 
     def evaluation(self, source: Mapping[str, Any], **parts: Any) -> Evaluation:
@@ -204,7 +191,7 @@ class Evaluator:
             generation=self.generation,
             warnings=self.warnings,
             seconds=self.seconds,
-            provenance=provenance(seed=self.settings.seed, **source),
+            provenance=provenance(seed=self.seed, **source),
             **parts,
         )
 
@@ -225,7 +212,7 @@ class Evaluator:
         In a distributed run all processes have measured the same; the main one writes.
         """
         if is_main():
-            # The figures first: they took longest, and a page can be made again.
+            # The figures first: the page can be made again from them.
             for stale in (ROWS, page):
                 (folder / stale).unlink(missing_ok=True)
             write_text(folder / METRICS, evaluation.model_dump_json(indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The floor: what other real volumes score, and what generated ones do at the same numbers."""
+"""The floor: what other real volumes score, and what generated ones score at the same numbers."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from prod9.metrics.frechet import frechet_distance
 from prod9.results.distances import Neighbours
 
 REPEATS = 5
-"""Random subsets of which a figure is the mean."""
+"""A figure of random subsets is the mean over this many."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,15 @@ def floor_of(
     """Return ``count`` real volumes, or all, against others; None where there are too few.
 
     Args:
-        count: of the generated volumes.
+        count: number of generated volumes.
         real: the reference.
-        other: real volumes that are not in ``real``; halves of ``real`` without.
+        other: real volumes that are not in ``real``; None: halves of ``real`` are compared.
         other_name: what they are.
         random: chooses.
     """
     if other is not None and len(other) > 1:
         count = min(count, len(other))
-        chosen = torch.from_numpy(random.choice(len(other), count, replace=False))
-        return Floor(other[chosen], real, f"{count} of {other_name}")
+        return Floor(subset(other, count, random), real, f"{count} of {other_name}")
     half = len(real) // 2
     if half < 2:
         return None
@@ -70,31 +69,24 @@ def frechet_ratio(generated: Tensor, floor: Floor, random: np.random.Generator) 
 def at_floor(generated: Tensor, floor: Floor, seed: int) -> Neighbours | None:
     """Measure as many generated volumes as there are in the floor, against its reference.
 
-    More volumes reach more real ones, and more real ones are harder to reach: recall and coverage
-    of other numbers do not compare. The mean over random subsets where more were generated; None
-    where fewer were.
+    Recall and coverage compare only at equal numbers: more volumes reach more real ones. The mean
+    over random subsets where more were generated; None where fewer were.
     """
     count, random = len(floor.values), np.random.default_rng(seed)
     if len(generated) < count:
         return None
     found = [neighbours(part, floor.reference) for part in _subsets(generated, count, random)]
-
-    def mean(values: list[float | None]) -> float | None:
-        there = [value for value in values if value is not None]
-        return float(np.mean(there)) if there else None
-
-    return Neighbours(
-        volumes=count,
-        reference_volumes=len(floor.reference),
-        precision=mean([part.precision for part in found]),
-        recall=mean([part.recall for part in found]),
-        density=mean([part.density for part in found]),
-        coverage=mean([part.coverage for part in found]),
+    means: dict[str, float | None] = {}
+    for name in ("precision", "recall", "density", "coverage"):
+        values = [getattr(part, name) for part in found]
+        means[name] = None if None in values else float(np.mean(values))
+    return Neighbours.model_validate(
+        {"volumes": count, "reference_volumes": len(floor.reference), **means}
     )
 
 
 def _subsets(values: Tensor, count: int, random: np.random.Generator) -> list[Tensor]:
-    """Return random subsets of ``count``; but one where that is all."""
+    """Return random subsets of ``count``; only one if that is all."""
     repeats = 1 if len(values) == count else REPEATS
     return [subset(values, count, random) for _ in range(repeats)]
 

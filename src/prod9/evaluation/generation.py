@@ -1,4 +1,4 @@
-"""Whether generated volumes look real, show what was asked for, differ, help, and are no copies."""
+"""Whether generated volumes look real, show their class, differ, are useful, and are no copies."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,10 +17,8 @@ from prod9.results.schema import ClassFigures, Generation, Privacy, Usefulness
 from prod9.results.stability import too_few
 
 MOST_TRAIN = 1000
-"""Training volumes in feature spaces, and that the classifier learns from; voxels see all."""
+"""Training volumes that feature spaces and the classifier see; voxels are compared with all."""
 VOXELS = "voxels (RMSE; sides above 32 averaged down)"
-Tell = Callable[[str, int, int], None]
-"""Told (what, done, of how many); 0 of 0 where nobody knows how far it is."""
 FeaturesOf = Callable[[FeatureSpace, VolumeSet, Callable[[int], None]], Tensor]
 
 
@@ -34,86 +32,97 @@ def evaluate_generation(
     seed: int = 0,
     with_classifier: bool = True,
     with_usefulness: bool = True,
-    tell: Tell = lambda what, done, total: None,
+    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
     real_features: FeaturesOf = features_of,
 ) -> tuple[Generation, list[str]]:
     """Measure generated volumes against real ones.
 
     Args:
-        real: held-out volumes: not the generator's training set.
-        generated: what is judged; at least two, as ``real``.
+        real: held-out volumes, at least two; none is in the generator's training set.
+        generated: at least two.
         train: the generator's training volumes; without them neither privacy nor usefulness nor
             recognition can be measured.
         spaces: feature spaces, beside that of a classifier trained on ``train``.
-        reconstructed: reconstructions of real volumes: what could be reached at best.
+        reconstructed: reconstructions of real volumes: the best that the tokenizer allows.
         seed: of everything random.
-        with_classifier: take distances in the features of a classifier of the training volumes,
-            if there are classes.
+        with_classifier: measure distances in the features of a classifier of the training volumes
+            too, if there are classes.
         with_usefulness: train classifiers on generated volumes too.
-        tell: for a progress bar.
-        real_features: features of real volumes; may remember them.
+        tell: called with (what, done, of how many) for a progress bar; 0 of 0: not known.
+        real_features: computes the features of real volumes; may cache them.
 
     Returns:
         The figures, and warnings that a reader must see.
     """
-    warnings: list[str] = []
-    classifier, spaces = None, list(spaces)
-    warnings += _blank(generated)
-    every = train
-    if train is not None and len(train) > MOST_TRAIN:
-        chosen = np.random.default_rng(seed).choice(len(train), MOST_TRAIN, replace=False)
-        warnings.append(
-            f"Feature spaces and classifiers see {MOST_TRAIN} of the {len(train)} training "
-            "volumes, chosen at random; voxels are compared with all."
-        )
-        train = train.select(np.sort(chosen))
-    several = train is not None and len(train.counts) > 1
-    if train is not None and several:
-        classifier = train_classifier(train, seed=seed)
-        if with_classifier:
-            right = _share(classifier.predict(real), real.labels)
-            spaces.append(classifier_space(classifier, train.name, right))
-    elif train is None:
+    warnings, classifier, spaces, every = _blank(generated), None, list(spaces), train
+    if train is None:
         warnings.append(
             "There are no training volumes (--train): copies cannot be found, and neither "
             "recognition nor usefulness is measured."
         )
-    elif not several:
-        warnings.append("There are no classes: recognition and usefulness are not measured.")
-    figures: list[FeatureSpaceFigures] = []
+    else:
+        if len(train) > MOST_TRAIN:
+            chosen = np.random.default_rng(seed).choice(len(train), MOST_TRAIN, replace=False)
+            warnings.append(
+                f"Feature spaces and classifiers see {MOST_TRAIN} of the {len(train)} training "
+                "volumes, chosen at random; voxels are compared with all."
+            )
+            train = train.select(np.sort(chosen))
+        if len(train.counts) > 1:
+            classifier = train_classifier(train, seed=seed)
+            if with_classifier:
+                spaces.append(classifier_space(classifier, train, real))
+        else:
+            warnings.append("There are no classes: recognition and usefulness are not measured.")
+
+    def features(of: FeaturesOf, space: FeatureSpace, volumes: VolumeSet) -> Tensor:
+        def on_volume(done: int) -> None:
+            tell(f"{space.key}: {volumes.name}", done, len(volumes))
+
+        return of(space, volumes, on_volume)
+
+    found: list[FeatureSpaceFigures] = []
     vectors: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     if every is not None:
         vectors[VOXELS] = (flat_voxels(generated), flat_voxels(every), flat_voxels(real))
     for space in spaces:
-        ours = _features(features_of, space, generated, tell)
-        theirs = _features(real_features, space, real, tell)
-        # A classifier places volumes that it has learned by heart elsewhere than new ones: they
-        # tell neither a floor nor copies.
-        compares = train is not None and space.key != "classifier"
-        others = _features(real_features, space, train, tell) if train and compares else None
-        name = "" if train is None else train.name
-        again = None
+        ours = features(features_of, space, generated)
+        theirs = features(real_features, space, real)
+        others = again = None
+        # A classifier has memorised its training volumes: they have other features than new ones,
+        # and serve neither as a floor nor to find copies.
+        if train is not None and space.key != "classifier":
+            others = features(real_features, space, train)
+            vectors[space.name] = (ours, others, theirs)
         if reconstructed is not None:
-            again = _features(features_of, space, reconstructed, tell)
-        names = real.class_names
+            again = features(features_of, space, reconstructed)
         tell(f"{space.key}: distances and their intervals", 0, 0)
-        figures.append(distances(space, ours, theirs, others, name, names, seed, again))
-        if others is not None:
-            vectors[space.name] = (ours.values, others.values, theirs.values)
+        found.append(
+            distances(
+                space,
+                Features(ours, generated.labels),
+                Features(theirs, real.labels),
+                others,
+                "" if train is None else train.name,
+                real.class_names,
+                seed,
+                again,
+            )
+        )
     warnings += [
         f"Frechet distance, {short_name(space.space)}: UNSTABLE at {space.generated.volumes:,} "
         f"volumes: {why}"
-        for space in figures
+        for space in found
         if (why := too_few(space))
     ]
-    warnings += _mixture(real, generated)
-    for other in (generated, *([] if train is None else [train])):
-        warnings += _unlike(real, other)
-    tell("copies of training volumes", 0, 0)
-    closeness = None if every is None else privacy(generated, every, vectors, seed)
-    if closeness is not None and closeness.verdict != "no sign of copying":
-        warnings.insert(0, f"Privacy: {closeness.verdict}. {closeness.reasons[0]}")
-    helped = None
+    warnings += _mixture(real, generated) + _unlike(real, generated)
+    closeness = helped = None
+    if every is not None and train is not None:
+        warnings += _unlike(real, train)
+        tell("copies of training volumes", 0, 0)
+        closeness = privacy(generated, every, vectors, seed)
+        if closeness.verdict != "no sign of copying":
+            warnings.insert(0, f"Privacy: {closeness.verdict}. {closeness.reasons[0]}")
     if classifier is not None and train is not None and with_usefulness:
         if len(generated.counts) < 2:
             warnings.append("All generated volumes are of one class: usefulness is not measured.")
@@ -126,18 +135,7 @@ def evaluate_generation(
                 learned=classifier,
                 on_step=lambda done, total: tell("training on generated volumes", done, total),
             )
-    return _summary(real, generated, classifier, figures, closeness, helped, seed), warnings
-
-
-def _features(of: FeaturesOf, space: FeatureSpace, collection: VolumeSet, tell: Tell) -> Features:
-    def on_volume(done: int) -> None:
-        tell(f"{space.key}: {collection.name}", done, len(collection))
-
-    return Features(of(space, collection, on_volume), collection.labels)
-
-
-def _share(predicted: Tensor, labels: np.ndarray) -> float:
-    return float((predicted.cpu().numpy() == labels).mean())
+    return _summary(real, generated, classifier, found, closeness, helped, seed), warnings
 
 
 def _summary(
@@ -150,12 +148,11 @@ def _summary(
     seed: int,
 ) -> Generation:
     ours = within_class_msssim(generated, seed)
-    # The same classes in both: they are not equally varied by nature.
+    # The same classes in both: classes differ in how varied they are.
     theirs = within_class_msssim(real, seed, None if ours is None else ours.per_class)
-    right = real_right = None
+    right = None
     if classifier is not None:
         right = (classifier.predict(generated).numpy() == generated.labels).astype(float)
-        real_right = _share(classifier.predict(real), real.labels)
     voxels = None if closeness is None else closeness.spaces[0]
     per_class: dict[str, ClassFigures] = {}
     for label, name in enumerate(real.class_names):
@@ -165,18 +162,18 @@ def _summary(
                 volumes=len(members),
                 real_volumes=len(real.of_class(label)),
                 class_accuracy=None if right is None else float(right[members].mean()),
-                msssim=None if ours is None else ours.per_class.get(name),
-                msssim_real=None if theirs is None else theirs.per_class.get(name),
+                msssim=ours and ours.per_class.get(name),
+                msssim_real=theirs and theirs.per_class.get(name),
             )
     return Generation(
         volumes=len(generated),
         class_accuracy=None if right is None else float(right.mean()),
-        classifier_real_accuracy=real_right,
-        msssim=None if ours is None else ours.mean,
-        msssim_interval=None if ours is None else ours.interval,
-        msssim_real=None if theirs is None else theirs.mean,
-        nearest_train_p05=None if voxels is None else voxels.p05,
-        nearest_train_p05_real=None if voxels is None else voxels.p05_held_out,
+        classifier_real_accuracy=classifier and classifier.right(real),
+        msssim=ours and ours.mean,
+        msssim_interval=ours and ours.interval,
+        msssim_real=theirs and theirs.mean,
+        nearest_train_p05=voxels and voxels.p05,
+        nearest_train_p05_real=voxels and voxels.p05_held_out,
         per_class=per_class,
         spaces=spaces,
         usefulness=helped,
@@ -185,7 +182,7 @@ def _summary(
 
 
 def _blank(generated: VolumeSet) -> list[str]:
-    """Say so where volumes show nothing."""
+    """Return a warning where volumes have one value everywhere."""
     vectors = flat_voxels(generated)
     count = int((vectors.amin(1) == vectors.amax(1)).sum())
     if not count:
@@ -194,14 +191,18 @@ def _blank(generated: VolumeSet) -> list[str]:
 
 
 def _unlike(real: VolumeSet, other: VolumeSet) -> list[str]:
-    """Say so where voxels or intensities do not mean the same."""
+    """Return warnings where voxel sizes or intensities of two sets differ."""
     found: list[str] = []
     if real.spacing_mm is not None and other.spacing_mm is not None:
         ratios = np.array(other.spacing_mm) / np.array(real.spacing_mm)
         if np.abs(ratios - 1).max() > 0.01:
+            theirs, ours = (
+                " x ".join(f"{side:g}" for side in spacing) + " mm"
+                for spacing in (other.spacing_mm, real.spacing_mm)
+            )
             found.append(
-                f"Voxels of {other.name} are {_mm(other.spacing_mm)}, those of {real.name} "
-                f"{_mm(real.spacing_mm)}: the same grid shows other sizes."
+                f"Voxels of {other.name} are {theirs}, those of {real.name} {ours}: the same grid "
+                "shows other sizes."
             )
     if ("percentile" in real.intensity) != ("percentile" in other.intensity):
         found.append(
@@ -211,23 +212,18 @@ def _unlike(real: VolumeSet, other: VolumeSet) -> list[str]:
     return found
 
 
-def _mm(spacing: tuple[float, float, float]) -> str:
-    return " x ".join(f"{side:g}" for side in spacing) + " mm"
-
-
 def _mixture(real: VolumeSet, generated: VolumeSet) -> list[str]:
-    """Say so where the classes are mixed otherwise."""
+    """Return a warning where the classes have other shares."""
     count = len(real.class_names)
-    shares = [
-        np.bincount(collection.labels, minlength=count) / len(collection)
-        for collection in (real, generated)
-    ]
-    apart = float(np.abs(shares[0] - shares[1]).sum() / 2)
-    if apart <= 0.1:
+    wanted, shares = (
+        np.bincount(volumes.labels, minlength=count) / len(volumes) for volumes in (real, generated)
+    )
+    apart = np.abs(wanted - shares)
+    if float(apart.sum() / 2) <= 0.1:
         return []
-    worst = int(np.argmax(np.abs(shares[0] - shares[1])))
+    worst = int(np.argmax(apart))
     return [
         f"The classes are mixed otherwise than in the real set ({real.class_names[worst]}: "
-        f"{shares[1][worst]:.0%} instead of {shares[0][worst]:.0%}): distances over all classes "
+        f"{shares[worst]:.0%} instead of {wanted[worst]:.0%}): distances over all classes "
         "contain this difference; see those by class."
     ]

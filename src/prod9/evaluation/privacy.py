@@ -1,7 +1,6 @@
 """Whether a generator gives its training volumes back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
@@ -10,9 +9,9 @@ from torch import Tensor
 
 from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.errors import Prod9Error
+from prod9.evaluation.closeness import closeness
 from prod9.evaluation.diversity import flat_voxels
 from prod9.metrics.bootstrap import wilson_interval
-from prod9.metrics.closeness import closeness
 from prod9.metrics.neighbours import nearest_neighbours
 from prod9.results.schema import Closeness, ClosePair, Privacy
 
@@ -39,19 +38,15 @@ def privacy(
         Prod9Error: the held-out volumes are training volumes.
     """
     try:
-        spaces = [
-            Closeness(space=name, **asdict(closeness(*three, seed=seed)))
-            for name, three in vectors.items()
-        ]
+        spaces = [closeness(*three, seed=seed, space=name) for name, three in vectors.items()]
     except ValueError as error:
         raise Prod9Error(
             f"copies cannot be looked for: {error}; give more volumes, and --real held out from "
             f"{train.name}."
         ) from error
     verdict, reasons = _verdict(spaces, len(generated))
-    first = next(iter(vectors.values()))
-    nearest = nearest_neighbours(first[0], first[1])
-    order = torch.argsort(nearest.distance, stable=True)[:PAIRS].tolist()
+    ours, known, _ = next(iter(vectors.values()))
+    distance, index = nearest_neighbours(ours, known)
     return Privacy(
         verdict=verdict,
         reasons=reasons,
@@ -59,35 +54,35 @@ def privacy(
         closest=[
             ClosePair(
                 generated=generated.names[i],
-                train=train.names[int(nearest.index[i])],
-                distance=float(nearest.distance[i]),
+                train=train.names[int(index[i])],
+                distance=float(distance[i]),
             )
-            for i in order
+            for i in torch.argsort(distance, stable=True)[:PAIRS].tolist()
         ],
     )
 
 
 def held_out(real: VolumeSet, train: VolumeSet) -> tuple[VolumeSet, list[str]]:
-    """Return the real volumes that are not in the training set, and a warning if that is not all.
+    """Return the real volumes that are not in the training set, and a warning if some were.
 
     A training volume among the held-out ones would hide copies, and flatter every classifier.
 
     Raises:
         Prod9Error: half of them or more are training volumes.
     """
-    distance = nearest_neighbours(flat_voxels(real), flat_voxels(train)).distance.numpy()
-    known = np.flatnonzero(distance == 0)
-    if not len(known):
+    distance, _ = nearest_neighbours(flat_voxels(real), flat_voxels(train))
+    known = torch.nonzero(distance == 0)[:, 0].tolist()
+    if not known:
         return real, []
     if 2 * len(known) >= len(real):
         raise Prod9Error(
             f"{len(known)} of the {len(real)} volumes of {real.name} are training volumes (such as "
             f"{real.names[known[0]]}); --real must be held out from {train.name}."
         )
-    some = ", ".join(real.names[i] for i in known[:3])
-    return real.select(np.flatnonzero(distance > 0)), [
+    some = ", ".join([*(real.names[i] for i in known[:3]), *(["..."] if len(known) > 3 else [])])
+    return real.select(np.flatnonzero(distance.numpy() > 0)), [
         f"{len(known)} of the {len(real)} real volumes are training volumes too and were left out "
-        f"({some}{', ...' if len(known) > 3 else ''})."
+        f"({some})."
     ]
 
 
@@ -101,12 +96,9 @@ def _verdict(
 ) -> tuple[Literal["no sign of copying", "suspicious", "copies"], list[str]]:
     """Judge; a share counts only where chance (5 %, or a half) lies outside its interval.
 
-    One share alone is no sign: each of them is beyond chance in one space of forty for an honest
-    generator, and there are several spaces.
+    One share alone is no sign: for an honest generator each is beyond chance in one space of forty.
     """
-    copies: list[str] = []
-    suspicious: list[str] = []
-    harmless: list[str] = []
+    copies, suspicious, harmless = list[str](), list[str](), list[str]()
     for index, space in enumerate(spaces):
         below = wilson_interval(space.share_below_p05 * count, count)[0] > 0.05
         nearer = space.nearer_train_interval[0] > 0.5

@@ -1,7 +1,6 @@
 """How near reconstructed volumes are to their originals."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import nan
 
 import numpy as np
@@ -37,9 +36,8 @@ def measure_pair(
     """Measure one volume (D, H, W) in [0, 1] against its original.
 
     Returns:
-        float64 (9,): :data:`WHOLE` over all voxels, :data:`FOREGROUND` over those that are not 0
-        in the original, and whether there are others (0 or 1). NaN: not defined; where nothing is
-        foreground, all three of the foreground.
+        float64 (9,): :data:`WHOLE` over all voxels, :data:`FOREGROUND` over the foreground (not 0
+        in the original), and whether there is background (0 or 1). NaN: not defined.
     """
     real = torch.from_numpy(original)[None, None]
     output = torch.from_numpy(reconstructed)[None, None]
@@ -68,15 +66,7 @@ def summarize(
     lpips_network: str | None = None,
     codebook: CodebookStats | None = None,
 ) -> Reconstruction:
-    """Return the means of what :func:`measure_pair` found, with bootstrap intervals.
-
-    Args:
-        originals: names of classes and labels, in the order of ``rows``.
-        rows: float64 (N, 9).
-        seed: of the bootstrap.
-        lpips_network: its name.
-        codebook: statistics of the tokens, where they are known.
-    """
+    """Return the means of the rows (N, 9) of :func:`measure_pair`, with bootstrap intervals."""
     whole, inside = rows[:, : len(WHOLE)], rows[:, len(WHOLE) : -1]
     inside = inside[~np.isnan(inside[:, 0])]
     return Reconstruction(
@@ -88,8 +78,8 @@ def summarize(
             if originals.has_classes and np.any(originals.labels == label)
         },
         lpips_network=lpips_network,
-        codebook_usage=None if codebook is None else codebook.usage,
-        codebook_perplexity=None if codebook is None else codebook.perplexity,
+        codebook_usage=codebook and codebook.usage,
+        codebook_perplexity=codebook and codebook.perplexity,
     )
 
 
@@ -97,7 +87,6 @@ def _means(names: Sequence[str], rows: np.ndarray, seed: int) -> ReconstructionF
     values: dict[str, float | None] = dict.fromkeys(WHOLE)
     intervals: dict[str, Interval] = {}
     for name, column in zip(names, np.ascontiguousarray(rows.T), strict=True):
-        # NaN: not defined for a volume (such as no window inside its foreground); left out.
         column = column[~np.isnan(column)]
         if len(column):
             values[name] = float(column.mean())
@@ -109,7 +98,7 @@ def _means(names: Sequence[str], rows: np.ndarray, seed: int) -> ReconstructionF
 
 
 def table(originals: VolumeSet, rows: np.ndarray) -> list[dict[str, object]]:
-    """Return one row of a CSV file per volume, from what :func:`measure_pair` found."""
+    """Return one row of a CSV file per volume, from the rows of :func:`measure_pair`."""
     inside = [f"{name}_foreground" for name in FOREGROUND]
     result: list[dict[str, object]] = []
     for name, label, values in zip(originals.names, originals.labels, rows.tolist(), strict=True):
@@ -121,31 +110,24 @@ def table(originals: VolumeSet, rows: np.ndarray) -> list[dict[str, object]]:
     return result
 
 
-@dataclass(frozen=True)
-class WindowAgreement:
-    """One scan, encoded and decoded through windows and at once; intensities in [0, 1]."""
-
-    difference_l1: float
-    """Mean absolute difference of the two results."""
-    difference_psnr: float
-    """dB: of one result against the other, over the foreground."""
-    windowed_psnr: float
-    """dB: of the windowed result against the scan, over the foreground."""
-    whole_psnr: float
-
-
 @torch.no_grad()
 def window_agreement(
     tokenizer: Tokenizer, volume: Volume, windows: SlidingWindowConfig
-) -> WindowAgreement:
-    """Compare windows with one pass over (1, 1, D, H, W), which needs memory for all of it."""
+) -> dict[str, float]:
+    """Compare a scan (1, 1, D, H, W) in [0, 1] encoded and decoded through windows and at once.
+
+    Returns:
+        ``difference_l1``: mean absolute difference of the two results. Over the foreground, in dB:
+        ``difference_psnr`` of one result against the other, ``windowed_psnr`` and ``whole_psnr`` of
+        each against the scan.
+    """
     device = next(tokenizer.parameters()).device
     sides, inside = volume.shape[2:], volume > 0
     windowed = decode(tokenizer, encode(tokenizer, volume, windows), sides, windows)
     whole = tokenizer.decode(tokenizer.encode(volume.to(device)), sides).cpu()
-    return WindowAgreement(
-        difference_l1=float(F.l1_loss(windowed, whole)),
-        difference_psnr=float(psnr(windowed, whole, mask=inside)),
-        windowed_psnr=float(psnr(windowed, volume, mask=inside)),
-        whole_psnr=float(psnr(whole, volume, mask=inside)),
-    )
+    return {
+        "difference_l1": float(F.l1_loss(windowed, whole)),
+        "difference_psnr": float(psnr(windowed, whole, mask=inside)),
+        "windowed_psnr": float(psnr(windowed, volume, mask=inside)),
+        "whole_psnr": float(psnr(whole, volume, mask=inside)),
+    }

@@ -36,8 +36,7 @@ def round_trip(
         tokenizer: encodes and decodes.
         originals: volumes.
         windows: sliding windows; None: each volume at once.
-        remember: given (index, function that encodes that volume), returns its tokens; may cache
-            them.
+        remember: given (index, function that encodes this volume), returns its tokens; may cache.
     """
     usage, counted = CodebookUsage(tokenizer.fsq.levels), set[int]()
 

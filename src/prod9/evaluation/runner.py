@@ -1,4 +1,4 @@
-"""``evaluate``: volumes in, figures and a page out; the function behind ``prod9 evaluate``."""
+"""``evaluate``: compares sets of volumes; the function behind ``prod9 evaluate``."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -9,7 +9,7 @@ from prod9.data.volume_sets.open import Volumes, named_dataset, open_volumes
 from prod9.data.volume_sets.pairs import paired
 from prod9.data.volume_sets.volume_set import VolumeSet, comparable
 from prod9.errors import Prod9Error
-from prod9.evaluation.evaluator import METRICS, REPORT, ROWS, SPACES, Evaluator, Settings
+from prod9.evaluation.evaluator import METRICS, REPORT, ROWS, SPACES, Evaluator
 from prod9.evaluation.features.networks import feature_spaces
 from prod9.files import require_writable
 from prod9.own_files import matching, read_record, refuse_foreign
@@ -91,7 +91,7 @@ def evaluate(
     weights = None if medicalnet is None else Path(medicalnet)
     if "medicalnet" in spaces and weights is not None:
         feature_spaces(["medicalnet"], weights)  # damaged weights are reported at once
-    settings = Settings(
+    evaluator = Evaluator(
         seed, spaces, usefulness, weights, resolve_device(device, "--device "), progress
     )
 
@@ -108,7 +108,6 @@ def evaluate(
     known = None if train is None or ours is None else opened(train, "train")
     if ours is not None:
         comparable(reference, ours, *([] if known is None else [known]))
-    evaluator = Evaluator(settings)
     if pairs is not None:
         evaluator.measure_reconstruction(*pairs)
     if ours is not None:

@@ -12,10 +12,10 @@ from prod9.metrics.manifold import density_coverage, precision_recall
 from prod9.results.distances import Neighbours, SetDistance
 
 FEWEST = 8
-"""Volumes below which a distance is not worth its name."""
+"""Volumes below which a distance has no interval."""
 _K_PRECISION, _K_DENSITY = 3, 5
 _MOST_FOR_INTERVAL = 600
-"""Vectors that an interval is taken from: of more, hours of resampling would tell little."""
+"""Vectors that an interval is computed from; of more it would take hours."""
 
 
 def set_distance(features: Tensor, reference: Tensor, seed: int) -> SetDistance:
@@ -35,17 +35,17 @@ def set_distance(features: Tensor, reference: Tensor, seed: int) -> SetDistance:
 
 
 def neighbours(features: Tensor, reference: Tensor) -> Neighbours:
-    """Measure what both numbers of volumes decide, as :func:`set_distance`, and nothing else."""
+    """Measure what depends on the numbers of volumes: precision, recall, density, coverage."""
     n, m = len(features), len(reference)
     near = precision_recall(reference, features, _K_PRECISION) if min(n, m) > _K_PRECISION else None
     dense = density_coverage(reference, features, _K_DENSITY) if min(n, m) > _K_DENSITY else None
     return Neighbours(
         volumes=n,
         reference_volumes=m,
-        precision=near and near.precision,
-        recall=near and near.recall,
-        density=dense and dense.density,
-        coverage=dense and dense.coverage,
+        precision=near and near[0],
+        recall=near and near[1],
+        density=dense and dense[0],
+        coverage=dense and dense[1],
     )
 
 

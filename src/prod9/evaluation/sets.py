@@ -11,7 +11,7 @@ from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor, of_volume_se
 from prod9.evaluation.work_cache import WorkCache
 from prod9.model import Model
 from prod9.runtime.distributed import world_size
-from prod9.runtime.progress import pace
+from prod9.runtime.progress import progress_bar
 from prod9.sample_request import SampleRequest
 
 _NOWHERE = WorkCache()
@@ -33,7 +33,7 @@ def generated(model: Model, request: SampleRequest, kept: WorkCache = _NOWHERE) 
     spec = model.tokenizer.spec
     decided_by = [model.digest, request]
     done = 0.0
-    with pace("generating", "batches") as tell:
+    with progress_bar("generating", "batches") as tell:
 
         def make(number: int) -> np.ndarray:
             def on_window(windows: int, total: int) -> None:

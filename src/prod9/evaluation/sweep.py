@@ -3,29 +3,25 @@
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 import yaml
 from pydantic import ValidationError
-from torch import Tensor
 
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.evaluation import FeatureSpaceKey
-from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.errors import Prod9Error
 from prod9.evaluation.diversity import within_class_msssim
-from prod9.evaluation.domain_classifier import Classifier, classifier_space, train_classifier
+from prod9.evaluation.domain_classifier import classifier_space, train_classifier
 from prod9.evaluation.features.cache import cached_features
 from prod9.evaluation.features.networks import feature_spaces
-from prod9.evaluation.features.spaces import FeatureSpace, features_of
+from prod9.evaluation.features.spaces import features_of
 from prod9.evaluation.set_distance import set_distance
 from prod9.evaluation.sets import generated
 from prod9.evaluation.test_metrics import real_splits
 from prod9.files import require_writable, write_text
-from prod9.model import Model
 from prod9.montage import save_figure
 from prod9.own_files import matching, read_record, refuse_foreign
 from prod9.report.sweep import draw_sweep
@@ -40,33 +36,20 @@ from prod9.training.trainer import resolve_device
 TABLE, PLOT, PRESET, RECORD = "sweep.csv", "sweep.png", "preset.yaml", "sweep.json"
 
 
-def grid_of(
-    base: SamplerConfig,
-    *,
-    steps: Sequence[int],
-    temperatures: Sequence[float],
-    guidance: Sequence[float],
-    orders: Sequence[str],
-    choice_temperatures: Sequence[float],
-) -> list[SamplerConfig]:
-    """Return every combination; an empty list stands for what ``base`` says.
+def grid_of(base: SamplerConfig, values: Mapping[str, Sequence[object]]) -> list[SamplerConfig]:
+    """Return every combination of values of the keys of ``base``; an empty list keeps its value.
 
-    The noise on the confidences plays no part in the Halton order: there, one value is enough.
+    ``choice_temperature`` is varied only in the confidence order, the only one that uses it.
 
     Raises:
-        Prod9Error: a value that a ``sampler`` section would not take.
+        Prod9Error: a value that a ``sampler`` section does not accept.
     """
     found: dict[str, SamplerConfig] = {}
-    for n, temperature, scale, order, choice in itertools.product(
-        steps or [base.steps],
-        temperatures or [base.temperature],
-        guidance or [base.guidance_scale],
-        orders or [base.order],
-        choice_temperatures or [base.choice_temperature],
-    ):
-        chosen = {"steps": n, "temperature": temperature, "guidance_scale": scale, "order": order}
-        if order == "confidence":
-            chosen["choice_temperature"] = choice
+    given = {key: list(several) for key, several in values.items() if several}
+    for combination in itertools.product(*given.values()):
+        chosen = dict(zip(given, combination, strict=True))
+        if chosen.get("order", base.order) != "confidence":
+            chosen.pop("choice_temperature", None)
         try:
             setting = SamplerConfig.model_validate(base.model_dump() | chosen)
         except ValidationError as error:
@@ -87,11 +70,11 @@ def sweep(
     space: FeatureSpaceKey,
     overwrite: bool,
 ) -> Sweep:
-    """Draw with every setting and compare with the *validation* split.
+    """Generate with every setting and compare with the *validation* split.
 
-    Writes ``sweep.json`` after each setting; an interrupted sweep, or one with more settings, goes
-    on where it was. At the end ``sweep.csv``, ``sweep.png`` and ``preset.yaml`` (the winner, as a
-    ``sampler`` section).
+    Writes ``sweep.json`` after each setting; an interrupted sweep, or one with more settings,
+    continues. At the end it writes ``sweep.csv``, ``sweep.png`` and ``preset.yaml`` (the best
+    setting, as a ``sampler`` section).
 
     Raises:
         Prod9Error: not trained yet; the folder holds another sweep, or foreign files under
@@ -100,60 +83,61 @@ def sweep(
     if read_record(folder / RECORD, {"schema_version", "rows"}) is None:
         refuse_foreign(matching(folder, (RECORD, TABLE, PLOT, PRESET)))
     require_writable(folder)
-    generator = stage2.load(config)
-    real, train = real_splits(config, generator.tokenizer, "val")
-    labels = generator.labels_of(["all"], samples_per_class)
-    classifier = train_classifier(train, seed=config.seed) if len(train.counts) > 1 else None
-    device = resolve_device(config.trainer.accelerator)
-    chosen = _space(space, classifier, train, real, device)
-    theirs = cached_features(chosen, real, lambda done: None)
-    others = features_of(chosen, train.select(_spread(len(train), len(labels))))
-    spread = within_class_msssim(real, config.seed)
-    # A classifier places volumes that it has learned by heart elsewhere than new ones.
-    floor = None if space == "classifier" else set_distance(others, theirs, config.seed)
+    model, seed = stage2.load(config), config.seed
+    real, train = real_splits(config, model.tokenizer, "val")
+    labels = model.labels_of(["all"], samples_per_class)
+    classifier = train_classifier(train, seed=seed) if len(train.counts) > 1 else None
+    if space != "classifier":
+        device = resolve_device(config.trainer.accelerator)
+        chosen = feature_spaces((space,), device=device)[0]
+    elif classifier is None:
+        raise Prod9Error("--space classifier needs classes; choose efficientnet.")
+    else:
+        chosen = classifier_space(classifier, train, real)
+    theirs, floor = cached_features(chosen, real, lambda done: None), None
+    # A classifier has memorised its training volumes: their features are no floor.
+    if space != "classifier":
+        count = min(len(train), len(labels))
+        spread = train.select([index * len(train) // count for index in range(count)])
+        floor = set_distance(features_of(chosen, spread), theirs, seed)
+    alike = within_class_msssim(real, seed)
     state = Sweep(
         real=real.name,
         space=chosen.name,
         floor=floor,
-        msssim_real=None if spread is None else spread.mean,
+        msssim_real=alike and alike.mean,
         samples_per_class=samples_per_class,
-        seed=config.seed,
-        tokenizer=generator.tokenizer.digest,
-        transformer=generator.digest,
+        seed=seed,
+        tokenizer=model.tokenizer.digest,
+        transformer=model.digest,
         rows=[],
         provenance=provenance(),
     )
+
+    def measure(setting: SamplerConfig) -> SweepRow:
+        start = time.monotonic()
+        request = replace(SampleRequest.generation_of(config, labels), sampler=setting)
+        volumes = generated(model, request)
+        seconds = (time.monotonic() - start) / len(volumes)
+        alike = within_class_msssim(volumes, seed)
+        return SweepRow(
+            sampler=setting,
+            distance=set_distance(features_of(chosen, volumes), theirs, seed),
+            class_accuracy=classifier and classifier.right(volumes),
+            msssim=alike and alike.mean,
+            seconds_per_volume=round(seconds, 4),
+        )
+
     known = _known(folder / RECORD, state, overwrite)
     for number, setting in enumerate(settings, 1):
         key = setting.model_dump_json()
         if key not in known:
-            known[key] = _measure(generator, config, labels, setting, chosen, classifier, theirs)
+            known[key] = measure(setting)
         state = state.model_copy(update={"rows": list(known.values())})
         write_text(folder / RECORD, state.model_dump_json(indent=2) + "\n")
         say(f"[{number}/{len(settings)}] {_line(known[key])}")
     _write(folder, state)
     return state
-
-
-def _space(
-    key: FeatureSpaceKey,
-    classifier: Classifier | None,
-    train: VolumeSet,
-    real: VolumeSet,
-    device: torch.device,
-) -> FeatureSpace:
-    if key != "classifier":
-        return feature_spaces((key,), device=device)[0]
-    if classifier is None:
-        raise Prod9Error("--space classifier needs classes; choose efficientnet.")
-    right = float((classifier.predict(real).numpy() == real.labels).mean())
-    return classifier_space(classifier, train.name, right)
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """Return ``count`` indices (or all), evenly spread."""
-    count = min(total, count)
-    return [index * total // count for index in range(count)]
 
 
 def _known(path: Path, state: Sweep, overwrite: bool) -> dict[str, SweepRow]:
@@ -173,32 +157,6 @@ def _known(path: Path, state: Sweep, overwrite: bool) -> dict[str, SweepRow]:
         )
     say(f"{path}: {len(earlier.rows)} settings are there already")
     return {row.sampler.model_dump_json(): row for row in earlier.rows}
-
-
-def _measure(
-    generator: Model,
-    config: Stage2Config,
-    labels: tuple[int, ...],
-    setting: SamplerConfig,
-    space: FeatureSpace,
-    classifier: Classifier | None,
-    real: Tensor,
-) -> SweepRow:
-    start = time.monotonic()
-    request = replace(SampleRequest.generation_of(config, labels), sampler=setting)
-    volumes = generated(generator, request)
-    seconds = (time.monotonic() - start) / len(volumes)
-    right = None
-    if classifier is not None:
-        right = float((classifier.predict(volumes).numpy() == volumes.labels).mean())
-    spread = within_class_msssim(volumes, config.seed)
-    return SweepRow(
-        sampler=setting,
-        distance=set_distance(features_of(space, volumes), real, config.seed),
-        class_accuracy=right,
-        msssim=None if spread is None else spread.mean,
-        seconds_per_volume=round(seconds, 4),
-    )
 
 
 def _line(row: SweepRow) -> str:

@@ -22,7 +22,7 @@ from prod9.data.brats.scans import ScanSet
 from prod9.data.splits import HeldOut, Split
 from prod9.data.volume_sets.open import scans_collection
 from prod9.data.volume_sets.volume_set import VolumeSet
-from prod9.evaluation.evaluator import Evaluator, Settings
+from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.round_trip import round_trip
 from prod9.evaluation.sets import generated, split_of
 from prod9.evaluation.translation import TranslationMetrics
@@ -58,7 +58,7 @@ def measure_stage1(config: Stage1Config, split: HeldOut) -> dict[str, object]:
     folder = RunFolder(config.output_dir)
     tokenizer = stage1.load_tokenizer(config)
     weights, device = config.loss.perceptual.weights_path, tokenizer.device
-    evaluator = Evaluator(Settings(config.seed, medicalnet=weights, device=device))
+    evaluator = Evaluator(config.seed, medicalnet=weights, device=device)
     if split == "test":
         evaluator.kept = WorkCache(folder.root / UNFINISHED)
     figures = measure_reconstruction(evaluator, config, tokenizer, split)
@@ -182,7 +182,7 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
 def evaluator_of(config: Stage2Config) -> Evaluator:
     """Return an empty evaluation with the settings of a configuration."""
     wanted, device = config.evaluation, resolve_device(config.trainer.accelerator)
-    return Evaluator(Settings(config.seed, wanted.feature_spaces, wanted.usefulness, device=device))
+    return Evaluator(config.seed, wanted.feature_spaces, wanted.usefulness, device=device)
 
 
 def headline(generation: Generation) -> dict[str, object]:

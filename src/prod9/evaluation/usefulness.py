@@ -9,9 +9,7 @@ from torch import Tensor
 from prod9.data.volume_sets.volume_set import VolumeSet, comparable
 from prod9.errors import Prod9Error
 from prod9.evaluation.domain_classifier import (
-    BATCH_SIZE,
     Classifier,
-    accuracy,
     balanced_accuracy,
     default_steps,
     fit,
@@ -21,16 +19,7 @@ from prod9.evaluation.domain_classifier import (
 from prod9.metrics.bootstrap import bootstrap_interval
 from prod9.results.schema import TrainedClassifier, Usefulness
 
-ALL, AS_MANY, GENERATED, BOTH = (
-    "real (all)",
-    "real, as many as generated",
-    "generated",
-    "real + generated",
-)
-
-
-def nothing(_done: int, _total: int) -> None:
-    """Report to nobody."""
+ALL = "real (all)"
 
 
 def usefulness(
@@ -41,17 +30,15 @@ def usefulness(
     steps: int | None = None,
     seed: int = 0,
     learned: Classifier | None = None,
-    on_step: Callable[[int, int], None] = nothing,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Usefulness:
     """Train one classifier on each of several sets, alike in all else; test all on real volumes.
 
-    The classifier is that of :mod:`prod9.evaluation.domain_classifier`. All start from the same
-    weights and take equally many steps at the same rates: what differs is what they saw. A step is
-    of 64 volumes, or of the whole set where that is smaller, whatever the other sets are: the
-    generated volumes and as many real ones are always learned from alike. Sets: all real training
-    volumes; as many of them as were generated, of the same classes where there are enough (left out
-    where that would be all); the generated ones; both together. The intervals hold the chance in
-    the test volumes, not that in the training.
+    All classifiers (:func:`~prod9.evaluation.domain_classifier.fit`) start from the same weights
+    and take equally many steps at the same rates. Sets: all real training volumes; as many of them
+    as were generated, of the same classes where there are enough (left out where that would be
+    all); the generated ones; both together. The intervals hold the chance in the test volumes, not
+    that in the training.
 
     Args:
         train: real volumes.
@@ -59,8 +46,7 @@ def usefulness(
         test: real volumes that neither the generator nor a classifier has seen; at least two.
         steps: of each classifier; when left out, those that suit ``train``.
         seed: of the first weights, the order, the subset and the intervals.
-        learned: what ``train_classifier`` made of ``train`` with the same seed and steps, so that
-            it is not trained again.
+        learned: what ``train_classifier`` made of ``train`` with the same seed and steps.
         on_step: called after each step with the steps done and the steps of all classifiers.
 
     Raises:
@@ -69,23 +55,20 @@ def usefulness(
     """
     train, generated, test = comparable(train, generated, test)
     if len(test) < 2:
-        raise Prod9Error(
-            f"{test.name} has {len(test)} volume(s), and a test needs at least 2; give more real "
-            "held-out volumes, or leave this part out."
-        )
+        raise Prod9Error(f"{test.name} has {len(test)} volume(s); a test needs at least 2.")
+    require_classes(train)
+    require_classes(generated)
     truth = torch.from_numpy(test.labels)
     real_labels, made_labels = torch.from_numpy(train.labels), torch.from_numpy(generated.labels)
-    for name, labels in ((train.name, real_labels), (generated.name, made_labels)):
-        require_classes(name, labels)
     steps = default_steps(len(train)) if steps is None else steps
     real, made, held_out = small_volumes(train), small_volumes(generated), small_volumes(test)
 
     sets: dict[str, tuple[Tensor, Tensor]] = {ALL: (real, real_labels)}
     if len(generated) < len(train):
         chosen = torch.from_numpy(drawn_like(generated.labels, train.labels, seed))
-        sets[AS_MANY] = (real[chosen], real_labels[chosen])
-    sets[GENERATED] = (made, made_labels)
-    sets[BOTH] = (torch.cat([real, made]), torch.cat([real_labels, made_labels]))
+        sets["real, as many as generated"] = (real[chosen], real_labels[chosen])
+    sets["generated"] = (made, made_labels)
+    sets["real + generated"] = (torch.cat([real, made]), torch.cat([real_labels, made_labels]))
 
     done, total = 0, steps * (len(sets) - (learned is not None))
 
@@ -99,21 +82,16 @@ def usefulness(
         classifier = learned if name == ALL else None
         if classifier is None:
             classifier = fit(
-                volumes,
-                labels,
-                train.class_names,
-                steps=steps,
-                batch_size=BATCH_SIZE,
-                seed=seed,
-                on_step=count,
+                volumes, labels, train.class_names, steps=steps, seed=seed, on_step=count
             )
         predicted = classifier.predict_in(held_out)
+        right = (predicted == truth).double()
         rows.append(
             TrainedClassifier(
                 trained_on=name,
                 volumes=len(volumes),
-                accuracy=accuracy(predicted, truth),
-                accuracy_interval=bootstrap_interval((predicted == truth).double(), seed=seed),
+                accuracy=float(right.mean()),
+                accuracy_interval=bootstrap_interval(right, seed=seed),
                 balanced_accuracy=balanced_accuracy(predicted, truth),
             )
         )
@@ -121,7 +99,7 @@ def usefulness(
 
 
 def drawn_like(wanted: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Draw as many of the volumes with ``labels`` as there are ``wanted`` labels, class by class.
+    """Draw volumes with ``labels``, of each class as many as there are in ``wanted``.
 
     Where a class has too few, all of them are taken and others make up the number at random.
 

@@ -1,7 +1,7 @@
 """Parts of a long piece of work, kept on disk until the whole is written.
 
-Whoever is killed goes on where it was, and the processes of a distributed run share the parts. A
-part is named by everything that decides it, so that it is never stale.
+A run that was killed goes on where it was, and the processes of a distributed run share the parts.
+A part is named by everything that decides it, so that it is never stale.
 """
 
 import hashlib
@@ -14,13 +14,43 @@ from pathlib import Path
 import numpy as np
 
 from prod9 import __version__
+from prod9.data.volume_files.npz import read_npy
 from prod9.errors import Prod9Error
-from prod9.evaluation.checksummed_arrays import FORMAT, read_sealed, write_sealed
+from prod9.files import atomic_write, hexdigest
+from prod9.runtime.console import warn
 from prod9.runtime.distributed import any_of, barrier, is_main, share_of, world_size
 
+FORMAT = 1
+"""Raised when files are written in another way; to be part of their names."""
+_DIGEST_BYTES = 32
+"""Of SHA-256, behind the array, where numpy does not look."""
 
-def _nothing(done: int) -> None:
-    pass
+
+def write_checksummed(path: Path, array: np.ndarray) -> None:
+    """Write an array as ``.npy`` with its digest behind it, whole or not at all.
+
+    Raises:
+        Prod9Error: the folder cannot be made or written, or the disk is full.
+    """
+    with atomic_write(path) as temporary:
+        with temporary.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        digest = bytes.fromhex(hexdigest(temporary, "sha256"))
+        with temporary.open("ab") as file:
+            file.write(digest)
+
+
+def read_checksummed(path: Path) -> np.ndarray | None:
+    """Return what :func:`write_checksummed` wrote; None if it is missing or damaged (warned of)."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]:
+        with suppress(Prod9Error):
+            return read_npy(path)
+    warn(f"{path} is damaged; what it held is made again")
+    return None
 
 
 @dataclass(frozen=True)
@@ -34,11 +64,11 @@ class WorkCache:
         self,
         names: Sequence[str],
         make: Callable[[int], np.ndarray],
-        on_part: Callable[[int], None] = _nothing,
+        on_part: Callable[[int], None] = lambda done: None,
     ) -> Iterator[np.ndarray]:
         """Give the parts called ``names``, in order.
 
-        All processes of a distributed run come here, and each takes all parts; what one of them has
+        All processes of a distributed run call this, and each gets all parts; what one of them has
         made, or an earlier run, is read.
 
         Args:
@@ -67,16 +97,15 @@ class WorkCache:
         if self.folder is None:
             return make()
         path = self._path(name)
-        kept = read_sealed(path)
-        if kept is not None:
-            return kept
-        part = make()
-        with suppress(Prod9Error):
-            write_sealed(path, part)
+        part = read_checksummed(path)
+        if part is None:
+            part = make()
+            with suppress(Prod9Error):
+                write_checksummed(path, part)
         return part
 
     def clear(self) -> None:
-        """Remove the folder: the whole is written. All processes come here."""
+        """Remove the folder: the whole is written. All processes call this."""
         barrier()
         if self.folder is not None and is_main():
             shutil.rmtree(self.folder, ignore_errors=True)

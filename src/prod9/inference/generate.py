@@ -14,7 +14,7 @@ from prod9.inference.record import record_of
 from prod9.model import Model
 from prod9.montage import by_class, montage, save_figure
 from prod9.runtime.distributed import barrier, is_main, share_of
-from prod9.runtime.progress import pace
+from prod9.runtime.progress import progress_bar
 from prod9.sample_request import SampleRequest
 
 _MONTAGE_COLUMNS = 6
@@ -68,7 +68,7 @@ def generate_files(
     wanted.claim(resume=resume, overwrite=overwrite)
     own = share_of(wanted.missing_batches())
     affine = generation_affine(sides, spec.spacing_mm)
-    with pace("generating", "batches") as tell:
+    with progress_bar("generating", "batches") as tell:
         tell(0, len(own))
         for done, number in enumerate(own):
             volumes = model.sample_volumes(

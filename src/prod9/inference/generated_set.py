@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prod9.data.volume_files.nifti_volume import require_whole_gzip
+from prod9.data.volume_files.read import open_nifti, read_content
 from prod9.errors import Prod9Error
 from prod9.files import require_writable, write_text
 from prod9.own_files import read_record, refuse_foreign, remove_own
@@ -186,6 +186,6 @@ def own_names(folder: Path) -> set[str]:
 
 def _whole(path: Path) -> bool:
     with suppress(Prod9Error):
-        require_whole_gzip(path)
-        return path.stat().st_size > 0  # which passes for a packed nothing
+        read_content(path, open_nifti(path))
+        return True
     return False

@@ -25,7 +25,7 @@ from prod9.inference.record import write_record
 from prod9.inference.translate import OnWindow
 from prod9.model import Model
 from prod9.montage import compare, save_figure
-from prod9.runtime.window_bar import window_bar
+from prod9.runtime.progress import progress_bar
 from prod9.sample_request import SampleRequest
 from prod9.sliding_window import encode
 
@@ -129,7 +129,7 @@ def inpaint_files(
     preprocessing = preprocessing_of(model.tokenizer)  # a model of something else reads nothing
     stored, hidden = read_volume(scan), read_volume(mask)
     name = model.class_names[request.labels[0]]
-    with window_bar(f"in-painting {name}") as on_window:
+    with progress_bar(f"in-painting {name}", "windows") as on_window:
         results = inpaint(model, stored, hidden, request, on_window)
     write_record(files.record, model, request, input=str(scan), mask=str(mask), modality=name)
     inside, native = hidden.array != 0, NativeVolume.of(stored, preprocessing)

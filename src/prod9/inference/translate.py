@@ -26,7 +26,7 @@ from prod9.inference.completion import (
 from prod9.inference.record import write_record
 from prod9.model import Model
 from prod9.montage import compare, save_figure
-from prod9.runtime.window_bar import window_bar
+from prod9.runtime.progress import progress_bar
 from prod9.sample_request import SampleRequest
 from prod9.shapes import Tokens
 from prod9.sliding_window import encode
@@ -177,7 +177,7 @@ def translate_files(
     if len(paths) < len(sources):
         raise Prod9Error(f"a source is given twice in {', '.join(sources)}; give each once.")
     stored = {channel: read_volume(path) for channel, path in paths.items()}
-    with window_bar(f"sampling {names[target]}") as on_window:
+    with progress_bar(f"sampling {names[target]}", "windows") as on_window:
         found = translate(model, stored, request, on_window)
     first = next(iter(stored.values()))
     types = {each.dtype for each in stored.values()}

@@ -19,12 +19,12 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of the mean of one value per volume (Efron 1979), fp64.
 
-    The ends are order statistics of the resampled means, nothing between two of them. So values of
-    +inf (the PSNR of a perfect copy) keep a meaning: the mean is inf, and so is the upper end; the
-    lower end is finite only if more than (1 - level) / 2 of the resamples miss them all.
+    The ends are order statistics of the resampled means, without interpolation, so that values of
+    +inf (the PSNR of a perfect copy) are allowed: the upper end is inf, and the lower end finite
+    only if more than (1 - level) / 2 of the resamples miss them all.
 
     Raises:
-        ValueError: fewer than two values (one value says nothing of its spread), NaN or -inf.
+        ValueError: fewer than two values, NaN or -inf.
     """
     n = len(values)
     if n < 2:
@@ -50,10 +50,8 @@ def percentile_interval(estimates: Float64[Tensor, " r"], level: float = 0.95) -
 def wilson_interval(successes: float | int, total: float | int, level: float = 0.95) -> Interval:
     """Interval of a share (Wilson 1927, doi 10.1080/01621459.1927.10502953), within [0, 1].
 
-    Args:
-        successes: in [0, total]; ties may count half.
-        total: how many independent trials; a fraction where dependent ones are worth fewer.
-        level: how often the interval holds the true share.
+    ``successes`` may be a fraction (ties count half), and ``total``, the number of independent
+    trials, too (dependent ones count less).
 
     Raises:
         ValueError: no trials, or other than 0 to ``total`` successes.
@@ -80,18 +78,17 @@ def resampled_interval(
 ) -> Interval:
     """Interval of a distance between sets, from random halves of both.
 
-    Drawing with replacement, as the bootstrap does, is wrong here: duplicates shrink covariances
-    and enter a U-statistic as pairs. So halves are drawn without replacement (subsampling: Politis
-    & Romano 1994, doi 10.1214/aos/1176325770; delete-half jackknife: Wu 1990, doi
-    10.1214/aos/1176347741). Half as many vectors make the spread sqrt(2) times as large; that
-    halves overlap makes it sqrt(1 - 1/2) times as large: no factor is left. The halves' own mean is
-    taken off (a half's distance is biased otherwise than the whole's), and the interval is the
-    whole's distance less the deviations' upper and lower percentile.
+    Sampling with replacement (bootstrap) is wrong here: duplicates shrink covariances and enter a
+    U-statistic as pairs. So halves are drawn without replacement (subsampling: Politis & Romano
+    1994, doi 10.1214/aos/1176325770; delete-half jackknife: Wu 1990, doi 10.1214/aos/1176347741).
+    Half as many vectors make the spread sqrt(2) times as large, and the overlap of the halves makes
+    it sqrt(1/2) times as large: no factor is left. The mean of the halves is subtracted, because a
+    half's distance has another bias, and the interval is the whole's distance less the upper and
+    lower percentile of the deviations.
 
-    It says where such a distance would lie on average for other sets of the same sizes from the
-    same sources: it holds the chance in them, not the bias that few vectors bring. Where the
-    sources are equal the distance varies like 1/n, not 1/sqrt(n), and the interval is too wide:
-    sqrt(3) times, nearly twice for some twenty vectors. Its ends may lie below 0.
+    It holds the chance in sets of these sizes from these sources, not the bias of few vectors. For
+    equal sources the distance varies like 1/n, not 1/sqrt(n), and the interval is too wide: sqrt(3)
+    times, nearly twice for twenty vectors. Its ends may lie below 0.
 
     Raises:
         ValueError: fewer than four vectors in a set, or whatever ``statistic`` refuses.

@@ -17,18 +17,14 @@ from prod9.shapes import Tokens
 
 @dataclass(frozen=True)
 class CodebookStats:
-    """What a count of tokens says.
-
-    Attributes:
-        usage: share of the codes that occurred, in (0, 1].
-        perplexity: exp(entropy): how many equally frequent codes would be as diverse, in
-            [1, codebook size].
-        level_shares: for each latent channel, the share of tokens on each of its levels.
-    """
+    """Statistics of how often each code occurred."""
 
     usage: float
+    """Share of the codes that occurred, in (0, 1]."""
     perplexity: float
+    """exp(entropy), in [1, codebook size]: of the number of equally frequent codes."""
     level_shares: tuple[tuple[float, ...], ...]
+    """For each latent channel, the share of tokens on each of its levels."""
 
 
 def codebook_stats(counts: Int64[Tensor, " v"], levels: Sequence[int]) -> CodebookStats:
@@ -57,16 +53,12 @@ def codebook_stats(counts: Int64[Tensor, " v"], levels: Sequence[int]) -> Codebo
 
 
 class CodebookUsage:
-    """Running count of tokens; :meth:`update` never waits for the device.
-
-    Attributes:
-        counts: int64, (prod(levels),), on the device of the tokens seen first. Sum it over
-            processes before :meth:`compute`.
-    """
+    """Running count of tokens; :meth:`update` never waits for the device."""
 
     def __init__(self, levels: Sequence[int]) -> None:
         self.levels = tuple(levels)
         self.counts: Tensor = torch.zeros(math.prod(levels), dtype=torch.int64)
+        """int64, (prod(levels),); to be summed over processes before :meth:`compute`."""
 
     def update(self, tokens: Tokens) -> None:
         """Count tokens in [0, codebook size)."""
@@ -75,13 +67,9 @@ class CodebookUsage:
         self.counts.index_add_(0, flat, torch.ones_like(flat))
 
     def compute(self) -> CodebookStats:
-        """Statistics of all tokens since the last reset.
-
-        Raises:
-            ValueError: nothing was counted.
-        """
+        """Return :func:`codebook_stats` of all tokens since the last reset."""
         return codebook_stats(self.counts, self.levels)
 
     def reset(self) -> None:
-        """Forget all counts."""
+        """Set all counts to 0."""
         self.counts = torch.zeros_like(self.counts)

@@ -1,4 +1,4 @@
-"""Two sets of feature vectors: what every distance between sets asks of them."""
+"""Two sets of feature vectors, checked, and their distances."""
 
 from collections.abc import Iterator
 
@@ -31,13 +31,10 @@ def as_pair(
 def distance_blocks(
     x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Give rows of the matrix of Euclidean distances (n, m), a block at a time.
+    """Yield slices of the rows, and their Euclidean distances: fp64, (rows, m).
 
-    From differences, not from |x|^2 + |y|^2 - 2 x y: a copy is at exactly 0, and distances that are
-    equal compare as equal.
-
-    Yields:
-        Which rows, and their distances: fp64, (rows, m).
+    From differences, not from |x|^2 + |y|^2 - 2 x y: the distance of a copy is exactly 0, and equal
+    distances compare as equal.
     """
     rows = max(1, _BLOCK_ENTRIES // max(1, len(y)))
     for first in range(0, len(x), rows):

@@ -10,13 +10,10 @@ from prod9.metrics.feature_sets import as_pair
 def frechet_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
     """Squared Frechet distance |mx - my|^2 + Tr(Sx + Sy - 2 sqrt(Sx Sy)), at least 0, fp64.
 
-    That of the Gaussians with the sets' means and sample covariances (n - 1), as in the FID (Dowson
-    & Landau 1982, doi 10.1016/0047-259X(82)90077-X; Heusel et al. 2017, arXiv 1706.08500), in the
-    squared units of the features.
-
-    Its expectation falls with the number of vectors, and is above 0 for two samples of one
-    distribution: compare distances of equally large sets only, and with the distance of two real
-    sets (Chong & Forsyth 2020, arXiv 1911.07023).
+    Of the Gaussians with the sets' means and sample covariances (n - 1), as in the FID (Dowson &
+    Landau 1982, doi 10.1016/0047-259X(82)90077-X; Heusel et al. 2017, arXiv 1706.08500). Its
+    expectation falls with the number of vectors, and is above 0 for two samples of one
+    distribution: compare only equally large sets (Chong & Forsyth 2020, arXiv 1911.07023).
 
     Raises:
         ValueError: fewer than two vectors in a set, vectors of different lengths, or NaN or

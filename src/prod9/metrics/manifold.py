@@ -1,11 +1,9 @@
-"""How much of each set lies where the other is dense: quality and variety, told apart.
+"""How much of each set lies where the other is dense: quality and variety, measured apart.
 
 A set's region is the union of balls, one around each vector, that reach to its k-th nearest fellow
 (itself not counted; an exact duplicate is). Inside means strictly nearer than that, as in the
 authors' package ``prdc``. Distances are exact, in fp64.
 """
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
@@ -14,37 +12,13 @@ from torch import Tensor
 from prod9.metrics.feature_sets import as_pair, distance_blocks
 
 
-@dataclass(frozen=True)
-class PrecisionRecall:
-    """Shares in [0, 1].
-
-    Attributes:
-        precision: of generated vectors inside the real region: quality.
-        recall: of real vectors inside the generated region: variety.
-    """
-
-    precision: float
-    recall: float
-
-
-@dataclass(frozen=True)
-class DensityCoverage:
-    """Less swayed by outliers than precision and recall.
-
-    Attributes:
-        density: how many real balls a generated vector lies in, over k: at least 0, about 1 for two
-            samples of one distribution, above 1 where generated vectors keep to the dense parts.
-        coverage: share of real balls with a generated vector inside, in [0, 1].
-    """
-
-    density: float
-    coverage: float
-
-
 def precision_recall(
     real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"], k: int = 3
-) -> PrecisionRecall:
-    """Improved precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991).
+) -> tuple[float, float]:
+    """Improved precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991), in [0, 1].
+
+    Precision is the share of generated vectors inside the real region (quality), recall that of
+    real vectors inside the generated region (variety).
 
     Raises:
         ValueError: k below 1, at most k vectors in a set, vectors of different lengths, or NaN or
@@ -57,18 +31,18 @@ def precision_recall(
     for rows, distance in distance_blocks(real, generated):
         realistic |= (distance < of_real[rows, None]).any(0)
         reached += int((distance < of_generated).any(1).sum())
-    return PrecisionRecall(
-        precision=int(realistic.sum()) / len(generated), recall=reached / len(real)
-    )
+    return int(realistic.sum()) / len(generated), reached / len(real)
 
 
 def density_coverage(
     real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"], k: int = 5
-) -> DensityCoverage:
-    """Density and coverage (Naeem et al. 2020, arXiv 2002.09797).
+) -> tuple[float, float]:
+    """Density and coverage (Naeem et al. 2020, arXiv 2002.09797): less affected by outliers.
 
-    Coverage expects about as many generated as real vectors; then it is 1 - 1/2^k on average for
-    two large samples of one distribution.
+    Density is the number of real balls that a generated vector lies in, over k: about 1 for two
+    samples of one distribution, above 1 where generated vectors keep to the dense parts. Coverage
+    is the share of real balls with a generated vector inside: 1 - 1/2^k on average for two large
+    and equally large samples of one distribution.
 
     Raises:
         ValueError: k below 1, at most k vectors in a set, vectors of different lengths, or NaN or
@@ -81,7 +55,7 @@ def density_coverage(
         within = distance < of_real[rows, None]
         inside += int(within.sum())
         covered += int(within.any(1).sum())
-    return DensityCoverage(density=inside / (k * len(generated)), coverage=covered / len(real))
+    return inside / (k * len(generated)), covered / len(real)
 
 
 def _checked(real: Tensor, generated: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -22,10 +22,10 @@ def ms_ssim(
 ) -> Float[Tensor, " b"]:
     """MS-SSIM of each pair of volumes, in [0, 1], for intensities in [0, 1], fp64.
 
-    As many scales as the shortest side admits, with the paper's exponents for that many scales made
-    to sum to 1: figures compare only between volumes of one size and one window. The paper's five
-    scales with a window of 11 need sides of 176; hence the small window. Negative factors count as
-    0 (as in MONAI and torchmetrics), since they have no real power.
+    As many scales as the shortest side admits, with the paper's exponents for that many scales,
+    normalised to sum 1: values compare only between volumes of one size and one window. The paper's
+    five scales with a window of 11 need sides of 176; hence the small window. Negative factors
+    count as 0, as in MONAI and torchmetrics.
 
     Raises:
         ValueError: differing shapes, or a side shorter than the window.

@@ -15,13 +15,7 @@ def psnr(
 ) -> Float[Tensor, " b"]:
     """10 log10(1 / mse) of each volume, in dB, for intensities in [0, 1], fp64.
 
-    Identical volumes give inf, without a cap: a made-up ceiling would pass for a measurement, and
-    an infinite mean points at a test that compares a volume with itself.
-
-    Args:
-        prediction: one volume.
-        target: the other.
-        mask: only voxels in it count. NaN where it is empty.
+    Only voxels in ``mask`` count, if given; NaN where it is empty. Identical volumes give inf.
 
     Raises:
         ValueError: differing shapes.

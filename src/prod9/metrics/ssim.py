@@ -1,8 +1,8 @@
 """Structural similarity of volumes (Wang et al. 2004, doi 10.1109/TIP.2003.819861).
 
-Ours rather than MONAI's, which convolves with the full 3D window (1,331 products a voxel where the
-separable one needs 33; six to ten times slower) in fp32, where the variance E[x^2] - E[x]^2
-cancels: its SSIM of flat, bright regions is off by up to 6e-4. Equal, in fp64, to scikit-image's
+Not MONAI's, which convolves with the full 3D window (six to ten times slower than the separable
+one) in fp32, where the variance E[x^2] - E[x]^2 cancels: its SSIM of flat, bright regions is wrong
+by up to 6e-4. Equal, in fp64, to scikit-image's
 ``structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)``.
 """
 
@@ -42,11 +42,10 @@ def _local_mean(x: Tensor, weights: list[float]) -> Tensor:
 def ssim_slabs(
     prediction: Volume, target: Volume, window: int = 11, sigma: float = 1.5
 ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Give the maps of SSIM and of its contrast-structure factor, piece by piece.
+    """Yield the maps of SSIM and of its contrast-structure factor in pieces of bounded memory.
 
-    Windows that lie inside the volume only: the maps' sides are the volume's less window - 1. A
-    piece is one volume's, and so many of its planes that the working set does not grow with the
-    number of planes or volumes.
+    Only windows inside the volume: the maps' sides are the volume's less window - 1. A piece is a
+    number of planes of one volume.
 
     Yields:
         Index in the batch, index of the map's first plane, SSIM and contrast: fp64, (C, k, h, w).
@@ -82,21 +81,21 @@ def _similarity(x: Tensor, y: Tensor, weights: list[float]) -> tuple[Tensor, Ten
 
 
 def ssim_and_contrast(
-    prediction: Volume, target: Volume, window: int = 11, sigma: float = 1.5
+    prediction: Volume,
+    target: Volume,
+    window: int = 11,
+    sigma: float = 1.5,
+    mask: Bool[Tensor, "b 1 d h w"] | None = None,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """SSIM and its contrast-structure factor (eq. 13 of the paper without luminance), fp64.
 
-    Means over channels and over all windows that lie inside the volume.
-
-    Raises:
-        ValueError: differing shapes, or a side shorter than the window.
+    Means over channels and the windows inside the volume; as :func:`ssim`.
     """
-    return _means(prediction, target, window, sigma, None)
-
-
-def _means(
-    prediction: Volume, target: Volume, window: int, sigma: float, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    if mask is not None:
+        if mask.shape != (len(target), 1, *target.shape[2:]):
+            raise ValueError(f"a mask of {[*mask.shape]} does not fit {[*target.shape]}")
+        if window % 2 == 0:
+            raise ValueError(f"a window of {window} has no centre voxel; use an odd window")
     half, batch = (window - 1) // 2, len(prediction)
     total = torch.zeros(2, batch, dtype=torch.float64, device=prediction.device)
     count = torch.zeros_like(total[0])
@@ -135,9 +134,4 @@ def ssim(
         ValueError: differing shapes, a side shorter than the window, or a mask with a window of an
             even side (which has no centre).
     """
-    if mask is not None:
-        if mask.shape != (len(target), 1, *target.shape[2:]):
-            raise ValueError(f"a mask of {[*mask.shape]} does not fit {[*target.shape]}")
-        if window % 2 == 0:
-            raise ValueError(f"a window of {window} has no centre voxel; use an odd window")
-    return _means(prediction, target, window, sigma, mask)[0]
+    return ssim_and_contrast(prediction, target, window, sigma, mask)[0]

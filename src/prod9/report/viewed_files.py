@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prod9.data.volume_files.nifti_header import open_nifti
+from prod9.data.volume_files.read import open_nifti
 from prod9.errors import Prod9Error
 
 SUFFIXES = (".nii", ".nii.gz")

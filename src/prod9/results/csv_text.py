@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as CSV with a header line; what a row lacks is empty.
-
-    The columns are those of all rows, in the order in which they first appear.
-    """
+    """Return rows as CSV with a header; columns in order of appearance, absent cells empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

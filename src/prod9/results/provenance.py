@@ -1,9 +1,7 @@
-"""Where a figure comes from."""
+"""Where the numbers of an evaluation come from."""
 
-import json
 import platform
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,10 @@ import pytorch_lightning
 import torch
 
 from prod9 import __version__
-from prod9.files import write_text
 
 
 def provenance(**extra: Any) -> dict[str, Any]:
-    """Return versions and machine, and whatever else decides the figures (seed, digests)."""
+    """Return versions, machine and command line, and ``extra`` (seed, digests of weights)."""
     return {
         "prod9": __version__,
         "python": platform.python_version(),
@@ -27,12 +24,3 @@ def provenance(**extra: Any) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         **extra,
     }
-
-
-def write_json(path: Path, **sections: Any) -> None:
-    """Write dataclasses and plain values as one JSON object, whole or not at all."""
-    plain = {
-        name: asdict(section) if hasattr(section, "__dataclass_fields__") else section
-        for name, section in sections.items()
-    }
-    write_text(path, json.dumps(plain, indent=2) + "\n")

@@ -1,49 +1,35 @@
-"""Which process of a distributed run this is, and what all of them agree on.
+"""What the processes of a run compute together.
 
-Everything here is a no-op in a run of one process. Collectives are called by all processes in the
-same order, or nobody gets past them.
+Everything here returns its argument in a run of one process. All processes must call a collective
+function, in the same order; otherwise the ones that do wait for the others.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
+
+from prod9.runtime.processes import is_main as is_main
+from prod9.runtime.processes import rank as rank
+from prod9.runtime.processes import world_size as world_size
 
 T = TypeVar("T")
 
 
-def _joined() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def rank() -> int:
-    """Return the number of this process, 0 to :func:`world_size` - 1."""
-    return dist.get_rank() if _joined() else 0
-
-
-def world_size() -> int:
-    """Return how many processes there are."""
-    return dist.get_world_size() if _joined() else 1
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes files and speaks."""
-    return rank() == 0
-
-
 def barrier() -> None:
-    """Wait for all processes, however long it takes: not on the device, whose patience is short."""
+    """Wait for all processes, by gloo: NCCL gives up after minutes, and encoding may take hours."""
     total(torch.zeros(1))
 
 
 @contextmanager
 def main_first() -> Generator[None]:
-    """Let the main process through the block first, the others when it is done.
+    """Run the block in the main process first, then in the others.
 
-    For what the first one makes and the others find made: downloads, caches, folders.
+    For what the first process makes and the others find: downloads, caches, folders.
     """
     if not is_main():
         barrier()
@@ -53,7 +39,7 @@ def main_first() -> Generator[None]:
 
 
 def share_of(items: Sequence[T]) -> Sequence[T]:
-    """Return every ``world_size``-th item, beginning with this process's own."""
+    """Return every ``world_size``-th item, beginning with number :func:`rank`."""
     return items[rank() :: world_size()]
 
 
@@ -66,43 +52,12 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def most(number: int) -> int:
-    """Return the largest of all processes' numbers; waits for the device, where there is one."""
-    if world_size() == 1:
-        return number
-    numbers: list[int] = [0] * world_size()
-    dist.all_gather_object(numbers, number)
-    return max(numbers)
-
-
-def any_of(flags: Sequence[bool]) -> list[bool]:
-    """Return which flags any process has set; the same everywhere. All give equally many.
-
-    For what processes see on a shared disk, which may show it to one before the other.
-    """
-    return (total(torch.tensor(flags, dtype=torch.int32)) > 0).tolist()
-
-
-class _Total(torch.autograd.Function):
-    """Sum over processes, in both directions: what reached every sum goes back to every part."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return total(x)
-
-    @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor
-    ) -> Tensor:
-        return total(grad_outputs[0])
-
-
 def total_with_gradient(value: Tensor) -> Tensor:
-    """Return the sum of ``value`` over all processes; the gradient is that of all their losses.
+    """Return the sum of ``value`` over all processes; gradients are summed over them as well.
 
-    All processes must differentiate it, as often and in the same order.
+    All processes must differentiate it, equally often and in the same order.
     """
-    return value if world_size() == 1 else cast(Tensor, _Total.apply(value))
+    return value if world_size() == 1 else all_reduce_with_gradient(value)
 
 
 def mean(value: Tensor) -> Tensor:
@@ -110,11 +65,27 @@ def mean(value: Tensor) -> Tensor:
     return value if world_size() == 1 else total(value) / world_size()
 
 
+def gather(value: T) -> list[T]:
+    """Return the values (any picklable object) of all processes, in the order of their ranks."""
+    values: list[T] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def any_of(flags: Sequence[bool]) -> list[bool]:
+    """Return which flags are set in any process. All processes give equally many.
+
+    A shared disk may show a new file to one process before another.
+    """
+    return (total(torch.tensor(flags, dtype=torch.int32)) > 0).tolist()
+
+
 def average(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its mean over all processes, in one message per type."""
     if world_size() == 1:
         return
-    # In the order of the tensors: sets have another one in every process.
+    # In the order of the tensors: the order of a set differs between processes.
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         alike = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in alike])
@@ -133,7 +104,7 @@ def from_main(tensors: Sequence[Tensor]) -> None:
 
 
 def of_main(value: T) -> T:
-    """Return the main process's ``value``; what the others give is not looked at."""
+    """Return the main process's ``value`` (any picklable object)."""
     values = [value]
     if world_size() > 1:
         dist.broadcast_object_list(values, 0)
@@ -148,7 +119,7 @@ def rand(
 ) -> Tensor:
     """Draw uniform numbers for this process's samples of a batch of ``count`` over all processes.
 
-    Sample i of the batch belongs to process i mod :func:`world_size`. From equal generators all
+    Sample i of the batch belongs to process i mod :func:`world_size`. With equal generators all
     processes together draw what one would draw for the whole batch.
 
     Returns:
@@ -156,3 +127,37 @@ def rand(
     """
     drawn = torch.rand(count, *rest, generator=generator, device=device)
     return drawn[rank() :: world_size()]
+
+
+class Means:
+    """Weighted means of named values over an epoch and over all processes, in float64.
+
+    Sums are divided by counts once, at the end. Lightning's own ``sync_dist`` rounds the number of
+    samples per process down (2.6, with gloo). :meth:`add` does not wait for the device.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all values."""
+        self._sums: Tensor | None = None
+        self._names: tuple[str, ...] = ()
+
+    def add(self, values: Mapping[str, Tensor], weight: int) -> None:
+        """Add the means (scalars) of ``weight`` samples; the names are the same each time."""
+        self._names = tuple(values)
+        parts = [value.detach().double() * weight for value in values.values()]
+        row = torch.stack([*parts, torch.full_like(parts[0], weight)])
+        self._sums = row if self._sums is None else self._sums + row
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the means over all samples of all processes; all of them must call it.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self._sums is None:
+            raise ValueError("no values were added")
+        *sums, weight = total(self._sums).unbind()
+        return {name: part / weight for name, part in zip(self._names, sums, strict=True)}

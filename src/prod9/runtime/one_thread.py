@@ -1,4 +1,4 @@
-"""What must not depend on the machine's number of cores: torch's operations, unsplit."""
+"""Results that do not depend on the number of cores: operations that are not split."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ import torch
 
 @contextmanager
 def one_thread() -> Generator[int]:
-    """Keep torch from splitting an operation; give the number of threads it would have used.
+    """Compute each operation in one thread; give the number of threads that torch had before.
 
-    How an operation is split decides its last bits. Parallel work is left to a pool over whole
-    operations.
+    How an operation is split over threads decides its last bits. Work can still be parallel over
+    whole operations.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""How far a long piece of work is, how fast it goes, and when it will be done."""
+"""Progress of long work: how much is done, how fast, and the time left."""
 
 import time
 from collections.abc import Callable, Generator
@@ -8,55 +8,59 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from prod9.runtime.console import say
-from prod9.runtime.distributed import is_main, world_size
+from prod9.runtime.processes import is_main, world_size
 
-QUIET_SECONDS = 30.0
+_LINE_SECONDS = 30.0
 """Without a terminal, a line is printed no more often than this."""
 
 
-@contextmanager
-def pace(what: str, unit: str = "volumes") -> Generator[Callable[[float, float], None]]:
-    """Give a function that is told (done, of how many): a live bar on a terminal, else lines.
+def bar_on(console: Console, *, transient: bool = False) -> Progress:
+    """Return a progress bar whose tasks have a field ``line``; invisible without a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[line]}"),
+        console=console,
+        transient=transient,
+        disable=not console.is_terminal,
+    )
 
-    The first call starts the clock: what was done before it is not counted as speed. In a
-    distributed run the main process alone speaks, of its own share.
+
+@contextmanager
+def progress_bar(what: str, unit: str = "volumes") -> Generator[Callable[[float, float], None]]:
+    """Give a function that is called with (done, total): a live bar on a terminal, else lines.
+
+    The clock starts at the first call, so that work done earlier does not count as speed. In a
+    distributed run only the main process prints, about its own share.
     """
     if not is_main():
         yield lambda done, total: None
         return
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     share = "" if world_size() == 1 else f" (this process's share of {world_size()})"
     clock: list[tuple[float, float]] = []
-    said = time.monotonic()
+    printed = time.monotonic()
 
     def line(done: float, total: float) -> str:
         began, first = clock[0]
         speed = (done - first) / max(time.monotonic() - began, 1e-9)
         if not speed:
             return f"{done:.0f} of {total:.0f} {unit}"
-        pace = f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
-        return f"{done:.0f} of {total:.0f} {unit}, {pace}, {duration((total - done) / speed)} left"
+        rate = f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+        return f"{done:.0f} of {total:.0f} {unit}, {rate}, {duration((total - done) / speed)} left"
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[line]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    with bar_on(Console(stderr=True, highlight=False, soft_wrap=True), transient=True) as bar:
         task = bar.add_task(what, total=None, line="")
 
-        def tell(done: float, total: float) -> None:
-            nonlocal said
+        def report(done: float, total: float) -> None:
+            nonlocal printed
             clock[:] = clock or [(time.monotonic(), done)]
             bar.update(task, completed=done, total=total, line=line(done, total))
-            if bar.disable and time.monotonic() - said > QUIET_SECONDS:
-                said = time.monotonic()
+            if bar.disable and time.monotonic() - printed > _LINE_SECONDS:
+                printed = time.monotonic()
                 say(f"{what}{share}: {line(done, total)}")
 
-        yield tell
+        yield report
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, by a scheduler, by a machine that is needed elsewhere."""
+"""Signals that ask a command to stop: Ctrl-C, SIGTERM, a scheduler's warning."""
 
 import os
 import shutil
@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-import torch
-
-from prod9.runtime.distributed import is_main, total, world_size
+from prod9.runtime.processes import is_main, world_size
 
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -21,13 +19,11 @@ STOPPING = tuple(
 
 
 class Stopped(BaseException):
-    """A signal ended what was going on.
-
-    Not KeyboardInterrupt: Typer and Lightning turn that into exit codes of their own.
+    """A signal ended the work; not KeyboardInterrupt, which Typer and Lightning handle themselves.
 
     Args:
         signum: the signal.
-        saved: what was saved, and where; empty where nothing was under way.
+        saved: a sentence on what was saved, and where; empty where nothing was.
     """
 
     def __init__(self, signum: int, saved: str = "") -> None:
@@ -36,12 +32,12 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """130 or 143. A warning is answered as the SIGTERM that it announces."""
+        """130 for SIGINT, else 143: SIGUSR1 announces a SIGTERM."""
         return 128 + (signal.SIGINT if self.signum == signal.SIGINT else signal.SIGTERM)
 
 
 def stop_now(signum: int, frame: FrameType | None) -> None:
-    """Handle a signal where nothing needs to be finished first.
+    """Signal handler for work that may be interrupted anywhere.
 
     Raises:
         Stopped: always.
@@ -50,19 +46,19 @@ def stop_now(signum: int, frame: FrameType | None) -> None:
 
 
 class StopSignals:
-    """Notes a signal instead of ending the process; a second Ctrl-C ends it at once."""
+    """Note a signal instead of ending the process; a second Ctrl-C ends it at once."""
 
     def __init__(self) -> None:
         self.received = 0
         self._previous: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """Take the signals over (only a main thread can)."""
+        """Install the handlers, which is possible in the main thread only."""
         if threading.current_thread() is threading.main_thread() and not self._previous:
             self._previous = {number: signal.signal(number, self._note) for number in STOPPING}
 
     def release(self) -> None:
-        """Give them back, and forget what came."""
+        """Restore the previous handlers and forget the signal."""
         previous, self._previous, self.received = self._previous, {}, 0
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -80,14 +76,18 @@ class StopSignals:
         if self.received and signum == signal.SIGINT:
             raise Stopped(signum)
         self.received = self.received or signum
-        if is_main():  # no more than a write: the signal may have come in the middle of a print
+        if is_main():  # os.write, because the signal may have come within a print
             name = signal.Signals(signum).name
             os.write(2, f"\n{name}: saving after this step; Ctrl-C stops at once\n".encode())
 
     def agreed(self) -> int:
-        """Return the signal that any process has received, 0 for none. All processes must call."""
+        """Return the signal that any process has received, 0 for none; all processes must call."""
         if world_size() == 1:
             return self.received
+        import torch
+
+        from prod9.runtime.distributed import total
+
         own = torch.tensor([float(self.received == number) for number in STOPPING])
         found = total(own).tolist()
         return next((n for n, count in zip(STOPPING, found, strict=True) if count), 0)

@@ -1,7 +1,6 @@
 """Exponential moving average of a network's weights."""
 
 import copy
-from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 import torch
@@ -13,11 +12,11 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 class EMA(nn.Module, Generic[NetworkT]):
-    """A frozen copy of ``network`` whose weights follow it.
+    """A frozen copy of ``network`` with averaged weights.
 
-    After update n the copy is decay * copy + (1 - decay) * network with
-    decay = min(``decay``, (1 + n) / (10 + n)): short runs are not held back by their first weights.
-    ``decay`` 0 makes the copy equal to the network.
+    Update n sets the copy to decay * copy + (1 - decay) * network with
+    decay = min(``decay``, (1 + n) / (10 + n)), so that in short runs the first weights do not
+    dominate. With ``decay`` 0 the copy equals the network.
     """
 
     updates: Tensor
@@ -35,12 +34,12 @@ class EMA(nn.Module, Generic[NetworkT]):
 
     @torch.no_grad()
     def update(self, network: NetworkT) -> None:
-        """Follow ``network`` by one step."""
+        """Average the weights of ``network`` in."""
         self._count += 1
         self.updates.fill_(self._count)
         decay = min(self.decay, (1 + self._count) / (10 + self._count))
-        follow = get_ema_multi_avg_fn(decay)
-        follow(_floats(self.network), _floats(network), self._count)
+        average = get_ema_multi_avg_fn(decay)
+        average(_floats(self.network), _floats(network), self._count)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
@@ -48,8 +47,8 @@ class EMA(nn.Module, Generic[NetworkT]):
 
 
 def _floats(network: nn.Module) -> list[Tensor]:
-    # Not the state dict: a tensor that has two names there would follow twice as fast.
-    tensors: Iterable[Tensor] = (*network.parameters(), *network.buffers())
-    # Where weights are split over processes, so is their copy: each process follows with its part.
+    # Not from the state dict, where a tensor may have two names and would be averaged twice.
+    tensors = (*network.parameters(), *network.buffers())
+    # With FSDP each process averages its own part.
     own = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
     return [tensor for tensor in own if tensor.is_floating_point()]

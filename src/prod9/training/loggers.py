@@ -1,54 +1,143 @@
-"""Where logged values go: the run folder's CSV always, and one service of choice beside it."""
+"""Logged values: a CSV file in the run folder, and at most one service."""
 
-import netrc
+import csv
+import io
 import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.errors import Prod9Error
-from prod9.runtime.distributed import is_main
-from prod9.training.history import HistoryLogger
-from prod9.training.run_folder import RunFolder
+from prod9.files import append_whole, atomic_write
+from prod9.runtime.processes import is_main
+from prod9.training.run_folder import RunFolder, keep_history
 
 _PROJECT = "prod9"
 
 
+class HistoryLogger(Logger):
+    """Write logged values to ``metrics.csv``, one row per call, at once; columns by name.
+
+    For a new column the whole file is written under a temporary name and renamed, so that it holds
+    all rows at any moment. A file of an earlier session is renamed first
+    (:func:`prod9.training.run_folder.keep_history`). Only the main process writes.
+
+    Args:
+        folder: made when there is something to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self._columns: list[str] = []
+        self._rows = 0
+
+    @property
+    def name(self) -> str:
+        """Empty: a folder belongs to one run."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty, as :attr:`name`."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder."""
+        return str(self.path.parent)
+
+    def log_metrics(
+        self, metrics: Mapping[str, Tensor | float | int], step: int | None = None
+    ) -> None:
+        """Write a row; ``step`` is by default the number of rows so far.
+
+        Raises:
+            Prod9Error: the file cannot be written, as on a full disk; earlier rows stay.
+        """
+        if not is_main():
+            return
+        row: dict[str, Any] = {
+            name: value.item() if isinstance(value, Tensor) else value
+            for name, value in metrics.items()
+        }
+        row["step"] = self._rows if step is None else step
+        if not self._columns:
+            keep_history(self.path.parent)
+        if row.keys() <= set(self._columns) and self.path.exists():
+            append_whole(self.path, _text(self._columns, [row]))
+        else:
+            columns = sorted(row.keys() | set(self._columns))
+            self._rewrite(columns, row)
+            self._columns = columns
+        self._rows += 1
+
+    def _rewrite(self, columns: Sequence[str], row: Mapping[str, Any]) -> None:
+        before: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                before = list(csv.DictReader(file))
+        header = dict(zip(columns, columns, strict=True))
+        with atomic_write(self.path) as temporary:
+            temporary.write_bytes(_text(columns, [header, *before, row]))
+
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Do nothing: the run folder has the configuration."""
+
+
+def _text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns).writerows(rows)
+    return text.getvalue().encode()
+
+
 def require_logger(config: TrainerConfig) -> None:
-    """Refuse a logger that would fail, or ask for a login, once training has begun.
+    """Check that the package of ``trainer.logger`` is installed.
 
     Raises:
-        Prod9Error: its package is not installed, or wandb has no API key and is not offline.
+        Prod9Error: it is not.
     """
     name = config.logger
-    if name in ("tensorboard", "csv"):  # prod9 depends on what they need
+    if name in ("tensorboard", "csv"):  # dependencies of prod9
         return
-    # mlflow-skinny has no database of its own: enough for a server, not for a file.
-    enough = ["mlflow-skinny"] if name == "mlflow" and _tracking_uri() else []
-    if not any(map(_installed, [name, *enough])):
+    # mlflow-skinny can reach a server, but has no database of its own.
+    light = ["mlflow-skinny"] if name == "mlflow" and _tracking_uri() else []
+    if not any(map(_installed, [name, *light])):
         raise Prod9Error(
             f"trainer.logger={name} needs the package {name}: install it with "
             f"`pip install {name}`, or set trainer.logger=tensorboard."
         )
-    if name == "wandb" and not _wandb_can_start():
-        raise Prod9Error(
-            "trainer.logger=wandb finds no API key: run `wandb login`, or set WANDB_API_KEY, or "
-            "set WANDB_MODE=offline to keep the values in the run folder."
-        )
+
+
+def _installed(package: str) -> bool:
+    # Not by an import, which would also find a folder of runs called "wandb".
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _tracking_uri() -> str | None:
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
 def build_loggers(config: TrainerConfig, folder: RunFolder) -> list[Logger]:
     """Return the logger of ``trainer.logger`` and the run folder's CSV.
 
-    wandb's run is called as the folder, in the project prod9 (or ``WANDB_PROJECT``); MLflow's too,
-    at ``MLFLOW_TRACKING_URI`` or in ``mlflow.db`` of the run folder, with its files in
-    ``mlflow_files``. A resumed run is a new run there, of the same name.
+    A run of wandb or MLflow has the folder's name, in the project prod9 (or ``WANDB_PROJECT``,
+    ``MLFLOW_EXPERIMENT_NAME``). MLflow writes to ``MLFLOW_TRACKING_URI``, or to ``mlflow.db`` and
+    ``mlflow_files`` of the run folder. A resumed run is a new run of the same name.
     """
     history = HistoryLogger(folder.history)
     root = folder.root.resolve()
@@ -56,7 +145,7 @@ def build_loggers(config: TrainerConfig, folder: RunFolder) -> list[Logger]:
         case "csv":
             return [history]
         case "tensorboard":
-            # What a resumed run does again, TensorBoard is to forget. Who writes it decides.
+            # TensorBoard drops the values of steps that a resumed run repeats. Main writes them.
             resumed = is_main() and folder.can_resume()
             done = folder.resume_point().position.steps if resumed else 0
             return [
@@ -68,7 +157,6 @@ def build_loggers(config: TrainerConfig, folder: RunFolder) -> list[Logger]:
             return [WandbLogger(name=root.name, project=project, save_dir=root), history]
         case "mlflow":
             uri = _tracking_uri()
-            # MLflow has given up its store of plain files: a fresh one is refused.
             logger = MLFlowLogger(
                 experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT,
                 run_name=root.name,
@@ -79,7 +167,7 @@ def build_loggers(config: TrainerConfig, folder: RunFolder) -> list[Logger]:
 
 
 class ServiceRun(Callback):
-    """Give the configuration to wandb or MLflow, and leave nothing of the run to the next one."""
+    """Log the configuration to wandb or MLflow, and end their run with the training."""
 
     def __init__(self, config: Stage1Config | Stage2Config) -> None:
         self.settings: dict[str, Any] = config.model_dump(mode="json")
@@ -104,51 +192,11 @@ class ServiceRun(Callback):
     def _end(self, trainer: pl.Trainer, code: int) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                import wandb  # pyright: ignore[reportMissingImports]  # only where it is asked for
+                import wandb  # pyright: ignore[reportMissingImports]
 
-                wandb.finish(exit_code=code)  # else the next training of this process goes on in it
+                wandb.finish(exit_code=code)  # else the next training of this process continues it
             elif isinstance(logger, MLFlowLogger):
                 import mlflow  # pyright: ignore[reportMissingImports]
 
-                # Using a store has put it into the environment, where the next training would
-                # find it.
+                # MLflow has put its address into the environment of the next training.
                 mlflow.set_tracking_uri(self.uri)
-
-
-def _tracking_uri() -> str | None:
-    # Read when it is needed: Lightning's own default was read when it was imported.
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
-
-
-def _installed(package: str) -> bool:
-    # Not by importing it: a run's folder called "wandb" can be imported too.
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-def _wandb_can_start() -> bool:
-    """Whether wandb would start without asking for a key; says nothing about the key's worth."""
-    import wandb  # pyright: ignore[reportMissingImports]
-
-    settings = wandb.setup().settings  # the environment, and what `wandb offline` has left
-    if settings.mode not in ("online", "shared", None):
-        return True
-    token = os.environ.get("WANDB_IDENTITY_TOKEN_FILE")
-    hosts = {urlsplit(str(settings.base_url)).netloc, "api.wandb.ai"}
-    return bool(os.environ.get("WANDB_API_KEY") or settings.api_key or token) or _in_netrc(hosts)
-
-
-def _in_netrc(hosts: set[str]) -> bool:
-    """Whether the file that ``wandb login`` writes has a key for one of ``hosts``."""
-    own = os.environ.get("NETRC")
-    for path in [Path(own)] if own else [Path.home() / ".netrc", Path.home() / "_netrc"]:
-        try:
-            known = netrc.netrc(path).hosts
-        except (OSError, netrc.NetrcParseError):
-            continue
-        if hosts & known.keys():
-            return True
-    return False

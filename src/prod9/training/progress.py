@@ -1,4 +1,4 @@
-"""What a run is doing, how far it is, how fast, and when it will be done."""
+"""Progress of a training run: batches, speed, the time left."""
 
 import time
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import Progress, TaskID
 
-from prod9.runtime.progress import duration
+from prod9.runtime.progress import bar_on, duration
 
-_QUIET_SECONDS = 15.0
+_LINE_SECONDS = 15.0
 """Without a terminal, a line is printed no more often than this."""
 _LIVE_SECONDS = 0.5
-"""On a terminal, figures are fetched no more often than this: each waits for the device."""
+"""On a terminal, values are read no more often than this, because that waits for the device."""
 _SHOWN = {"train/loss": "loss", "val/psnr": "PSNR", "val/masked_accuracy": "accuracy"}
 
 
 class TrainingProgress(Callback):
-    """A live bar on a terminal; elsewhere a line every few seconds, fit for a log file.
+    """A live bar on a terminal; elsewhere a line every few seconds, for a log file.
 
-    Batches are counted over the whole run, also where it was resumed. Speed is that of training
-    alone. The time left is that of the batches left and of the validations left, each as long as
-    they have been on average; until the first validation is over, none is counted.
+    Batches are counted over the whole run, resumed or not. The speed is that of training alone.
+    The time left includes the remaining validations, each as long as they were on average; before
+    the first validation it includes none.
     """
 
     def __init__(self, what: str, batch_size: int) -> None:
@@ -46,18 +46,17 @@ class TrainingProgress(Callback):
             self.first = self.done = self.done + trainer.fit_loop.epoch_loop.batch_idx + 1
         self.whole = max(1, (trainer.max_epochs or 1) * batches)
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-            self.bar = Progress(*columns, TextColumn("{task.fields[line]}"), console=self.console)
+            self.bar = bar_on(self.console)
             self.bar.start()
             self.task = self.bar.add_task(self.what, total=self.whole, completed=self.done, line="")
 
     def seconds_per_batch(self) -> float:
-        """Mean duration of this session's training batches."""
+        """Return the mean duration of this session's training batches."""
         elapsed = time.monotonic() - self.started - self.validation_seconds
         return elapsed / max(1, self.done - self.first)
 
     def seconds_left(self, trainer: pl.Trainer) -> float:
-        """Return how long the rest will take."""
+        """Return the estimated duration of the rest of the run."""
         rest = (self.whole - self.done) * self.seconds_per_batch()
         if self.validations:
             every = trainer.check_val_every_n_epoch or 1
@@ -68,16 +67,16 @@ class TrainingProgress(Callback):
     def _line(self, trainer: pl.Trainer) -> str:
         speed = self.batch_size / max(self.seconds_per_batch(), 1e-9)
         metrics = trainer.callback_metrics
-        figures = [f"{n} {float(metrics[k]):.3f}" for k, n in _SHOWN.items() if k in metrics]
+        values = [f"{n} {float(metrics[k]):.3f}" for k, n in _SHOWN.items() if k in metrics]
         left = duration(self.seconds_left(trainer))
-        return "  ".join([f"{left} left", f"{speed:.1f} volumes/s", *figures])
+        return "  ".join([f"{left} left", f"{speed:.1f} volumes/s", *values])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Say where we are."""
+        """Show the progress when it is time."""
         self.done += 1
-        due = time.monotonic() - self.printed >= (_LIVE_SECONDS if self.bar else _QUIET_SECONDS)
+        due = time.monotonic() - self.printed >= (_LIVE_SECONDS if self.bar else _LINE_SECONDS)
         if due:
             self.printed = time.monotonic()
         if self.bar is not None:
@@ -90,16 +89,16 @@ class TrainingProgress(Callback):
             self.console.print(f"{where}, {self._line(trainer)}")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock of training."""
+        """Start the clock of a validation."""
         self.validating_since = time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start it again."""
+        """Stop it."""
         self.validations += 1
         self.validation_seconds += time.monotonic() - self.validating_since
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the bar and say how long it took."""
+        """Stop the bar and print the duration."""
         self._stop()
         seconds = time.monotonic() - self.started
         self.console.print(f"{self.what}: {self.done - self.first} batches in {seconds:.0f} s")
@@ -107,7 +106,7 @@ class TrainingProgress(Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._stop()
 
     def _stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a run is, and how a resumed one gets there again."""
+"""How far a run is, and how a resumed run continues there."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,11 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from prod9.runtime.distributed import rank, world_size
-from prod9.training.random_streams import seed_step
+from prod9.runtime.processes import rank, world_size
+from prod9.runtime.random_streams import seed_step
 
 KEY = "prod9_position"
-"""Of a checkpoint: the fields of its :class:`Position`."""
+"""Key of a checkpoint: the fields of its :class:`Position`."""
 
 
 @dataclass(frozen=True)
@@ -19,24 +19,24 @@ class Position:
     """How far a run is."""
 
     epochs: int = 0
-    """That are over, with their validation."""
+    """Finished epochs, with their validation."""
     batches: int = 0
-    """Of the next epoch that are done."""
+    """Finished batches of the next epoch."""
     batch_items: int = 0
-    """In each of these, over all processes."""
+    """Items in each of these batches, over all processes."""
     steps: int = 0
-    """Batches of the whole run that are done."""
+    """Finished batches of the whole run."""
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any]) -> "Position":
-        """Return what a checkpoint says; earlier ones were made at epochs' ends alone."""
+        """Return the position of a checkpoint; early ones were written only at epochs' ends."""
         if KEY in checkpoint:
             return cls(**{name: int(value) for name, value in checkpoint[KEY].items()})
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         return cls(epochs=int(checkpoint["epoch"]) + 1, steps=int(progress["total"]["completed"]))
 
     def batches_of(self, items: int) -> int:
-        """Return how many batches of ``items`` are done; of a begun one the rest comes again."""
+        """Return the number of finished batches of ``items``; one that is part done is repeated."""
         return self.batches * self.batch_items // items
 
     def __str__(self) -> str:
@@ -45,25 +45,26 @@ class Position:
         return f"in epoch {self.epochs + 1} after batch {self.batches}"
 
 
-class Continuation(Callback):
-    """Lets each step depend on (seed, step) alone, and a resumed run begin at its own batch.
+class ResumePosition(Callback):
+    """Seed each step by (seed, step), and let a resumed run start at its own batch.
 
-    Lightning's own counters know neither of another number of processes or batch size, nor (in an
-    epoch's middle) how many steps were logged; and they skip a validation that was cut off.
+    Lightning's counters do not support another number of processes or another batch size; in the
+    middle of an epoch they lose the number of logged steps; and they skip an interrupted
+    validation.
     """
 
     def __init__(self, seed: int, batch_size: int) -> None:
         self.seed, self.batch_size = seed, batch_size
         self.loaded = Position()
 
-    def here(self, trainer: pl.Trainer) -> Position:
-        """Return where the run is now; to be asked between two batches."""
-        loop: Any = trainer.fit_loop  # Lightning's counters have types that are too wide
+    def now(self, trainer: pl.Trainer) -> Position:
+        """Return the current position; valid between two batches."""
+        loop: Any = trainer.fit_loop  # the types of Lightning's counters are too wide
         epochs, batches = loop.epoch_progress, loop.epoch_loop.batch_progress
-        under_way = epochs.current.started > epochs.current.processed
+        in_epoch = epochs.current.started > epochs.current.processed
         return Position(
             epochs=epochs.current.processed,
-            batches=batches.current.completed if under_way else 0,
+            batches=batches.current.completed if in_epoch else 0,
             batch_items=self.batch_size * world_size(),
             steps=batches.total.completed,
         )
@@ -71,37 +72,37 @@ class Continuation(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say where we are."""
-        checkpoint[KEY] = asdict(self.here(trainer))
+        """Save the position."""
+        checkpoint[KEY] = asdict(self.now(trainer))
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note where we were."""
+        """Read the position."""
         self.loaded = Position.of(checkpoint)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set Lightning's counters, where it begins in the middle of an epoch."""
+        """Set Lightning's counters where the run starts in the middle of an epoch."""
         loop: Any = trainer.fit_loop
         if not loop.restarting:
             return
         inner, steps = loop.epoch_loop, self.loaded.steps
         whole = int(trainer.num_training_batches)
         validates = inner._should_check_val_epoch()
-        # Without validation the epoch must not look as if it were over: it would train on.
+        # Without validation an epoch that is complete would be trained on.
         most = whole if validates else whole - 1
         done = min(self.loaded.batches_of(self.batch_size * world_size()), most)
         _set(inner.batch_progress.total, steps)
         _set(inner.batch_progress.current, done)
         inner.batch_progress.is_last_batch = done == whole
-        # The step is counted after the validation that it is followed by.
+        # The step before a validation is counted after that validation.
         inner._batches_that_stepped = steps - int(done == whole)
-        # As if cut off in its first batch: it is done (again) where all batches are.
+        # As if interrupted in its first batch, so that the validation is done (again).
         validation = inner.val_loop.batch_progress
         validation.reset()
         validation.increment_ready()
         validation.increment_started()
-        if done == 0:  # nothing of the epoch is left: begin it as after the one before
+        if done == 0:  # start the epoch as after the one before it
             for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
                 _set(progress, progress.processed)
             loop.restarting = False
@@ -110,7 +111,7 @@ class Continuation(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed what dropout draws from."""
+        """Seed the generators that dropout uses."""
         seed_step(self.seed, trainer.fit_loop.total_batch_idx, rank())
 
 

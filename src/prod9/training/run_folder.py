@@ -1,8 +1,7 @@
-"""The folder of a run: where everything goes, and what may be replaced."""
+"""The folder of a run: its files, and what ``--resume`` and ``--overwrite`` may do to them."""
 
 import itertools
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +15,13 @@ from prod9.files import require_writable, write_text
 from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.runtime.console import say
 from prod9.training.checkpoint_files import LAST, PREVIOUS, exists_in, read_last
-from prod9.training.history import keep_history
 from prod9.training.resume_position import Position
 
 CONFIG_KEY = "prod9_config"
-"""Key of the resolved configuration (YAML) inside a Lightning checkpoint."""
+"""Key of a checkpoint: the resolved configuration (YAML)."""
 _CONFIG_KEYS = {"output_dir", "data", "model", "trainer", "callbacks"}
-"""What the ``config.yaml`` of a run holds at least."""
-_REPLACED = (  # the checkpoints first: the new run would be resumed from one that stayed
+"""Keys that the ``config.yaml`` of every run has."""
+_REPLACED = (  # the checkpoints first: the new run could resume from one that is left
     *(f"checkpoints/{name}.ckpt" for name in ("last", "previous", ".previous", "next", "torn")),
     "checkpoints/best-epoch=*.ckpt",
     *("previews/batch-*.png", "previews/levels-*.png"),
@@ -32,57 +30,31 @@ _REPLACED = (  # the checkpoints first: the new run would be resumed from one th
     "nonfinite/step-*.npz",
     *("metrics.json", "transformer.pt", "report.html", "reconstruction.csv"),
 )
-"""What ``--overwrite`` replaces in the folder of a run, beside its ``config.yaml``."""
+"""Files that ``--overwrite`` removes from the folder of a run, beside its ``config.yaml``."""
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Paths inside ``output_dir``."""
+    """Paths inside ``output_dir``, and what may happen to them."""
 
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.root / "config.yaml"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Lightning checkpoints; ``last.ckpt`` is what ``--resume`` reads."""
-        return self.root / "checkpoints"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The newest checkpoint; the one before it lies beside it."""
-        return self.checkpoints / LAST
-
-    @property
-    def previews(self) -> Path:
-        """Montages made while training."""
-        return self.root / "previews"
-
-    @property
-    def history(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.yaml"
+        """The resolved configuration; it marks a folder as prod9's."""
+        self.checkpoints = root / "checkpoints"
+        self.last_checkpoint = self.checkpoints / LAST
+        """The checkpoint that ``--resume`` reads; the one before it is beside it."""
+        self.previews = root / "previews"
+        """Pictures made while training."""
+        self.history = root / "history"
         """Logged values as CSV."""
-        return self.root / "history"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Logged values and previews for TensorBoard."""
-        return self.root / "tensorboard"
-
-    @property
-    def tokens(self) -> Path:
+        self.tensorboard = root / "tensorboard"
+        self.tokens = root / "tokens"
         """Token stores (Stage 2)."""
-        return self.root / "tokens"
-
-    @property
-    def transformer(self) -> Path:
+        self.transformer = root / "transformer.pt"
         """The trained transformer (Stage 2)."""
-        return self.root / "transformer.pt"
 
     def check(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
-        """Find out whether :meth:`claim` would succeed; change nothing.
+        """Check that :meth:`claim` would succeed; change nothing.
 
         Raises:
             Prod9Error: the folder holds a run and neither ``resume`` nor ``overwrite`` is given;
@@ -91,7 +63,7 @@ class RunFolder:
         """
         require_writable(self.root)
         if resume:
-            self._check_resumable(config)
+            _require_same_training(self.resume_point(), config)
             return
         if not self._is_ours():
             refuse_foreign([self.config, *matching(self.root, _REPLACED)])
@@ -102,7 +74,7 @@ class RunFolder:
             )
 
     def claim(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder this run's own.
+        """Prepare the folder for this run.
 
         Raises:
             Prod9Error: as :meth:`check`.
@@ -111,17 +83,15 @@ class RunFolder:
         if resume:
             self._prepare_to_resume()
         elif overwrite:
-            if not self.config.exists():  # it shows whose the rest is, should this be killed now
+            if not self.config.exists():  # marks the folder as prod9's, should this be interrupted
                 write_text(self.config, dump(config))
             remove_own(self.root, matching(self.root, _REPLACED))
-        elif (
-            self.config.exists()
-        ):  # of a run that left no checkpoint: its values are not this one's
-            _put_aside(self.history)
+        elif self.config.exists():  # an earlier run without a checkpoint: its values are kept apart
+            _rename_aside(self.history)
         write_text(self.config, dump(config))
 
     def _is_ours(self) -> bool:
-        """Whether a configuration or a checkpoint shows that prod9 wrote what is here."""
+        """Whether a configuration or a checkpoint of prod9 is here."""
         if read_record(self.config, _CONFIG_KEYS) is not None:
             return True
         with suppress(Prod9Error):
@@ -129,14 +99,14 @@ class RunFolder:
         return False
 
     def can_resume(self) -> bool:
-        """Whether there is a checkpoint, whole or torn."""
+        """Whether there is a checkpoint, readable or not."""
         return exists_in(self.checkpoints)
 
     def resume_point(self) -> "ResumePoint":
-        """Find the newest whole checkpoint.
+        """Read the newest readable checkpoint; a file that has not changed is read once.
 
         Raises:
-            Prod9Error: there is none, or it is not prod9's.
+            Prod9Error: there is none, or prod9 did not write it.
         """
         stamps: list[tuple[int, int]] = []
         for path in (self.last_checkpoint, self.last_checkpoint.with_name(PREVIOUS)):
@@ -145,46 +115,17 @@ class RunFolder:
         return _resume_point(self.checkpoints, tuple(stamps))
 
     def _prepare_to_resume(self) -> None:
-        """Put aside what is torn, and the values of before; say what is gone on from."""
+        """Rename a torn checkpoint and the values so far; print where the run continues."""
         point = self.resume_point()
-        path, torn = point.path, point.torn
-        if torn is not None:
-            torn.replace(torn.with_name("torn.ckpt"))  # else it would become the previous one
-            say(f"{torn} is torn (kept as torn.ckpt); the run goes on from {path}")
+        if point.torn is not None:  # else it would become the previous checkpoint
+            point.torn.replace(point.torn.with_name("torn.ckpt"))
+            say(f"{point.torn} is torn (kept as torn.ckpt); the run goes on from {point.path}")
         say(f"resuming {point.position} (step {point.position.steps})")
         keep_history(self.history)
 
-    def _check_resumable(self, config: Stage1Config | Stage2Config) -> None:
-        point = self.resume_point()
-        theirs = yaml.safe_load(point.config)
-        mine = yaml.safe_load(dump(config))
-        changed = sorted(_differences(theirs, mine))
-        # The length of a run, its devices and its pictures may change; what is learned may not.
-        fixed = [key for key in changed if key.split(".")[0] in ("model", "loss", "seed")]
-        fixed += [key for key in changed if key in ("data.dataset_name", "data.size")]
-        fixed += [key for key in changed if key.startswith(("data.preprocessing.", "data.split_"))]
-        if config.data.dataset_name == "brats":  # elsewhere it does not decide what is trained on
-            fixed += [key for key in changed if key == "sliding_window.roi_size"]
-            if isinstance(config, Stage2Config):  # they decide the tokens
-                tokens = ("sliding_window.overlap", "sliding_window.mode")
-                fixed += [key for key in changed if key in tokens]
-        if fixed:
-            raise Prod9Error(
-                f"{point.path} is a checkpoint of another configuration: {', '.join(fixed)} "
-                "differ; use that configuration, or another output_dir."
-            )
-
-
-def _put_aside(folder: Path) -> None:
-    """Rename ``history`` to ``history-1``, or the next number that is free."""
-    if folder.exists():
-        numbers = itertools.count(1)
-        names = (folder.with_name(f"{folder.name}-{number}") for number in numbers)
-        folder.rename(next(name for name in names if not name.exists()))
-
 
 class ResumePoint(NamedTuple):
-    """What a run goes on from."""
+    """The checkpoint that a run continues from."""
 
     path: Path
     position: Position
@@ -194,30 +135,61 @@ class ResumePoint(NamedTuple):
     """A newer checkpoint that cannot be read."""
 
 
-@lru_cache(maxsize=4)  # it is asked for more than once, and reading takes as long as the file does
+@lru_cache(maxsize=4)
 def _resume_point(folder: Path, stamps: tuple[tuple[int, int], ...]) -> ResumePoint:
     return read_point(folder)
 
 
 def read_point(folder: Path) -> ResumePoint:
-    """Read what a run with the checkpoints of ``folder`` would go on from.
+    """Read the newest readable checkpoint of ``folder``.
 
     Raises:
-        Prod9Error: there is no whole checkpoint, or it is not prod9's.
+        Prod9Error: there is none, or prod9 did not write it.
     """
     found = read_last(folder)
-    config, position = _of_ours(found.path, found.content)
+    try:
+        config, position = str(found.content[CONFIG_KEY]), Position.of(found.content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Prod9Error(
+            f"{found.path} is not a checkpoint of prod9's; remove it from the run's folder."
+        ) from error
     return ResumePoint(found.path, position, config, found.torn)
 
 
-def _of_ours(path: Path, checkpoint: dict[str, Any]) -> tuple[str, Position]:
-    """Return configuration and position."""
-    try:
-        return str(checkpoint[CONFIG_KEY]), Position.of(checkpoint)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+def keep_history(folder: Path) -> None:
+    """Rename ``metrics.csv`` to ``metrics-until-part-N.csv``: a resumed run starts a new file.
+
+    Both files have values of a step that is repeated;
+    :func:`prod9.report.curves.read_history` takes those of the newer one.
+    """
+    newest = folder / "metrics.csv"
+    if newest.exists():
+        parts = len(list(folder.glob("metrics-until-*.csv")))
+        newest.replace(folder / f"metrics-until-part-{parts + 1:05d}.csv")
+
+
+def _rename_aside(folder: Path) -> None:
+    """Rename ``history`` to ``history-1``, or the next free number."""
+    if folder.exists():
+        names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(1))
+        folder.rename(next(name for name in names if not name.exists()))
+
+
+def _require_same_training(point: ResumePoint, config: Stage1Config | Stage2Config) -> None:
+    """Refuse to resume with other data, networks or losses; other keys may change."""
+    changed = sorted(_differences(yaml.safe_load(point.config), yaml.safe_load(dump(config))))
+    fixed = ["model.", "loss.", "data.preprocessing.", "data.split_"]
+    exact = ["seed", "data.dataset_name", "data.size"]
+    if config.data.dataset_name == "brats":  # elsewhere windows do not decide what is trained on
+        exact.append("sliding_window.roi_size")
+        if isinstance(config, Stage2Config):  # they decide the tokens
+            exact += ["sliding_window.overlap", "sliding_window.mode"]
+    found = [key for key in changed if key in exact or key.startswith(tuple(fixed))]
+    if found:
         raise Prod9Error(
-            f"{path} is not a checkpoint of prod9's; remove it from the run's folder."
-        ) from error
+            f"{point.path} is a checkpoint of another configuration: {', '.join(found)} "
+            "differ; use that configuration, or another output_dir."
+        )
 
 
 def _differences(a: Any, b: Any, prefix: str = "") -> set[str]:

@@ -28,14 +28,17 @@ from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.runtime.console import say
 from prod9.runtime.distributed import barrier, is_main, main_first, of_main
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
-from prod9.training.compilation import prepare_training
 from prod9.training.previews import Preview
 from prod9.training.processes import join
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.strategies import require_strategy
-from prod9.training.trainer import require_runnable, resolve_device
-from prod9.training.training_run import run_training
+from prod9.training.trainer import (
+    prepare_training,
+    require_runnable,
+    resolve_device,
+    run_training,
+)
 from prod9.training.volumes import TrainingVolumes, training_volumes
 
 

@@ -1,4 +1,4 @@
-"""Stage 1: train the autoencoder, against a discriminator once that has joined."""
+"""Stage 1: train the autoencoder, later against a discriminator."""
 
 from typing import Any, cast
 
@@ -16,15 +16,12 @@ from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 from prod9.networks.autoencoder import Autoencoder, Reconstruction
-from prod9.runtime.distributed import average, mean, total
+from prod9.runtime.distributed import Means, average, mean, total
+from prod9.runtime.random_streams import step_stream
 from prod9.shapes import Volume
 from prod9.training.ema import EMA
-from prod9.training.gradients import loss_scaler, step_if_finite
-from prod9.training.means import Means
 from prod9.training.nonfinite import NonfiniteGuard
-from prod9.training.optimizer import adamw
-from prod9.training.random_streams import step_stream
-from prod9.training.schedule import scheduler
+from prod9.training.optimizer import adamw, loss_scaler, scheduler, step_if_finite
 
 
 class Stage1Module(pl.LightningModule):
@@ -45,7 +42,7 @@ class Stage1Module(pl.LightningModule):
         discriminator: nn.Module | None,
     ) -> None:
         super().__init__()
-        # Two optimizers, and gradients that must not meet: Lightning's loop cannot do this.
+        # Two optimizers, each for one network's gradients: Lightning's loop cannot do this.
         self.automatic_optimization = False
         self.config = config
         self.autoencoder = autoencoder
@@ -56,8 +53,10 @@ class Stage1Module(pl.LightningModule):
         self._means = Means()
         self.codebook: CodebookStats | None = None
         """Of the last validation."""
-        self.watch = NonfiniteGuard(config.trainer.on_nan, config.output_dir / "nonfinite")
-        self._fine = True
+        self.nonfinite_guard = NonfiniteGuard(
+            config.trainer.on_nan, config.output_dir / "nonfinite"
+        )
+        self._finite = True
         self._adaptive: Tensor | None = None
         # Lightning's global_step advances once per optimizer, so batches are counted here.
         self.batches_seen = 0
@@ -65,7 +64,7 @@ class Stage1Module(pl.LightningModule):
     # --- the training step ------------------------------------------------------------------
 
     def reconstruction_terms(self, volume: Volume, target: Volume) -> dict[str, Tensor]:
-        """Weighted terms that compare a reconstruction with its target, in fp32."""
+        """Return the weighted terms that compare a reconstruction with its target, in fp32."""
         predicted, feature = volume.float(), self.feature_loss
         weight = self.config.loss.reconstruction.weight
         terms = {"l1": weight * F.l1_loss(predicted, target)}
@@ -75,17 +74,18 @@ class Stage1Module(pl.LightningModule):
         return terms
 
     def adversarial_active(self) -> bool:
-        """Whether the discriminator has joined."""
-        joined = self.batches_seen >= self.config.loss.discriminator_iter_start
-        return self.discriminator is not None and joined
+        """Whether there is a discriminator and its first batch has come."""
+        started = self.batches_seen >= self.config.loss.discriminator_iter_start
+        return self.discriminator is not None and started
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One generator step and, once it has joined, one discriminator step."""
+        """Take one generator step and, once the discriminator is active, one of its steps."""
         optimizers, schedulers = _listed(self.optimizers()), _listed(self.lr_schedulers())
         real = batch.volumes
         volume: Volume = self.autoencoder(real).volume.float()
-        # The losses see a copy without a past. Each is differentiated once, as far as this copy;
-        # the adaptive weight and the step both go on from there.
+        # The losses see a detached copy. Each is differentiated once, with respect to this copy;
+        # the adaptive weight and the step both continue from that gradient.
+        guard = self.nonfinite_guard
         seen = volume.detach().requires_grad_()
         terms = self.reconstruction_terms(seen, real)
         scale = self._loss_scale()
@@ -95,33 +95,34 @@ class Stage1Module(pl.LightningModule):
             verdicts = self._verdicts(real, seen)
             terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient, scale)
             gradient = gradient + pull
-        self.watch.expect(terms, self.batches_seen, batch)
-        terms = _of_all(terms)
-        # Has no value of interest, but the gradient of the sum of the terms.
-        fine = self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
-        if self.watch.learned:
+        guard.expect(terms, self.batches_seen, batch)
+        terms = _mean_over_processes(terms)
+        # Its value has no meaning; its gradient is that of the sum of the terms.
+        finite = self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
+        if guard.learned:
             self.ema.update(self.autoencoder)
 
-        if verdicts and fine:
+        if verdicts and finite:
             assert self.discriminator is not None
             discriminator_term = self._discriminator_term(verdicts)
-            self.watch.expect({"discriminator": discriminator_term}, self.batches_seen, batch)
+            guard.expect({"discriminator": discriminator_term}, self.batches_seen, batch)
             own = list(self.discriminator.parameters())
             self._step(optimizers[1], schedulers[1], discriminator_term, inputs=own)
             self.log("train/discriminator", mean(discriminator_term.detach()))
         elif verdicts:
-            schedulers[1].step()  # its place in the run goes on, too
+            schedulers[1].step()  # its schedule counts dropped steps too
         self.batches_seen += 1
-        # Logged last: in an epoch's first step Lightning forgets what came before the optimizers'.
+        # Logged last: in an epoch's first step Lightning drops what was logged before the
+        # optimizers' steps.
         if self._adaptive is not None:
             self.log("train/adaptive_weight", self._adaptive)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
         self.log("train/loss", sum_of(terms).detach(), prog_bar=True)
 
     def _verdicts(self, real: Volume, fake: Volume) -> list[tuple[Tensor, Tensor]]:
-        """Logit maps (of the real volumes, of the reconstructions), a pair per scale.
+        """Return logit maps (of the real volumes, of the reconstructions), a pair per scale.
 
-        One pass for both, and for both networks' steps: the discriminator does not change between.
+        One pass serves both networks' steps: the discriminator does not change in between.
         """
         assert self.discriminator is not None
         maps: list[Tensor] = self.discriminator(torch.cat([real, fake.to(real.dtype)]))
@@ -135,14 +136,14 @@ class Stage1Module(pl.LightningModule):
         gradient: Tensor,
         scale: float,
     ) -> tuple[Tensor, Tensor]:
-        """Weighted adversarial term, and its gradient at the reconstruction.
+        """Return the weighted adversarial term, and its gradient at the reconstruction.
 
         Args:
-            verdicts: of the discriminator, the second of each pair on ``seen``.
+            verdicts: the discriminator's logit maps, the second of each pair on ``seen``.
             volume: the reconstruction with its graph.
-            seen: its copy without a past.
+            seen: its detached copy.
             gradient: of the reconstruction terms at ``seen``.
-            scale: of fp16 training, 1 otherwise.
+            scale: loss scale of fp16 training, 1 otherwise.
         """
         config = self.config.loss
         fooling = generator_loss([fake for _, fake in verdicts], config.adversarial.criterion)
@@ -162,7 +163,7 @@ class Stage1Module(pl.LightningModule):
         return weight * fooling.detach(), weight * pull
 
     def _loss_scale(self) -> float:
-        """Return the scale of fp16 training, 1 otherwise."""
+        """Return the loss scale of fp16 training, 1 otherwise."""
         scaler = loss_scaler(self)
         return 1.0 if scaler is None else float(scaler.get_scale())
 
@@ -174,25 +175,25 @@ class Stage1Module(pl.LightningModule):
         )
 
     def _step(self, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> bool:
-        """Learn from ``loss``; return whether all its numbers were numbers (else: nothing)."""
+        """Take an optimizer step; return whether the gradient was finite (else it does nothing)."""
         optimizer.zero_grad()
         self.manual_backward(loss, **where)
-        # Each network's gradients once, where they are whole (prod9.training.strategies).
+        # Once for each network (prod9.training.strategies).
         own = [p for group in optimizer.param_groups for p in group["params"]]
         average([p.grad for p in own if p.grad is not None])
         optimizer.step()
         schedule.step()
-        return self._fine
+        return self._finite
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip by hand: Lightning calls this after unscaling, and refuses to clip itself here."""
+        """Clip the gradients; Lightning itself does not clip in manual optimization."""
         own = optimizer.param_groups[0]["params"][0] is next(self.autoencoder.parameters())
         limit = self.config.training.stability.gradient_clip
         suffix = "" if own else "_discriminator"
-        self._fine = step_if_finite(self, optimizer, self.watch, limit, suffix)
+        self._finite = step_if_finite(self, optimizer, self.nonfinite_guard, limit, suffix)
 
     def configure_optimizers(self) -> Any:
-        """AdamW for each network, each with its schedule."""
+        """Return AdamW and a schedule for each network."""
         config = self.config.training
         steps = int(self.trainer.estimated_stepping_batches)
         rate = config.optimizer.learning_rate
@@ -211,15 +212,15 @@ class Stage1Module(pl.LightningModule):
         ]
         return optimizers, schedulers
 
-    # --- validation, with the averaged weights ----------------------------------------------
+    # --- validation, with the EMA -----------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Count afresh each epoch."""
+        """Reset the sums."""
         self.usage.reset()
         self._means.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """PSNR, SSIM and the weighted loss terms of the averaged weights on one batch."""
+        """Measure PSNR, SSIM and the weighted loss terms of the EMA on one batch."""
         output: Reconstruction = self.ema.network(batch.volumes)
         volume = output.volume.float().clamp(0, 1)
         self.usage.update(self.autoencoder.fsq.codes_to_indices(output.codes))
@@ -233,7 +234,7 @@ class Stage1Module(pl.LightningModule):
         self._means.add(values, len(volume))
 
     def on_validation_epoch_end(self) -> None:
-        """Means over all volumes, and codebook figures of the epoch."""
+        """Log means over all volumes, and the use of the codebook."""
         self.log_dict(self._means.compute(), prog_bar=True)
         self.usage.counts = total(self.usage.counts)
         self.codebook = self.usage.compute()
@@ -241,39 +242,39 @@ class Stage1Module(pl.LightningModule):
         self.log("val/codebook_perplexity", self.codebook.perplexity)
 
     def on_train_end(self) -> None:
-        """Say what was left out."""
-        self.watch.sum_up()
+        """Print how many steps were left out."""
+        self.nonfinite_guard.sum_up()
 
-    # --- what a checkpoint must carry besides the weights -----------------------------------
+    # --- checkpoints ------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counts."""
         checkpoint["batches_seen"] = self.batches_seen
-        checkpoint["left_out"] = self.watch.found
+        checkpoint["left_out"] = self.nonfinite_guard.found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counts."""
         self.batches_seen = int(checkpoint["batches_seen"])
-        self.watch.found = int(checkpoint["left_out"])
+        self.nonfinite_guard.found = int(checkpoint["left_out"])
 
 
 def _listed(found: Any) -> list[Any]:
-    """Return the networks' optimizers or schedules: of a single one Lightning makes no list."""
+    """Return optimizers or schedules as a list, which Lightning does only for several."""
     return cast("list[Any]", found) if isinstance(found, list) else [found]
 
 
-def _of_all(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the terms of the batch of all processes."""
+def _mean_over_processes(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the terms of the batch of all processes, without a gradient."""
     values = mean(torch.stack([term.detach() for term in terms.values()]))
     return dict(zip(terms, values.unbind(), strict=True))
 
 
 def sum_of(terms: dict[str, Tensor]) -> Tensor:
-    """Add up scalar terms."""
+    """Return the sum of scalar terms."""
     return torch.stack(list(terms.values())).sum()
 
 
 def _gradient(loss: Tensor, at: Tensor, scale: float, *, retain_graph: bool = False) -> Tensor:
-    """Gradient of ``loss`` at ``at``; passes through half precision multiplied by ``scale``."""
+    """Return the gradient of ``loss`` at ``at``; it is computed multiplied by fp16's ``scale``."""
     (gradient,) = torch.autograd.grad(scale * loss, at, retain_graph=retain_graph)
     return gradient / scale

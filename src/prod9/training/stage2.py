@@ -22,20 +22,22 @@ from prod9.runtime.console import say
 from prod9.runtime.distributed import barrier, is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
-from prod9.training.compilation import prepare_training
-from prod9.training.fsdp import whole_state
 from prod9.training.previews import Preview
 from prod9.training.processes import join
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
-from prod9.training.strategies import require_strategy
+from prod9.training.strategies import require_strategy, whole_state
 from prod9.training.tokens import (
     TrainingTokens,
     load_tokenizer,
     training_tokens,
 )
-from prod9.training.trainer import require_runnable, resolve_device
-from prod9.training.training_run import run_training
+from prod9.training.trainer import (
+    prepare_training,
+    require_runnable,
+    resolve_device,
+    run_training,
+)
 
 
 def build_module(

@@ -14,18 +14,15 @@ from prod9.errors import Prod9Error
 from prod9.masking import gamma, mask_tokens
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
-from prod9.runtime.distributed import is_main, most, rand, rank, total, world_size
+from prod9.runtime.distributed import Means, gather, is_main, rand, rank, total, world_size
+from prod9.runtime.random_streams import step_stream
 from prod9.training.ema import EMA
-from prod9.training.fsdp import shard
-from prod9.training.gradients import step_if_finite
-from prod9.training.means import Means
 from prod9.training.nonfinite import NonfiniteGuard
-from prod9.training.optimizer import adamw
-from prod9.training.random_streams import step_stream
-from prod9.training.schedule import scheduler
+from prod9.training.optimizer import adamw, scheduler, step_if_finite
+from prod9.training.strategies import shard
 
 Draw = Callable[..., Tensor]
-"""Sizes -> uniform numbers (B, *sizes), one row per sample of this process."""
+"""Sizes -> uniform random numbers (B, *sizes), one row per sample of this process."""
 BUCKETS = 5
 """Masked accuracy is logged for mask ratios in [0, .2), [.2, .4), ... [.8, 1]."""
 
@@ -41,17 +38,19 @@ class Stage2Module(pl.LightningModule):
         self.config = config
         self.transformer = transformer
         self.ema = EMA(transformer, config.training.stability.ema_decay)
-        self.watch = NonfiniteGuard(config.trainer.on_nan, config.output_dir / "nonfinite")
+        self.nonfinite_guard = NonfiniteGuard(
+            config.trainer.on_nan, config.output_dir / "nonfinite"
+        )
         self._train_hits = _no_hits()
         self._val_hits = _no_hits()
         self._means = Means()
-        # Weights that are split over processes are put together by all of them: who has fewer
-        # validation batches than another looks at its last one again, and counts it once.
+        # All processes must call a network with split weights equally often: one that has fewer
+        # validation batches repeats its last one, which counts once.
         self._missing = 0
         self._again: tuple[TokenBatch, int] | None = None
 
     def configure_model(self) -> None:
-        """Split the weights over the processes where the strategy does (Lightning's hook)."""
+        """Split the weights over the processes with FSDP (Lightning's hook)."""
         if self._device_mesh is not None:
             mesh = self._device_mesh["data_parallel"]
             shard(self.transformer, mesh)
@@ -66,7 +65,7 @@ class Stage2Module(pl.LightningModule):
         draw: Draw,
         smoothing: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask, predict; return loss, hits per masked token, and each token's mask ratio."""
+        """Return loss, and for each masked token whether it is predicted right and its ratio."""
         cells = batch.tokens[0].numel()
         share = gamma(self.config.loss.mask_schedule, ratio, cells)
         masked = mask_tokens(batch.tokens, share, network.mask_id, None, draw(cells))
@@ -75,7 +74,7 @@ class Stage2Module(pl.LightningModule):
         return loss, hits, shares
 
     def _condition(self, batch: TokenBatch, draw: Draw) -> Condition:
-        """Return class, place and a random subset of the source modalities of each sample."""
+        """Return class, place and a random subset of the sources of each sample."""
         condition = Condition(
             batch.labels, self.transformer.null_label, batch.sources, batch.origin
         )
@@ -87,7 +86,7 @@ class Stage2Module(pl.LightningModule):
         return condition.without_sources(withheld, self.transformer.mask_id)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        """One step; the condition is dropped at random, so that guidance has both models."""
+        """Return the loss; the condition is dropped at random, for classifier-free guidance."""
         stream = step_stream(self.config.seed, self.global_step, 0, self.device)
         draw = self._draw(stream, len(batch.labels) * world_size())
         drop = draw() < self.config.loss.condition_dropout
@@ -97,19 +96,19 @@ class Stage2Module(pl.LightningModule):
         own, hits, shares = self._masked_loss(
             self.transformer, batch, ratio, condition, draw, self.config.loss.label_smoothing
         )
-        loss, accuracy, weight = _of_all(own, hits)
-        self.watch.expect({"cross_entropy": own}, self.global_step, batch)
+        loss, accuracy, weight = _over_processes(own, hits)
+        self.nonfinite_guard.expect({"cross_entropy": own}, self.global_step, batch)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/masked_accuracy", accuracy, prog_bar=True)
         self._log_accuracy_by_ratio(hits, shares)
         return own * weight
 
     def _draw(self, stream: torch.Generator, count: int) -> Draw:
-        """Return what draws for the samples of a batch of ``count`` over all processes."""
+        """Return the source of random numbers for a batch of ``count`` over all processes."""
         return lambda *sizes: rand(count, *sizes, generator=stream, device=self.device)
 
     def _log_accuracy_by_ratio(self, hits: Tensor, shares: Tensor) -> None:
-        """Count on the device; log what came together since the last batch whose values are."""
+        """Log the accuracy for each bucket since the last logged batch; count on the device."""
         self._train_hits = self._train_hits.to(self.device)
         self._train_hits += _count(hits, shares)
         if (self.global_step + 1) % self.config.trainer.log_every_n_steps == 0:
@@ -118,17 +117,17 @@ class Stage2Module(pl.LightningModule):
             self._train_hits.zero_()
 
     def on_train_batch_end(self, outputs: Any, batch: TokenBatch, batch_idx: int) -> None:
-        """Let the averaged weights follow."""
-        if self.watch.learned:
+        """Update the EMA."""
+        if self.nonfinite_guard.learned:
             self.ema.update(self.transformer)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient norm (after unscaling), and look whether it is one."""
+        """Clip the gradients, and drop them where they are not finite."""
         limit = self.config.training.stability.gradient_clip
-        step_if_finite(self, optimizer, self.watch, limit)
+        step_if_finite(self, optimizer, self.nonfinite_guard, limit)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with MaskGIT's constants, and the schedule, per step."""
+        """Return AdamW and a schedule per step."""
         config = self.config.training
         optimizer = adamw(
             self,
@@ -140,17 +139,18 @@ class Stage2Module(pl.LightningModule):
         schedule = scheduler(optimizer, total, config.scheduler)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
-    # --- validation, with the averaged weights ----------------------------------------------
+    # --- validation, with the EMA -----------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Count afresh each epoch."""
+        """Reset the sums."""
         self._means.reset()
         self._val_hits = _no_hits().to(self.device)
         if self._device_mesh is not None:
-            self._missing = most(own := int(sum(self.trainer.num_val_batches))) - own
+            own = int(sum(self.trainer.num_val_batches))
+            self._missing = max(gather(own)) - own
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
-        """Loss and accuracy of the averaged weights; the same masks in every epoch."""
+        """Measure loss and accuracy of the EMA, with the same masks in every epoch."""
         loss, hits, shares = self._measured(batch, batch_idx)
         self._val_hits += _count(hits, shares)
         values = {"val/loss": loss, "val/masked_accuracy": hits.float().mean()}
@@ -161,14 +161,14 @@ class Stage2Module(pl.LightningModule):
     def _measured(self, batch: TokenBatch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         count = self._samples_of_all(batch, batch_idx)
         draw = self._draw(torch.Generator(self.device).manual_seed(batch_idx), count)
-        # Evenly spread ratios: every bucket gets its share, whatever the schedule of training.
+        # Evenly spread ratios fill all buckets, whatever the schedule of training.
         ratios = (torch.arange(count, device=self.device) + 0.5) / count
         ratio = ratios[rank() :: world_size()]
         condition = self._condition(batch, draw)
         return self._masked_loss(self.ema.network, batch, ratio, condition, draw, smoothing=0.0)
 
     def _samples_of_all(self, batch: TokenBatch, batch_idx: int) -> int:
-        """Return how many samples all processes together have in this validation batch."""
+        """Return the number of samples of this validation batch over all processes."""
         world = world_size()
         if world == 1:
             return len(batch.labels)
@@ -178,7 +178,7 @@ class Stage2Module(pl.LightningModule):
         return min(whole, samples - batch_idx * whole)
 
     def on_validation_epoch_end(self) -> None:
-        """Means over all masked tokens, and accuracy per bucket of mask ratio."""
+        """Log means over all masked tokens, and the accuracy for each bucket of mask ratios."""
         for _ in range(self._missing):
             assert self._again is not None
             self._measured(*self._again)
@@ -188,22 +188,22 @@ class Stage2Module(pl.LightningModule):
             self.log(f"val/masked_accuracy_{bucket}", accuracy)
 
     def on_train_end(self) -> None:
-        """Say what was left out."""
-        self.watch.sum_up()
+        """Print how many steps were left out."""
+        self.nonfinite_guard.sum_up()
 
-    # --- what a checkpoint must carry besides the weights -----------------------------------
+    # --- checkpoints ------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say whose tokens these weights have learned; add what waits to be logged."""
+        """Add the tokenizer's digest and the counts."""
         checkpoint["tokenizer_digest"] = self.tokenizer_digest
         checkpoint["train_hits"] = total(self._train_hits).cpu().clone()
-        checkpoint["left_out"] = self.watch.found
+        checkpoint["left_out"] = self.nonfinite_guard.found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with other tokens.
+        """Restore the counts.
 
         Raises:
-            Prod9Error: the run began with another tokenizer.
+            Prod9Error: the run was started with another tokenizer.
         """
         theirs = checkpoint["tokenizer_digest"]
         if theirs != self.tokenizer_digest:
@@ -212,21 +212,20 @@ class Stage2Module(pl.LightningModule):
                 f"{self.tokenizer_digest[:12]}; put the first one back, or start anew with "
                 "--overwrite."
             )
-        self.watch.found = int(checkpoint["left_out"])
-        if is_main():  # those of all processes
+        self.nonfinite_guard.found = int(checkpoint["left_out"])
+        if is_main():  # the sum over all processes
             self._train_hits = checkpoint["train_hits"].clone()
 
 
-def _of_all(loss: Tensor, hits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Bring the loss of this process together with the others'.
+def _over_processes(loss: Tensor, hits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Combine this process's loss and accuracy with the others'.
 
-    A mean over masked tokens, of which each process has another number: the mean of the means is
-    not the mean.
+    They are means over masked tokens, of which each process has another number.
 
     Returns:
-        Loss and accuracy over the masked tokens of all processes, without a gradient; and what the
-        own loss must be multiplied with, so that the mean of the gradients of all processes is the
-        gradient of the loss of all.
+        Loss and accuracy over the masked tokens of all processes, without a gradient; and the
+        factor of the own loss with which the mean gradient over the processes is the gradient of
+        the loss over all tokens.
     """
     own, right = loss.detach(), hits.float().mean()
     if world_size() == 1:
@@ -237,14 +236,14 @@ def _of_all(loss: Tensor, hits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _no_hits() -> Tensor:
-    """Return counts of nothing; whole numbers, for floats stop growing by ones at 2^24."""
+    """Return zeros (BUCKETS, 2), int64: a float32 cannot count beyond 2^24."""
     return torch.zeros(BUCKETS, 2, dtype=torch.int64)
 
 
 def _count(hits: Tensor, shares: Tensor) -> Tensor:
-    """Count masked tokens: hits and all per bucket of mask ratio, int64 (BUCKETS, 2)."""
+    """Count hits and masked tokens for each bucket of mask ratios, int64 (BUCKETS, 2)."""
     bucket = (shares * BUCKETS).long().clamp_max(BUCKETS - 1)
-    # Compared, not added one by one: few places that many tokens go to are slow on a GPU.
+    # Compared, not scattered: many additions to few places are slow on a GPU.
     inside = bucket == torch.arange(BUCKETS, device=bucket.device)[:, None]
     return torch.stack([(inside & hits.bool()).sum(1), inside.sum(1)], 1)
 

@@ -1,4 +1,4 @@
-"""How one step is shared by several processes: Lightning's strategies, from the configuration."""
+"""How several processes share one training step: Lightning's strategies, and FSDP."""
 
 from typing import Literal
 
@@ -8,39 +8,43 @@ from pytorch_lightning.plugins.environments import (
     TorchElasticEnvironment,
 )
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.errors import Prod9Error
+from prod9.networks.transformer import MaskedTransformer
 from prod9.runtime import distributed
 from prod9.training.processes import PATIENCE
 
 
-class TogetherByHand(DDPStrategy):
-    """Equal weights everywhere at the start; the module itself averages its gradients.
+class ManualDDPStrategy(DDPStrategy):
+    """Equal weights in all processes at the start; the module averages its gradients itself.
 
-    For Stage 1, whose step goes backwards twice, each time into one of two networks. PyTorch's own
+    For Stage 1, whose step has two backward passes, each into one of two networks. PyTorch's
     wrapper would average the gradients of both networks in both passes.
     """
 
     def configure_ddp(self) -> None:
-        """Wrap nothing; give every process the main one's weights."""
+        """Copy the main process's weights to all; wrap nothing."""
         assert self.model is not None
         distributed.from_main([*self.model.parameters(), *self.model.buffers()])
 
 
 def require_strategy(config: Stage1Config | Stage2Config) -> None:
-    """Refuse what cannot be trained with weights that are split over processes.
+    """Check that the run can be trained with ``trainer.strategy``.
 
     Raises:
-        Prod9Error: FSDP for Stage 1; FSDP in fp16, or where a run may have to go back to a
-            checkpoint by itself.
+        Prod9Error: FSDP with Stage 1, with fp16, or with ``trainer.on_nan=rollback``.
     """
     if config.trainer.strategy != "fsdp":
         return
     if isinstance(config, Stage1Config):
         raise Prod9Error(
             "trainer.strategy=fsdp cannot train Stage 1, whose step differentiates parts of two "
-            "networks by themselves; set trainer.strategy=ddp (the autoencoder is small)."
+            "networks; set trainer.strategy=ddp (the autoencoder is small)."
         )
     if config.trainer.precision == "fp16":
         raise Prod9Error(
@@ -55,7 +59,7 @@ def require_strategy(config: Stage1Config | Stage2Config) -> None:
 
 
 def build_strategy(config: Stage1Config | Stage2Config) -> Strategy | Literal["auto"]:
-    """Return the strategy of a run; one process needs none, whatever is configured.
+    """Return the strategy of a run; one process needs none.
 
     Raises:
         Prod9Error: as :func:`require_strategy`.
@@ -64,7 +68,7 @@ def build_strategy(config: Stage1Config | Stage2Config) -> Strategy | Literal["a
     if distributed.world_size() == 1:
         return "auto"
     if isinstance(config, Stage1Config):
-        return TogetherByHand(timeout=PATIENCE)
+        return ManualDDPStrategy(timeout=PATIENCE)
     if config.trainer.strategy == "fsdp":
         return ModelParallelStrategy(
             data_parallel_size=distributed.world_size(),
@@ -72,10 +76,31 @@ def build_strategy(config: Stage1Config | Stage2Config) -> Strategy | Literal["a
             save_distributed_checkpoint=False,  # one ordinary file, for any number of processes
             timeout=PATIENCE,
         )
-    # No buffer changes in a step but the count of the averaged weights, alike everywhere.
+    # The only buffer that changes is the EMA's count, which is equal in all processes.
     return DDPStrategy(timeout=PATIENCE, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def environment() -> ClusterEnvironment:
-    """Return where Lightning reads which process this is: what has been joined, nothing else."""
+    """Return Lightning's source of rank and world size: the processes that have met, or one."""
     return TorchElasticEnvironment() if distributed.world_size() > 1 else LightningEnvironment()
+
+
+def shard(network: MaskedTransformer, mesh: DeviceMesh) -> None:
+    """Split each weight over the processes (FSDP2: Zhao et al. 2023, arXiv 2304.11277).
+
+    A block's weights are gathered while it computes. All processes must call the network equally
+    often, and only its ``loss`` or ``forward``.
+    """
+    # Resharded after the forward pass too: the EMA has no backward pass that would do it.
+    for block in network.blocks:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
+    register_fsdp_forward_method(network, "loss")
+
+
+def whole_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict with whole tensors; with split weights all processes must call it."""
+    return {
+        name: value.full_tensor() if isinstance(value, DTensor) else value
+        for name, value in network.state_dict().items()
+    }

@@ -20,9 +20,8 @@ from prod9.data.brats.cases import MODALITIES
 from prod9.data.brats.open_scans import open_scans, preprocessing_of, require_unseen
 from prod9.data.brats.scans import ScanSet
 from prod9.data.splits import Split
-from prod9.data.tokens.build import open_or_build
+from prod9.data.tokens.build import Encode, open_or_build
 from prod9.data.tokens.crops import TokenCrops, token_crop_loader
-from prod9.data.tokens.shards import Encode
 from prod9.data.tokens.store import (
     TokenBatch,
     TokenStore,
@@ -34,7 +33,7 @@ from prod9.data.volumes import VolumeDataset
 from prod9.errors import Prod9Error
 from prod9.runtime.console import say
 from prod9.runtime.distributed import main_first
-from prod9.runtime.progress import pace
+from prod9.runtime.progress import progress_bar
 from prod9.sliding_window import encode
 from prod9.tokenizer import Tokenizer
 from prod9.training.run_folder import RunFolder
@@ -153,7 +152,7 @@ def _store(
     class_names: tuple[str, ...],
     encoded: Encode,
 ) -> TokenStore:
-    with pace(f"encoding {key.split}") as tell:
+    with progress_bar(f"encoding {key.split}") as tell:
         return open_or_build(
             RunFolder(config.output_dir).tokens,
             key,

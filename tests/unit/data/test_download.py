@@ -201,4 +201,4 @@ def test_an_unwritable_folder_is_a_sentence(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/data.npz", "data.npz"])
 def test_only_http(url: str, tmp_path: Path) -> None:
-    assert "only http" in refused(url, tmp_path / "data.npz")
+    assert "cannot download" in refused(url, tmp_path / "data.npz")

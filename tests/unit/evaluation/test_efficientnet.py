@@ -123,7 +123,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     content[len(content) // 2] ^= 1
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(Prod9Error, match=r"weights\.pth is damaged .* pip install"):
+    with pytest.raises(Prod9Error, match=r"weights\.pth is damaged.* pip install"):
         efficientnet_space(path)
     with pytest.raises(Prod9Error, match=r"no file .*nowhere\.pth; reinstall"):
         efficientnet_space(tmp_path / "nowhere.pth")

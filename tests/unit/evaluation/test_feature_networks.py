@@ -8,7 +8,7 @@ import torch
 
 from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
 from prod9.evaluation import evaluator as runner
-from prod9.evaluation.evaluator import Evaluator, Settings
+from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.features import cache, networks
 from prod9.evaluation.features.spaces import FeatureSpace
 from prod9.losses import perceptual
@@ -50,7 +50,7 @@ def test_settings_say_where_networks_are(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(networks, "medicalnet_space", medicalnet)
     monkeypatch.setattr(runner, "lpips_of", lpips)
     monkeypatch.setattr(cache, "cache_dir", lambda: tmp_path / "cache")
-    evaluator = Evaluator(Settings(usefulness=False, medicalnet=weights, device=DEVICE))
+    evaluator = Evaluator(usefulness=False, medicalnet=weights, device=DEVICE)
     evaluator.measure_reconstruction(volumes("real"), volumes("again"))
     evaluator.measure_generation(volumes("real"), volumes("generated"), None)
     assert asked == [("lpips", DEVICE), ("efficientnet", DEVICE), ("medicalnet", DEVICE)]

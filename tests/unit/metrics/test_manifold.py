@@ -2,12 +2,7 @@ import pytest
 import torch
 
 from prod9.metrics import feature_sets
-from prod9.metrics.manifold import (
-    DensityCoverage,
-    PrecisionRecall,
-    density_coverage,
-    precision_recall,
-)
+from prod9.metrics.manifold import density_coverage, precision_recall
 
 
 def _modes(centres, each, generator):
@@ -22,28 +17,28 @@ def test_known_points_on_a_line():
     # Inside real balls: 0.5 is in those of 0 and 1; 0.9 in those of 0 and 1; 15 in that of 10.
     # Inside generated balls: (0.1, 0.9), (0.5, 1.3), (0.9, 29.1): 1, 3, 10, but not 0.
     found = precision_recall(real, generated, k=1)
-    assert found == PrecisionRecall(precision=1.0, recall=0.75)
+    assert found == (1.0, 0.75)
     # Nearest generated: 0.5 < 1; 0.1 < 1; 2.1, not < 2; 5 < 7.
     found = density_coverage(real, generated, k=1)
-    assert found == DensityCoverage(density=(2 + 2 + 1) / 3, coverage=0.75)
+    assert found == ((2 + 2 + 1) / 3, 0.75)
 
 
 def test_on_the_edge_is_outside():
     real, generated = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [-1.0]])
-    assert precision_recall(real, generated, k=1) == PrecisionRecall(precision=0.0, recall=1.0)
-    assert precision_recall(generated, real, k=1) == PrecisionRecall(precision=1.0, recall=0.0)
-    assert density_coverage(real, generated, k=1) == DensityCoverage(density=0.0, coverage=0.0)
+    assert precision_recall(real, generated, k=1) == (0.0, 1.0)
+    assert precision_recall(generated, real, k=1) == (1.0, 0.0)
+    assert density_coverage(real, generated, k=1) == (0.0, 0.0)
 
 
 def test_a_duplicate_is_a_fellow():
     # The radius of the doubled point is 0: nothing is strictly nearer, not even a copy.
     real = torch.tensor([[5.0], [5.0], [9.0]])
     generated = torch.tensor([[5.0], [5.0]])
-    assert density_coverage(real, generated, k=1) == DensityCoverage(density=0.0, coverage=0.0)
+    assert density_coverage(real, generated, k=1) == (0.0, 0.0)
     # With k = 2 it is 4.
     generated = torch.tensor([[5.0], [5.5], [20.0]])
     found = precision_recall(real, generated, k=2)
-    assert found.precision == pytest.approx(2 / 3)
+    assert found[0] == pytest.approx(2 / 3)
 
 
 def test_a_dropped_mode():
@@ -52,14 +47,14 @@ def test_a_dropped_mode():
     real = _modes(centres, 100, generator)
     full, dropped = _modes(centres, 100, generator), _modes(centres[:1], 400, generator)
     a, b = precision_recall(real, full), precision_recall(real, dropped)
-    assert min(a.precision, b.precision) > 0.85
-    assert a.recall > 0.85
-    assert b.recall <= 0.25
+    assert min(a[0], b[0]) > 0.85
+    assert a[1] > 0.85
+    assert b[1] <= 0.25
     c, d = density_coverage(real, full), density_coverage(real, dropped)
-    assert 0.85 < c.density < 1.15
-    assert 0.85 < d.density < 1.15
-    assert c.coverage > 0.9
-    assert d.coverage <= 0.25
+    assert 0.85 < c[0] < 1.15
+    assert 0.85 < d[0] < 1.15
+    assert c[1] > 0.9
+    assert d[1] <= 0.25
 
 
 def test_invented_volumes_lower_precision_and_density_alone():
@@ -68,10 +63,10 @@ def test_invented_volumes_lower_precision_and_density_alone():
     before, c = precision_recall(real, generated), density_coverage(real, generated)
     noisy = torch.cat([generated, 40 + 5 * torch.randn(300, 4, generator=generator)])
     after, d = precision_recall(real, noisy), density_coverage(real, noisy)
-    assert after.precision == before.precision / 2
-    assert after.recall == pytest.approx(before.recall, abs=0.02)
-    assert d.density == c.density / 2
-    assert d.coverage == c.coverage
+    assert after[0] == before[0] / 2
+    assert after[1] == pytest.approx(before[1], abs=0.02)
+    assert d[0] == c[0] / 2
+    assert d[1] == c[1]
 
 
 def test_coverage_of_the_same_source():
@@ -81,9 +76,7 @@ def test_coverage_of_the_same_source():
     for i in range(1, 6):
         expected *= (n - i) / (2 * n - i)
     expected = 1 - expected
-    found = [
-        density_coverage(*torch.randn(2, n, 5, generator=generator)).coverage for _ in range(200)
-    ]
+    found = [density_coverage(*torch.randn(2, n, 5, generator=generator))[1] for _ in range(200)]
     assert sum(found) / 200 == pytest.approx(expected, abs=0.005)
     assert expected == pytest.approx(1 - 1 / 2**5, abs=0.005)
 
@@ -105,4 +98,4 @@ def test_too_few_vectors_are_refused():
         density_coverage(x[:5], x)
     with pytest.raises(ValueError, match="k is 0"):
         precision_recall(x, x, k=0)
-    assert precision_recall(x[:4], x[:4]).precision == 1.0
+    assert precision_recall(x[:4], x[:4])[0] == 1.0

@@ -15,7 +15,7 @@ from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
 from prod9.evaluation import evaluator as evaluator_module
 from prod9.evaluation import work_cache as kept_module
-from prod9.evaluation.evaluator import Evaluator, Settings
+from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.features import cache as module
 from prod9.evaluation.features.cache import cached_features
 from prod9.evaluation.features.spaces import FeatureSpace, features_of
@@ -293,7 +293,7 @@ def test_reconstruction_figures_are_kept(
             return torch.from_numpy(kept.one(f"tokens {index}", lambda: make().numpy()))
 
         trip = round_trip(tokenizer, originals, windows, remember)
-        evaluator = Evaluator(Settings(), kept=kept)
+        evaluator = Evaluator(kept=kept)
         given = (originals, trip.reconstructed, trip.codebook)
         figures = evaluator.measure_reconstruction(*given, made_by="me" if kept.folder else "")
         return figures, repr(evaluator.rows)

@@ -15,12 +15,12 @@ import torch
 from forked import finish, kill, start, wait_for
 from torch import Tensor
 
-from prod9.data.tokens import shards as token_shards
+from prod9.data.tokens import build as build_module
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.store import TokenStore, TokenStoreKey, open_store
 from prod9.errors import Prod9Error
 
-SHIPPED_CELLS = token_shards._CELLS
+SHIPPED_CELLS = build_module.SHARD_CELLS
 KEY = TokenStoreKey(tokenizer_digest="aaa", data_digest="bbb", split="train")
 GRID = (2, 3, 4)
 COUNT = 38
@@ -30,7 +30,7 @@ TOKENS = torch.arange(COUNT * 24).reshape(COUNT, *GRID) % 900
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_shards, "_CELLS", 4 * 24 + 5)
+    monkeypatch.setattr(build_module, "SHARD_CELLS", 4 * 24 + 5)
 
 
 def build(rank: int, root: Path, log: Path, pause: float = 0.0, **change: Any) -> TokenStore:
@@ -188,7 +188,7 @@ def test_tokens_that_do_not_fit(tmp_path: Path, parts: list[Tensor], words: str)
 
 
 def test_a_volume_larger_than_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_shards, "_CELLS", 5)
+    monkeypatch.setattr(build_module, "SHARD_CELLS", 5)
     assert np.array_equal(build(0, tmp_path / "root", tmp_path / "log").tokens, TOKENS)
 
 

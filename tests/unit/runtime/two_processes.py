@@ -14,9 +14,9 @@ from prod9.losses.focal_frequency import FocalFrequencyLoss
 from prod9.losses.perceptual import normalize_intensity
 from prod9.masking import mask_tokens
 from prod9.runtime import distributed
-from prod9.training.means import Means
+from prod9.runtime.distributed import Means
 from prod9.training.nonfinite import NonfiniteGuard
-from prod9.training.stage2_module import _of_all
+from prod9.training.stage2_module import _over_processes
 
 BATCH = 4
 
@@ -47,7 +47,7 @@ def masked_loss(count: int, offset: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     weight = torch.ones((), requires_grad=True)
     loss = (weight * torch.arange(offset, offset + count)).mean()
     hits = torch.arange(offset, offset + count) % 3 == 0
-    of_all, accuracy, factor = _of_all(loss, hits)
+    of_all, accuracy, factor = _over_processes(loss, hits)
     (gradient,) = torch.autograd.grad(loss * factor, weight)
     return of_all, accuracy, gradient, factor
 
@@ -62,15 +62,15 @@ def focal(own: Tensor, switch: str) -> tuple[Tensor, Tensor]:
 
 
 def told(rank: int, folder: str) -> tuple[str, str]:
-    """What a watch says: of a term that is NaN on process 1 alone, and of the common gradient."""
+    """What a guard says: of a term that is NaN on process 1 alone, and of the common gradient."""
     sentences: list[str] = []
     nan, fine = torch.tensor(float("nan")), torch.tensor(1.0)
     batch = Batch(torch.rand(1, 1, 2, 2, 2), torch.tensor([0]), [f"case {rank}"])
     for step, (term, norm) in enumerate(((nan if rank else fine, nan), (fine, nan))):
-        watch = NonfiniteGuard("stop", Path(folder, "nonfinite"))
-        watch.expect({"l1": fine, "perceptual": term}, step, batch)
+        guard = NonfiniteGuard("stop", Path(folder, "nonfinite"))
+        guard.expect({"l1": fine, "perceptual": term}, step, batch)
         try:
-            watch.admits(norm)
+            guard.admits(norm)
         except Prod9Error as error:
             sentences.append(str(error))
     return sentences[0], sentences[1]

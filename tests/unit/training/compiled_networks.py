@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prod9.networks.autoencoder import Autoencoder
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
-from prod9.training.compilation import hot_paths
+from prod9.training.trainer import hot_paths
 
 
 def autoencoder() -> Autoencoder:

@@ -1,7 +1,7 @@
 import torch
 
 from prod9.metrics.codebook import codebook_stats
-from prod9.training.codebook_figure import level_bars
+from prod9.training.previews import level_bars
 
 
 def test_a_bar_is_a_levels_share_of_the_tokens() -> None:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from prod9.config import TrainerConfig
 from prod9.errors import Prod9Error
 from prod9.training import trainer
-from prod9.training.compilation import prepare_training
-from prod9.training.trainer import compile_mode
+from prod9.training.trainer import compile_mode, prepare_training
 
 
 @pytest.mark.parametrize("make", [autoencoder, transformer])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from prod9.training.gradients import clip
+from prod9.training.optimizer import clip
 
 
 def parameters() -> list[nn.Parameter]:

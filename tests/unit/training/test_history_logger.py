@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from prod9.errors import Prod9Error
-from prod9.training import history
-from prod9.training.history import HistoryLogger
+from prod9.training import loggers
+from prod9.training.loggers import HistoryLogger
 
 
 def content(folder: Path) -> list[str]:
@@ -37,12 +37,12 @@ def test_rows_and_columns_by_hand(tmp_path: Path) -> None:
 def test_the_same_file_as_lightning_writes(tmp_path: Path) -> None:
     from pytorch_lightning.loggers import CSVLogger
 
-    loggers = [HistoryLogger(tmp_path / "own"), CSVLogger(tmp_path / "theirs", "", "")]
+    both = [HistoryLogger(tmp_path / "own"), CSVLogger(tmp_path / "theirs", "", "")]
     for step in range(12):
         row = {"train/loss": 1 / (step + 3), "epoch": step // 4}
         if step % 4 == 3:
             row |= {"val/psnr": 20 + step / 7, f"val/{step // 8}": 1e-9 * step}
-        for logger in loggers:
+        for logger in both:
             logger.log_metrics(row, step)
             logger.save()
     texts = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("own", "theirs")]
@@ -65,7 +65,7 @@ def test_a_file_that_was_removed_gets_its_header_again(tmp_path: Path) -> None:
 
 
 def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "is_main", lambda: False)
+    monkeypatch.setattr(loggers, "is_main", lambda: False)
     HistoryLogger(tmp_path / "history").log_metrics({"x": 1.0}, 0)
     assert list(tmp_path.iterdir()) == []
 

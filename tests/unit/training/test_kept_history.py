@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prod9.report.curves import read_history
-from prod9.training.history import keep_history
+from prod9.training.run_folder import keep_history
 
 HEADER = "epoch,step,train/loss,val/loss\n"
 

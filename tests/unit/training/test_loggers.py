@@ -1,10 +1,8 @@
 """Loggers: what is refused before any data is read, and what reaches each service."""
 
 import csv
-import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.figure
@@ -16,28 +14,19 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from prod9.config import Stage1Config, TrainerConfig
 from prod9.errors import Prod9Error
 from prod9.training import loggers, stage1
-from prod9.training.history import HistoryLogger
-from prod9.training.loggers import build_loggers, require_logger
+from prod9.training.loggers import HistoryLogger, build_loggers, require_logger
 from prod9.training.previews import Previews
 from prod9.training.run_folder import RunFolder
 from prod9.training.trainer import build_trainer
 
-VARIABLES = (
-    "WANDB_API_KEY",
-    "WANDB_MODE",
-    "WANDB_IDENTITY_TOKEN_FILE",
-    "WANDB_PROJECT",
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_EXPERIMENT_NAME",
-)
+VARIABLES = ("WANDB_PROJECT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
 
 
 @pytest.fixture(autouse=True)
-def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is logged in, whoever runs the tests."""
+def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of whoever runs the tests do not count."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
 def config(folder: Path, logger: str) -> Stage1Config:
@@ -62,7 +51,7 @@ def test_the_history_is_always_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     (history,) = build_loggers(TrainerConfig(logger="csv"), folder)
     assert isinstance(history, HistoryLogger)
-    assert Path(history.log_dir) == folder.history
+    assert Path(history.save_dir) == folder.history
     board, history = build_loggers(TrainerConfig(), folder)
     assert isinstance(board, TensorBoardLogger)
     assert Path(board.log_dir) == folder.tensorboard
@@ -95,10 +84,7 @@ def test_a_missing_package_is_found_before_data_is_read(
     monkeypatch.setattr(stage1, "training_volumes", never)
     with pytest.raises(Prod9Error) as caught:
         stage1.train(config(tmp_path / "run", name))
-    assert str(caught.value) == (
-        f"trainer.logger={name} needs the package {name}: install it with `pip install {name}`, "
-        "or set trainer.logger=tensorboard."
-    )
+    assert f"pip install {name}" in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -108,55 +94,6 @@ def test_the_light_mlflow_is_enough_for_a_server_only(monkeypatch: pytest.Monkey
         require_logger(TrainerConfig(logger="mlflow"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://example.org")
     require_logger(TrainerConfig(logger="mlflow"))
-
-
-def fake_wandb(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
-    own = {"mode": "online", "api_key": None, "base_url": "https://wandb.example.org:8080"}
-    fake = SimpleNamespace(
-        setup=lambda: SimpleNamespace(settings=SimpleNamespace(**own | settings))
-    )
-    monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
-    installed(monkeypatch, "wandb")
-
-
-@pytest.mark.parametrize("mode", ["online", "shared", None])
-def test_wandb_without_a_key_is_refused_and_nobody_is_asked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str | None
-) -> None:
-    fake_wandb(monkeypatch, mode=mode)
-    (tmp_path / "netrc").write_text("machine example.org login me password secret\n")
-    with pytest.raises(Prod9Error) as caught:
-        require_logger(TrainerConfig(logger="wandb"))
-    assert str(caught.value) == (
-        "trainer.logger=wandb finds no API key: run `wandb login`, or set WANDB_API_KEY, or set "
-        "WANDB_MODE=offline to keep the values in the run folder."
-    )
-
-
-@pytest.mark.parametrize("mode", ["offline", "disabled", "dryrun"])
-def test_wandb_needs_no_key_where_it_calls_nobody(
-    monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    fake_wandb(monkeypatch, mode=mode)
-    require_logger(TrainerConfig(logger="wandb"))
-
-
-@pytest.mark.parametrize("host", ["wandb.example.org:8080", "api.wandb.ai"])
-def test_wandb_finds_the_key_of_a_login(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
-) -> None:
-    fake_wandb(monkeypatch)
-    (tmp_path / "netrc").write_text(f"machine {host} login user password secret\n")
-    require_logger(TrainerConfig(logger="wandb"))
-
-
-@pytest.mark.parametrize("variable", ["WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"])
-def test_wandb_finds_the_key_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    fake_wandb(monkeypatch)
-    monkeypatch.setenv(variable, "x")
-    require_logger(TrainerConfig(logger="wandb"))
 
 
 # --- the services themselves, where they are installed --------------------------------------------
@@ -216,8 +153,6 @@ def test_mlflow_in_the_run_folder(tmp_path: Path) -> None:
 
 def test_wandb_offline_in_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
-    with pytest.raises(Prod9Error, match="finds no API key"):
-        require_logger(TrainerConfig(logger="wandb"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     wandb.teardown()  # its settings are read once

@@ -25,21 +25,21 @@ BATCH = Batch(torch.rand(2, 1, 3, 3, 3), torch.tensor([0, 1]), ["toy/3", "toy/1"
 
 
 def look(
-    watch: NonfiniteGuard,
+    guard: NonfiniteGuard,
     step: int,
     terms: dict[str, Tensor] = FINE,
     norm: Tensor = NORM,
     **where: Any,
 ) -> bool:
-    watch.expect(terms, step, BATCH)
-    return watch.admits(norm, **where)
+    guard.expect(terms, step, BATCH)
+    return guard.admits(norm, **where)
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
 def test_numbers_pass(tmp_path: Path, policy: Policy) -> None:
-    watch = NonfiniteGuard(policy, tmp_path / "nonfinite")
-    assert all(look(watch, step) for step in range(3))
-    assert not watch.rollback_due
+    guard = NonfiniteGuard(policy, tmp_path / "nonfinite")
+    assert all(look(guard, step) for step in range(3))
+    assert not guard.rollback_due
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,26 +68,26 @@ def test_a_gradient_that_is_none_is_found(tmp_path: Path) -> None:
 
 
 def test_under_a_loss_scale_only_terms_count(tmp_path: Path) -> None:
-    watch = NonfiniteGuard("stop", tmp_path)
-    assert look(watch, 4, norm=NAN, scaled=True)
-    assert not watch.learned  # the scaler leaves the step out
-    assert look(watch, 5, scaled=True)
-    assert watch.learned
+    guard = NonfiniteGuard("stop", tmp_path)
+    assert look(guard, 4, norm=NAN, scaled=True)
+    assert not guard.learned  # the scaler leaves the step out
+    assert look(guard, 5, scaled=True)
+    assert guard.learned
     with pytest.raises(Prod9Error, match="'l1'"):
-        look(watch, 6, {"l1": NAN}, scaled=True)
+        look(guard, 6, {"l1": NAN}, scaled=True)
 
 
 def test_a_gradient_that_no_loss_scale_mends_ends_the_run(tmp_path: Path) -> None:
     """Counted for each network: that the other one's is fine mends nothing."""
-    watch = NonfiniteGuard("skip", tmp_path)
+    guard = NonfiniteGuard("skip", tmp_path)
     for step in range(2 * OVERFLOWS_IN_A_ROW - 1):
-        assert look(watch, step, scaled=True)
+        assert look(guard, step, scaled=True)
         if step != OVERFLOWS_IN_A_ROW - 1:  # once it is a number in between
-            assert look(watch, step, norm=NAN, scaled=True, network="_discriminator")
+            assert look(guard, step, norm=NAN, scaled=True, network="_discriminator")
         else:
-            assert look(watch, step, scaled=True, network="_discriminator")
+            assert look(guard, step, scaled=True, network="_discriminator")
     with pytest.raises(Prod9Error) as caught:
-        look(watch, 99, norm=NAN, scaled=True, network="_discriminator")
+        look(guard, 99, norm=NAN, scaled=True, network="_discriminator")
     assert str(caught.value).startswith(
         "the gradient's norm became nan at step 99 on the batch toy/3, toy/1 (50 times in a row, "
         f"at ever smaller scales); the batch is saved in {tmp_path / 'step-00000099.npz'}; "
@@ -124,11 +124,11 @@ def test_a_full_disk_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_skipping_says_so_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    watch = NonfiniteGuard("skip", tmp_path)
-    assert [look(watch, step, norm=NAN if step % 2 else NORM) for step in range(60)] == [
+    guard = NonfiniteGuard("skip", tmp_path)
+    assert [look(guard, step, norm=NAN if step % 2 else NORM) for step in range(60)] == [
         step % 2 == 0 for step in range(60)
     ]
-    assert not watch.rollback_due
+    assert not guard.rollback_due
     # A disk is finite: only the first are saved and told of.
     assert len(list(tmp_path.iterdir())) == 20
     lines = capsys.readouterr().err.splitlines()
@@ -138,56 +138,56 @@ def test_skipping_says_so_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_too_many_in_a_row_end_the_run(tmp_path: Path) -> None:
-    watch = NonfiniteGuard("skip", tmp_path)
+    guard = NonfiniteGuard("skip", tmp_path)
     for step in range(IN_A_ROW - 1):
-        assert not look(watch, step, norm=NAN)
-    assert look(watch, IN_A_ROW)
+        assert not look(guard, step, norm=NAN)
+    assert look(guard, IN_A_ROW)
     for step in range(20, 20 + IN_A_ROW - 1):
-        assert not look(watch, step, norm=NAN)
+        assert not look(guard, step, norm=NAN)
     with pytest.raises(Prod9Error, match=r"at step 29 .*\(10 times in a row\)"):
-        look(watch, 29, norm=NAN)
+        look(guard, 29, norm=NAN)
 
 
 def test_two_networks_of_a_step_count_once(tmp_path: Path) -> None:
-    watch = NonfiniteGuard("skip", tmp_path)
+    guard = NonfiniteGuard("skip", tmp_path)
     for step in range(IN_A_ROW - 1):
-        assert look(watch, step)  # the generator's numbers are fine in every step
-        assert not look(watch, step, {"discriminator": NAN})
+        assert look(guard, step)  # the generator's numbers are fine in every step
+        assert not look(guard, step, {"discriminator": NAN})
     with pytest.raises(Prod9Error, match="'discriminator'"):
-        look(watch, IN_A_ROW - 1, {"discriminator": NAN})
+        look(guard, IN_A_ROW - 1, {"discriminator": NAN})
 
 
 def test_a_rollback_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    watch = NonfiniteGuard("rollback", tmp_path)
-    assert not look(watch, 3, norm=NAN)
-    assert watch.rollback_due
+    guard = NonfiniteGuard("rollback", tmp_path)
+    assert not look(guard, 3, norm=NAN)
+    assert guard.rollback_due
     assert "going back to the last checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("saves", [True, False])
 def test_returning_to_the_same_checkpoint_has_an_end(tmp_path: Path, saves: bool) -> None:
-    watch = NonfiniteGuard("rollback", tmp_path)
+    guard = NonfiniteGuard("rollback", tmp_path)
     for step in range(0, 200, 10):
         last = step // 10 == IN_A_ROW - 1
         if last and not saves:
             with pytest.raises(Prod9Error, match="10 times after the same checkpoint"):
-                look(watch, step, norm=NAN)
+                look(guard, step, norm=NAN)
             break
-        assert not look(watch, step, norm=NAN)
-        assert look(watch, step + 1)  # good steps between do not make it new
+        assert not look(guard, step, norm=NAN)
+        assert look(guard, step + 1)  # good steps between do not make it new
         if saves and step % 50 == 0:
-            watch.saved()
+            guard.saved()
 
 
 def test_the_total_is_told_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    watch = NonfiniteGuard("skip", tmp_path)
-    look(watch, 0)
-    watch.sum_up()
+    guard = NonfiniteGuard("skip", tmp_path)
+    look(guard, 0)
+    guard.sum_up()
     assert capsys.readouterr().err == ""
     for step in range(60):
-        look(watch, step, norm=NAN if step % 2 else NORM)
+        look(guard, step, norm=NAN if step % 2 else NORM)
     capsys.readouterr()
-    watch.sum_up()
+    guard.sum_up()
     assert capsys.readouterr().err == (
         "30 steps were left out of this run, for loss terms or gradients that were NaN or infinite "
         f"(trainer.on_nan=skip); the first batches are in {tmp_path}\n"

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from prod9.config import Stage1Config
 from prod9.errors import Prod9Error
-from prod9.training import loggers, resume, stage1
+from prod9.training import loggers, stage1, trainer
 from prod9.training.resume_position import Position
 from prod9.training.run_folder import ResumePoint, RunFolder
 
@@ -37,11 +37,11 @@ def test_where_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     position = Position(epochs=3, batches=0, steps=9, batch_items=4)
     point = ResumePoint(tmp_path / "last.ckpt", position, "", None)
     begun: list[tuple[int, int]] = []
-    monkeypatch.setattr(resume, "is_main", lambda: False)
-    monkeypatch.setattr(resume, "of_main", lambda own: point)
+    monkeypatch.setattr(trainer, "is_main", lambda: False)
+    monkeypatch.setattr(trainer, "of_main", lambda own: point)
     monkeypatch.setattr(RunFolder, "resume_point", never)
-    monkeypatch.setattr(resume, "set_epoch", lambda loader, *place: begun.append(place))
-    found = resume.start_where_it_ended(RunFolder(tmp_path), config(tmp_path), DataLoader([1, 2]))
+    monkeypatch.setattr(trainer, "set_epoch", lambda loader, *place: begun.append(place))
+    found = trainer.start_where_it_ended(RunFolder(tmp_path), config(tmp_path), DataLoader([1, 2]))
     assert found == point
     assert begun == [(3, 0)]
 

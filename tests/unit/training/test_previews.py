@@ -13,7 +13,7 @@ from prod9.config import MedMNISTDataConfig, Stage1Config
 from prod9.data.volumes import ArrayVolumes, loader
 from prod9.losses.feature_loss import build_feature_loss
 from prod9.tokenizer import build_autoencoder
-from prod9.training.history import HistoryLogger
+from prod9.training.loggers import HistoryLogger
 from prod9.training.previews import Previews
 from prod9.training.stage1_module import Stage1Module
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prod9.config.training import SchedulerConfig
-from prod9.training.schedule import rate_at, scheduler
+from prod9.training.optimizer import rate_at, scheduler
 
 COSINE = SchedulerConfig(name="cosine", warmup_steps=4, min_ratio=0.1)
 CONSTANT = SchedulerConfig(name="constant", warmup_steps=4)

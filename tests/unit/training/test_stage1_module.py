@@ -76,7 +76,7 @@ def same(a: list[Any], b: list[Any]) -> bool:
     )
 
 
-class NonfiniteGuard(pl.Callback):
+class Moves(pl.Callback):
     """After each batch: which networks moved, and what was logged."""
 
     def __init__(self) -> None:
@@ -96,12 +96,12 @@ class NonfiniteGuard(pl.Callback):
 def test_the_discriminator_joins_after_so_many_batches(
     make_trainer: Any, volumes: ArrayVolumes, start: int
 ) -> None:
-    module, watch = build(configure(discriminator_iter_start=start)), NonfiniteGuard()
-    trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[watch])
+    module, moves = build(configure(discriminator_iter_start=start)), Moves()
+    trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[moves])
     trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
-    assert watch.moved == [(True, batch >= start) for batch in range(8)]
+    assert moves.moved == [(True, batch >= start) for batch in range(8)]
     assert module.batches_seen == 8
-    for batch, logged in enumerate(watch.logged):
+    for batch, logged in enumerate(moves.logged):
         assert ("train/discriminator" in logged) == (batch >= start)
         assert ("train/adversarial" in logged) == (batch >= start)
 
@@ -313,14 +313,14 @@ def test_gradient_norms_rates_and_the_adaptive_weight_are_logged(
         return weight
 
     monkeypatch.setattr(stage1_module, "adaptive_weight", weigh)
-    watch, config = NonfiniteGuard(), configure(discriminator_iter_start=1)
+    moves, config = Moves(), configure(discriminator_iter_start=1)
     stability = config.training.stability.model_copy(update={"gradient_clip": 0.0})
     training = config.training.model_copy(update={"stability": stability})
     module = build(config.model_copy(update={"training": training}))
-    trainer = make_trainer(limit_val_batches=0, callbacks=[Hooks(), watch])
+    trainer = make_trainer(limit_val_batches=0, callbacks=[Hooks(), moves])
     trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
     # One step of the generator's, then both networks' in turn.
-    (first, *rest) = watch.logged
+    (first, *rest) = moves.logged
     for name, seen in (("grad_norm", norms), ("learning_rate", rates)):
         assert first[f"train/{name}"] == pytest.approx(seen[0], rel=1e-5)
         assert f"train/{name}_discriminator" not in first
@@ -333,7 +333,7 @@ def test_gradient_norms_rates_and_the_adaptive_weight_are_logged(
     assert len(weights) == 3
 
     # What is logged is the norm before clipping.
-    clipped = NonfiniteGuard()
+    clipped = Moves()
     stability = config.training.stability.model_copy(update={"gradient_clip": 1e-3})
     training = config.training.model_copy(update={"stability": stability})
     module = build(config.model_copy(update={"training": training}))
@@ -395,16 +395,16 @@ def test_nan_in_a_batch_stops_with_step_term_and_names(
     assert same(before, snapshot(module.autoencoder))  # nothing was learned from it
 
 
-def test_the_watch_is_told_of_the_own_terms(
+def test_the_guard_is_told_of_the_own_terms(
     make_trainer: Any, volumes: ArrayVolumes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where another process's make those of all NaNs, this one's volumes are not to blame."""
     monkeypatch.setattr(stage1_module, "mean", lambda value: value * float("nan"))
-    module, watch = build(configure()), NonfiniteGuard()
-    trainer = make_trainer(limit_val_batches=0, callbacks=[watch])
+    module, moves = build(configure()), Moves()
+    trainer = make_trainer(limit_val_batches=0, callbacks=[moves])
     trainer.fit(module, loader(volumes, DATA, train=True, seed=0))
-    assert watch.moved == [(True, True)] * 4
-    assert math.isnan(watch.logged[0]["train/loss"])
+    assert moves.moved == [(True, True)] * 4
+    assert math.isnan(moves.logged[0]["train/loss"])
 
 
 def test_nan_in_the_discriminator_is_named(

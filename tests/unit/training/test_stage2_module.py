@@ -13,8 +13,8 @@ from prod9.errors import Prod9Error
 from prod9.masking import gamma, mask_tokens
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
+from prod9.runtime.random_streams import step_stream
 from prod9.training import stage2_module
-from prod9.training.random_streams import step_stream
 from prod9.training.stage2_module import Stage2Module
 
 V = 60
@@ -219,12 +219,12 @@ def test_nan_stops_with_step_term_and_names(module: Stage2Module, make_trainer: 
     )
 
 
-def test_the_watch_is_told_of_the_own_loss(
+def test_the_guard_is_told_of_the_own_loss(
     module: Stage2Module, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where another process's makes that of all a NaN, this one's volumes are not to blame."""
     nan, weight = torch.tensor(float("nan")), torch.tensor(1.0)
-    monkeypatch.setattr(stage2_module, "_of_all", lambda loss, hits: (nan, nan, weight))
+    monkeypatch.setattr(stage2_module, "_over_processes", lambda loss, hits: (nan, nan, weight))
     make_trainer(limit_val_batches=0).fit(module, load(batches(2)))
     assert int(module.ema.updates) == 2
 

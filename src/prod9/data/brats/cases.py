@@ -14,9 +14,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 
 from prod9.data.brats.layouts import MODALITIES, BadCase, Case, Cohort, Release, find_cases
-from prod9.data.volume_files.nifti_header import BROKEN, open_nifti, unreadable
-from prod9.data.volume_files.nifti_volume import require_room, require_whole_gzip
-from prod9.data.volume_files.read import read_volume
+from prod9.data.volume_files.read import open_nifti, read_nifti, read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.data.volumes import require_finite
 from prod9.errors import Prod9Error
@@ -142,32 +140,24 @@ def grid_difference(first: StoredVolume | RawCase, second: StoredVolume) -> str 
 def _read_4d(case: Case) -> RawCase:
     path = case.files["T1"]
     order = _channels(path)
-    try:
-        image = open_nifti(path)
-        header, voxels = image.header, cast(Any, image.dataobj)
-        dtype, shape = header.get_data_dtype(), tuple(int(side) for side in image.shape)
-        if dtype.kind not in "biuf":
-            raise Prod9Error(f"{path} holds {dtype} voxels; prod9 reads real numbers.")
-        if len(shape) < 4 or shape[3] != 4 or min(shape) < 1 or set(shape[4:]) - {1}:
-            raise Prod9Error(
-                f"{path} has the shape {by(shape)}; a Decathlon file has four axes, the last of "
-                f"length 4 for {', '.join(order)}."
-            )
-        require_room(path, image, 4 * MAX_VOXELS)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
-            channels = np.asanyarray(voxels).reshape(shape[:4])
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except BROKEN as error:
-        raise unreadable(path, error) from error
-    require_whole_gzip(path, int(voxels.offset) + voxels.dtype.itemsize * channels.size)
-    if not np.isfinite(affine).all():
-        raise Prod9Error(f"{path} has NaN or infinite numbers in its affine; repair its header.")
+    image = open_nifti(path)
+    dtype = cast(Any, image.header).get_data_dtype()
+    shape = tuple(int(side) for side in image.shape)
+    if dtype.kind not in "biuf":
+        raise Prod9Error(f"{path} holds {dtype} voxels; prod9 reads real numbers.")
+    if len(shape) < 4 or shape[3] != 4 or min(shape) < 1 or set(shape[4:]) - {1}:
+        raise Prod9Error(
+            f"{path} has the shape {by(shape)}; a Decathlon file has four axes, the last of "
+            f"length 4 for {', '.join(order)}."
+        )
+    channels, affine = read_nifti(path, image, 4 * MAX_VOXELS)
+    channels = channels.reshape(shape[:4])
     arrays = np.empty((4, *shape[:3]), np.float32)
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
         for array, modality in zip(arrays, MODALITIES, strict=True):
             array[...] = channels[..., order.index(modality)]
             require_finite(array, f"{modality} in {path}")
-    return RawCase(case, arrays, affine, header)
+    return RawCase(case, arrays, affine, image.header)
 
 
 def describes_channels(case: Case) -> tuple[str, ...]:

@@ -1,17 +1,13 @@
 """The training set as tokens: encoded once, memory-mapped afterwards, never stale.
 
 A store is a folder: ``tokens.npy`` (N, gd, gh, gw) in the smallest unsigned type, ``labels.npy``
-(N,), and ``meta.json``, which says what they were made of. ``checked.json`` notes which sizes and
-times the files had when their digests were last compared, so that a large store is not read from
-end to end each time it is opened.
+(N,), and ``meta.json``, which says what they were made of and holds their digests.
 """
 
 import hashlib
 import json
 import mmap
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,23 +21,8 @@ from prod9.data.batches import BatchKey, make_loader
 from prod9.data.volume_files.npz import read_npy
 from prod9.data.volumes import ArrayVolumes
 from prod9.errors import Prod9Error
-from prod9.files import hexdigest, write_text
+from prod9.files import hexdigest
 
-_FILES = ("tokens.npy", "labels.npy")
-_CHECKED = "checked.json"
-_BROKEN = (
-    Prod9Error,
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
-"""What reading damaged or forged files ends in."""
-_RESTED = 2_000_000_000
-"""Nanoseconds: a file changed within the clock's grain of an earlier change shows the same time."""
 _KEPT = 1 << 26
 """Bytes of a store that may stay mapped once they were read."""
 
@@ -54,7 +35,6 @@ class TokenStoreKey:
     data_digest: str
     """:func:`fingerprint`, or anything else that changes with the volumes and preprocessing."""
     split: str
-    augmentation: str = "none"
 
     @property
     def folder_name(self) -> str:
@@ -167,35 +147,22 @@ class TokenDataset(Dataset[TokenBatch]):
 
 
 def sound_meta(path: Path) -> dict[str, Any] | None:
-    """Return ``meta.json`` if it and the files it speaks of are whole."""
+    """Return ``meta.json`` if it and the files it names are whole."""
     try:
         meta: dict[str, Any] = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        TokenStoreKey(**meta["key"])
         store = reopen(path)  # before the digests, which take long: it fails where files are cut
         whole = (
             [*store.tokens.shape] == meta["shape"]
             and len(store.names) == len(store.labels) == len(store.tokens)
             and store.tokens.dtype == meta["dtype"]
-            and _as_written(path, {file: meta["sha256"][file] for file in _FILES})
+            and all(
+                hexdigest(path / file, "sha256") == meta["sha256"][file]
+                for file in ("tokens.npy", "labels.npy")
+            )
         )
-    except _BROKEN:
+    except Exception:  # a damaged or forged file may raise anything
         return None
     return meta if whole else None
-
-
-def _as_written(path: Path, digests: dict[str, str]) -> bool:
-    """Whether the files have these digests, or did when they had their present sizes and times."""
-    stats = {file: (path / file).stat() for file in digests}
-    now = {file: [s.st_size, s.st_mtime_ns, digests[file]] for file, s in stats.items()}
-    with suppress(*_BROKEN):
-        if json.loads((path / _CHECKED).read_text(encoding="utf-8")) == now:
-            return True
-    if any(hexdigest(path / file, "sha256") != digest for file, digest in digests.items()):
-        return False
-    if all(time.time_ns() - s.st_mtime_ns > _RESTED for s in stats.values()):
-        with suppress(Prod9Error):  # a folder that is only read: compared again next time
-            write_text(path / _CHECKED, json.dumps(now))
-    return True
 
 
 def reopen(path: Path) -> TokenStore:

@@ -1,17 +1,21 @@
 """The user's volumes, read from ``.nii``, ``.nii.gz`` and ``.npy``."""
 
+import gzip
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from nibabel.nifti2 import Nifti2Image
 from nibabel.volumeutils import apply_read_scaling
 
-from prod9.data.volume_files.nifti_volume import nifti_errors, open_volume, require_whole_gzip
 from prod9.data.volume_files.npz import read_npy
 from prod9.data.volume_files.stored_volume import (
     NiftiHeader,
     StoredVolume,
-    require_file,
     require_real,
     slabs,
     spatial_sides,
@@ -19,6 +23,12 @@ from prod9.data.volume_files.stored_volume import (
 )
 from prod9.data.volumes import require_finite
 from prod9.errors import Prod9Error
+from prod9.runtime.memory_limits import require_memory
+from prod9.shapes import MAX_VOXELS
+
+NiftiImage: TypeAlias = Nifti1Image | Nifti2Image
+
+_PIECE = 1 << 20
 
 
 def read_volume(path: Path) -> StoredVolume:
@@ -26,16 +36,19 @@ def read_volume(path: Path) -> StoredVolume:
 
     Raises:
         Prod9Error: the file is missing, of another kind, cut short, pickled, not 3D, empty, not of
-            real numbers, or has NaN or infinite voxels; the sentence names it.
+            real numbers, has NaN or infinite voxels, or more of them than prod9 reads or the memory
+            holds; the sentence names it.
     """
-    suffix = volume_suffix(path)
-    require_file(path)
-    if suffix == ".npy":
-        stored = read_npy(path)
-        require_real(stored.dtype, path)
-        array, affine, dtype, header = stored, np.eye(4), stored.dtype, None
+    if volume_suffix(path) == ".npy":
+        array, affine, header = read_npy(path), np.eye(4), None
     else:
-        array, affine, dtype, header = _read_nifti(path)
+        image = open_nifti(path)
+        header = cast(NiftiHeader, image.header)
+        require_real(header.get_data_dtype(), path)
+        spatial_sides(tuple(map(int, image.shape)), path)
+        array, affine = read_nifti(path, image)
+    dtype = array.dtype
+    require_real(dtype, path)
     array = array.reshape(spatial_sides(array.shape, path))
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
         array = np.ascontiguousarray(array, dtype=np.float32)
@@ -43,21 +56,103 @@ def read_volume(path: Path) -> StoredVolume:
     return StoredVolume(array, affine, dtype.newbyteorder("="), path, header)
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, np.dtype, NiftiHeader]:
+def open_nifti(path: Path) -> NiftiImage:
+    """Read the header of a ``.nii`` or ``.nii.gz``, without its voxels.
+
+    Raises:
+        Prod9Error: the file is missing, or no NIfTI.
+    """
+    if not path.is_file():
+        raise Prod9Error(f"{path} does not exist; check the path.")
     with nifti_errors(path):
-        image = open_volume(path)
-        proxy = cast(Any, image.dataobj)
-        slope, intercept = proxy.slope, proxy.inter
-        stored = np.asanyarray(proxy.get_unscaled())
-        affine = np.asarray(image.affine, dtype=np.float64)
-    require_whole_gzip(path, int(proxy.offset) + stored.nbytes)
+        with open_unpacked(path) as file:
+            size = file.read(4)  # of the header: 348 bytes in NIfTI-1, 540 in NIfTI-2
+        second = 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
+        # Not nibabel.load, which may take the file for CIFTI and parse the XML in it.
+        kind: Any = Nifti2Image if second else Nifti1Image
+        return kind.from_filename(path)
+
+
+def read_nifti(
+    path: Path, image: NiftiImage, most: int = MAX_VOXELS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read the voxels of ``image``, the header of ``path``.
+
+    Returns:
+        The voxels after slope and intercept (float32; as stored where there are none), and the
+        affine, float64 (4, 4).
+
+    Raises:
+        Prod9Error: as :func:`read_content`; or the affine is not finite.
+    """
+    proxy = cast(Any, image.dataobj)
+    stored = read_content(path, image, most)[1]
+    affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all():
         raise Prod9Error(f"{path} has NaN or infinite numbers in its affine; repair its header.")
-    header = cast(NiftiHeader, image.header)
+    slope, intercept = np.float64(proxy.slope), np.float64(proxy.inter)
     if (slope, intercept) == (1, 0):
-        return stored, affine, stored.dtype, header
+        return stored, affine
     array = np.empty(stored.shape, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # as above: refused afterwards
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused afterwards
         for slab in slabs(stored.shape):
-            array[slab] = apply_read_scaling(stored[slab], np.float64(slope), np.float64(intercept))
-    return array, affine, array.dtype, header
+            array[slab] = apply_read_scaling(stored[slab], slope, intercept)
+    return array, affine
+
+
+def read_content(
+    path: Path, image: NiftiImage, most: int = MAX_VOXELS
+) -> tuple[bytearray, np.ndarray]:
+    """Read a NIfTI file, unpacked, to its last voxel.
+
+    A packed file is read to its end, where gzip compares the checksum.
+
+    Returns:
+        The bytes, and the voxels as they are stored: a view of the bytes.
+
+    Raises:
+        Prod9Error: the header declares more than ``most`` voxels or more than the memory holds; the
+            file is cut short or damaged.
+    """
+    proxy = cast(Any, image.dataobj)
+    shape = tuple(map(int, proxy.shape))
+    count = math.prod(shape)
+    if count > most:
+        raise Prod9Error(
+            f"{path} declares {' x '.join(map(str, shape))} voxels, more than prod9 reads "
+            f"({most}); it is damaged, or has to be cut into pieces."
+        )
+    with nifti_errors(path):
+        size = int(proxy.offset) + count * proxy.dtype.itemsize
+        require_memory(size + 4 * count, str(path))  # and as float32
+        content = bytearray()  # grows by what is there, whatever the header declares
+        with open_unpacked(path) as file:
+            while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
+                content += piece
+            while path.suffix.lower() == ".gz" and file.read(_PIECE):
+                pass
+        if len(content) < size:
+            raise EOFError("it is cut short")
+        return content, np.ndarray(shape, proxy.dtype, content, int(proxy.offset), order="F")
+
+
+def open_unpacked(path: Path) -> Any:
+    """Open a file for reading bytes, unpacked where its name ends in ``.gz``."""
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+@contextmanager
+def nifti_errors(path: Path) -> Generator[None]:
+    """Turn whatever nibabel or gzip raises for a damaged file into one sentence.
+
+    Raises:
+        Prod9Error: the block raised an exception.
+    """
+    try:
+        yield
+    except Prod9Error:
+        raise
+    except Exception as error:  # nibabel, gzip and zlib raise many types
+        raise Prod9Error(
+            f"{path} is not a readable NIfTI file ({error}); copy it again."
+        ) from error

@@ -1,4 +1,4 @@
-"""A volume as it is stored: what all readers and writers of the user's files have in common."""
+"""A volume as it is stored, and what all readers and writers of volume files have in common."""
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -46,21 +46,10 @@ def volume_suffix(path: Path) -> str:
     Raises:
         Prod9Error: the name ends in something else.
     """
-    name = path.name.lower()
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if name.endswith(suffix):
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
             return suffix
     raise Prod9Error(f"{path} must end in {', '.join(SUFFIXES)}; convert it first.")
-
-
-def require_file(path: Path) -> None:
-    """Refuse a path where there is no file.
-
-    Raises:
-        Prod9Error: there is none.
-    """
-    if not path.is_file():
-        raise Prod9Error(f"{path} does not exist; check the path.")
 
 
 def require_real(dtype: np.dtype, path: Path) -> None:

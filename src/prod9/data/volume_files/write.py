@@ -97,8 +97,7 @@ def write_volume(
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, cast_to(array, dtype), allow_pickle=False)
         return
-    affine = np.eye(4) if like is None else like.affine
-    header = None if like is None else like.header
+    affine, header = (np.eye(4), None) if like is None else (like.affine, like.header)
     write_nifti(path, array, affine, dtype, overwrite=overwrite, header=header)
 
 

@@ -6,30 +6,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from prod9.data.volume_files.nifti_header import is_gzip
-from prod9.data.volume_files.nifti_volume import nifti_errors, open_volume
 from prod9.data.volume_files.npz import read_npy
-from prod9.data.volume_files.stored_volume import (
-    require_file,
-    require_real,
-    slabs,
-    spatial_sides,
-    volume_suffix,
-)
+from prod9.data.volume_files.read import open_nifti, read_content
+from prod9.data.volume_files.stored_volume import require_real, slabs, spatial_sides, volume_suffix
 from prod9.data.volume_files.write import cast_to, refuse_overwrite
 from prod9.data.volumes import require_finite
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
-from prod9.runtime.memory_limits import require_memory
 
 
 def write_inside(
-    path: Path,
-    raw_path: Path,
-    array: np.ndarray,
-    inside: np.ndarray,
-    *,
-    overwrite: bool = False,
+    path: Path, raw_path: Path, array: np.ndarray, inside: np.ndarray, *, overwrite: bool = False
 ) -> None:
     """Write a copy of a file in which only the voxels inside a mask are new.
 
@@ -45,61 +32,44 @@ def write_inside(
         overwrite: Replace a file that is there.
 
     Raises:
-        Prod9Error: as :func:`read_volume` for a ``raw_path`` that is no
-            volume; the arrays have another shape; a new voxel is NaN or infinite; the file is there
-            and must not be replaced, or cannot be written.
+        Prod9Error: ``raw_path`` is no volume; the arrays have another shape; a new voxel is NaN or
+            infinite; ``path`` is there and must not be replaced, or cannot be written.
     """
     suffix, own = volume_suffix(path), volume_suffix(raw_path)
     if (suffix == ".npy") != (own == ".npy"):
         raise Prod9Error(f"{path} must end in {own}, as {raw_path} does, which it is a copy of.")
     refuse_overwrite(path, overwrite)
-    require_file(raw_path)
+    content, slope, intercept = bytearray(), 1.0, 0.0
     if own == ".npy":
         stored = read_npy(raw_path)
-        require_real(stored.dtype, raw_path)
-        _replace(stored, array, inside, 1.0, 0.0, raw_path)
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.save(file, stored, allow_pickle=False)
-        return
-    with nifti_errors(raw_path):
-        proxy = cast(Any, open_volume(raw_path).dataobj)
-        size = int(proxy.offset) + int(np.prod(proxy.shape)) * proxy.dtype.itemsize
-        require_memory(size, str(raw_path))  # a forged offset may name any number
-        with gzip.open(raw_path) if is_gzip(raw_path) else raw_path.open("rb") as file:
-            content = bytearray(file.read(size))
-        if len(content) < size:
-            raise EOFError("it is cut short")
-        # A view: what is put into it lands in `content`.
-        stored = np.ndarray(proxy.shape, proxy.dtype, content, int(proxy.offset), order="F")
-    _replace(stored, array, inside, float(proxy.slope), float(proxy.inter), raw_path)
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        if suffix == ".nii":
-            file.write(content)
-            return
-        # Without name and time, the same content is the same file.
-        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
-            packed.write(content)
-
-
-def _replace(
-    stored: np.ndarray,
-    array: np.ndarray,
-    inside: np.ndarray,
-    slope: float,
-    intercept: float,
-    path: Path,
-) -> None:
-    """Put ``array`` into ``stored`` (the voxels as they are in the file) where ``inside``."""
-    sides = spatial_sides(stored.shape, path)
+    else:
+        image = open_nifti(raw_path)
+        # A view: what is put into the voxels lands in the content.
+        content, stored = read_content(raw_path, image)
+        proxy = cast(Any, image.dataobj)
+        slope, intercept = float(proxy.slope), float(proxy.inter)
+    require_real(stored.dtype, raw_path)
+    sides = spatial_sides(stored.shape, raw_path)
     if array.shape != sides or inside.shape != sides:
         raise Prod9Error(
-            f"{path} has {' x '.join(map(str, sides))} voxels, but the new ones are "
-            f"{' x '.join(map(str, array.shape))} and the mask {' x '.join(map(str, inside.shape))}"
-            "; give both on the file's own grid."
+            f"{raw_path} has {_by(sides)} voxels, but the new ones are {_by(array.shape)} and the "
+            f"mask {_by(inside.shape)}; give both on the file's own grid."
         )
-    stored = stored[(..., *[0] * (stored.ndim - 3))]  # a view without the trailing axes of 1
+    voxels = stored[(..., *[0] * (stored.ndim - 3))]  # a view without the trailing axes of 1
     for slab in slabs(sides):
         chosen = inside[slab] != 0
         new = array[slab][chosen].astype(np.float64)
-        require_finite(new, f"the new part of {path}")
-        stored[slab][chosen] = cast_to((new - intercept) / slope, stored.dtype)
+        require_finite(new, f"the new part of {raw_path}")
+        voxels[slab][chosen] = cast_to((new - intercept) / slope, stored.dtype)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        if suffix == ".npy":
+            np.save(file, stored, allow_pickle=False)
+        elif suffix == ".nii":
+            file.write(content)
+        else:  # without name and time, the same content is the same file
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
+                packed.write(content)
+
+
+def _by(sides: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sides))

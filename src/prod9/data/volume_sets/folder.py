@@ -6,7 +6,7 @@ import numpy as np
 
 from prod9.data.geometry import Placement
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
+from prod9.data.volume_files.stored_volume import volume_suffix
 from prod9.data.volume_sets.intensity_range import choose_intensity
 from prod9.data.volume_sets.listing import list_volumes
 from prod9.data.volume_sets.volume_set import VolumeSet, kept_in_memory
@@ -20,7 +20,7 @@ def open_folder(folder: Path, intensity: str = "auto") -> VolumeSet:
     """Open a folder of volumes (see :func:`~prod9.data.volume_sets.listing.list_volumes`).
 
     All volumes have one shape and one spacing once their axes point to the right, the front and
-    the top (RAS+); ``.npy`` files are taken to lie so and have no spacing. Each volume is read
+    the top (RAS+); ``.npy`` files are in this orientation and have no spacing. Each volume is read
     once here, to check its grid and its intensities
     (:func:`~prod9.data.volume_sets.intensity_range.choose_intensity`).
 
@@ -32,11 +32,12 @@ def open_folder(folder: Path, intensity: str = "auto") -> VolumeSet:
     volumes = list_volumes(folder)
     first = read_volume(volumes[0].path)
     rule = choose_intensity(intensity, first)
-    shape = _upright(first).shape
+    shape = Placement.of(first.array.shape, first.affine, None, str(first.path)).shape
+    spacings: dict[Path, tuple[float, float, float]] = {}
 
     def read(index: int) -> np.ndarray:
         raw = read_volume(volumes[index].path)
-        placement = _upright(raw)
+        placement = Placement.of(raw.array.shape, raw.affine, None, str(raw.path))
         if placement.shape != shape:
             raise Prod9Error(
                 f"{first.path} has {_times(shape)} voxels but {raw.path} has "
@@ -45,10 +46,15 @@ def open_folder(folder: Path, intensity: str = "auto") -> VolumeSet:
             )
         if volume_suffix(raw.path) != ".npy":
             spacings[raw.path] = placement.spacing_mm
-            _require_one_spacing(spacings, raw.path)
+            other, usual = next(iter(spacings.items()))
+            if not np.allclose(placement.spacing_mm, usual, rtol=SPACING_TOLERANCE, atol=0):
+                raise Prod9Error(
+                    f"{other} has voxels of {_times(usual)} mm but {raw.path} of "
+                    f"{_times(placement.spacing_mm)} mm (right, front, up); resample them to one "
+                    "spacing first."
+                )
         return placement.apply(rule.apply(raw))
 
-    spacings: dict[Path, tuple[float, float, float]] = {}
     cached = kept_in_memory(read, shape)
     for index in range(len(volumes)):
         cached(index)
@@ -64,21 +70,6 @@ def open_folder(folder: Path, intensity: str = "auto") -> VolumeSet:
         read=cached,
         files=tuple(volume.path for volume in volumes),
     )
-
-
-def _upright(raw: StoredVolume) -> Placement:
-    """Return the way to RAS+ axes, without resampling."""
-    return Placement.of(raw.array.shape, raw.affine, None, str(raw.path))
-
-
-def _require_one_spacing(spacings: dict[Path, tuple[float, float, float]], path: Path) -> None:
-    first, own = next(iter(spacings.items()))
-    apart = np.abs(np.array(spacings[path]) - own)
-    if (apart > SPACING_TOLERANCE * np.array(own)).any():
-        raise Prod9Error(
-            f"{first} has voxels of {_times(own)} mm but {path} of {_times(spacings[path])} mm "
-            "(right, front, up); resample them to one spacing first."
-        )
 
 
 def _times(numbers: tuple[int, ...] | tuple[float, ...]) -> str:

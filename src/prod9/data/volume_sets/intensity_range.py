@@ -10,7 +10,7 @@ from prod9.data.intensity import IntensityScale
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
 
-# Float arithmetic may leave [0, 1] by this much.
+# Rounding errors of floats may leave [0, 1] by this much.
 _ROUNDING = 1e-6
 # A volume may leave a fixed range by this share of the range.
 _OUTSIDE = 1e-3
@@ -27,7 +27,7 @@ class Intensity:
     description: str
     """For :attr:`~prod9.data.volume_sets.volume_set.VolumeSet.intensity`."""
     apply: Callable[[StoredVolume], np.ndarray]
-    """A stored volume -> a new array, float32 in [0, 1]; an error that names the file where the
+    """A stored volume -> a new array, float32 in [0, 1]; a Prod9Error that names the file where the
     rule does not fit its values."""
 
 
@@ -64,7 +64,7 @@ def choose_intensity(text: str, first: StoredVolume) -> Intensity:
     ``auto`` accepts two kinds: all uint8 (divided by 255), and all floats in [0, 1] (as stored).
     ``LOW,HIGH`` is a fixed range for all volumes. ``percentiles`` scales each volume by itself:
     the percentiles 0.1 and 99.9 of its foreground (voxels other than 0) become 0 and 1, the
-    background stays 0; differences of brightness between volumes are lost.
+    background stays 0.
 
     Args:
         text: ``auto``, ``percentiles`` or ``LOW,HIGH``.
@@ -82,6 +82,7 @@ def choose_intensity(text: str, first: StoredVolume) -> Intensity:
 
     def automatic(raw: StoredVolume) -> np.ndarray:
         low, high = float(raw.array.min()), float(raw.array.max())
+        shown = f"{raw.path} holds {raw.dtype} with values {low:.8g} to {high:.8g}"
         if _kind(raw.dtype) != kind:
             raise Prod9Error(
                 f"{first.path} holds {first.dtype} and {raw.path} holds {raw.dtype}: their "
@@ -90,15 +91,13 @@ def choose_intensity(text: str, first: StoredVolume) -> Intensity:
         if kind == "uint8":
             if 0 < high <= 1:  # all 0: a blank volume, which a generator may make
                 raise Prod9Error(
-                    f"{raw.path} is uint8 with values {low:g} to {high:g}: a mask, or [0, 1] cast "
-                    "to bytes, not a volume of 0 to 255; store it anew, or set the intensity to "
-                    "0,1 for masks."
+                    f"{shown}: a mask, or [0, 1] cast to bytes, not a volume of 0 to 255; set the "
+                    "intensity to 0,1 for masks."
                 )
             return np.divide(raw.array, 255, dtype=np.float32)
         if kind != "float" or low < -_ROUNDING or high > 1 + _ROUNDING:
             raise Prod9Error(
-                f"{raw.path} holds {raw.dtype} with values {low:.8g} to {high:.8g}; only uint8 "
-                f"and floats in [0, 1] are known by themselves: {_OTHER_RULES}."
+                f"{shown}; auto reads only uint8 and floats in [0, 1]: {_OTHER_RULES}."
             )
         return raw.array.clip(0, 1)
 

@@ -14,8 +14,7 @@ from prod9.errors import Prod9Error
 MANIFESTS = ("manifest.json", "manifest.csv")
 TOKENS = ".tokens.npz"
 """What ``prod9 infer --save-tokens`` writes beside a volume."""
-# Volumes in formats that are not read: if they were skipped, they would be missing from the
-# figures without a warning.
+# Volumes in formats that are not read: skipped, they would be missing from the figures.
 _FOREIGN = (
     *(".mgz", ".mgh", ".nrrd", ".nhdr", ".dcm", ".ima", ".mha", ".mhd", ".mnc", ".gipl"),
     *(".hdr", ".img", ".img.gz", ".nii.bz2", ".nii.zst", ".npz", ".tif", ".tiff", ".h5", ".hdf5"),
@@ -47,18 +46,19 @@ def list_volumes(folder: Path) -> tuple[ListedVolume, ...]:
             two of one name, or a manifest that cannot be read or does not fit the files. The
             sentence names the file, and the line of a CSV.
     """
+    files: dict[str, Path] = {}
     try:
-        paths = list(_walk(folder, _DEPTH))
+        for path in _walk(folder, _DEPTH):
+            low = path.name.lower()
+            if low.endswith(SUFFIXES):
+                files[path.relative_to(folder).as_posix()] = path
+            elif low.endswith(_FOREIGN) and not low.endswith(TOKENS):
+                raise Prod9Error(
+                    f"{path} is of a format that prod9 does not read here; convert it to .nii.gz, "
+                    "or move it out of the folder."
+                )
     except OSError as error:
         raise Prod9Error(f"{folder} cannot be read ({error}); check the path.") from error
-    for path in paths:
-        if path.name.lower().endswith(_FOREIGN) and not path.name.lower().endswith(TOKENS):
-            raise Prod9Error(
-                f"{path} is of a format that prod9 does not read here; convert it to .nii.gz, or "
-                "move it out of the folder."
-            )
-    volumes = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
-    files = {path.relative_to(folder).as_posix(): path for path in volumes}
     if not files:
         raise Prod9Error(
             f"{folder} holds no volume ({', '.join(SUFFIXES)}), neither itself nor in class "
@@ -70,15 +70,10 @@ def list_volumes(folder: Path) -> tuple[ListedVolume, ...]:
     if manifests:
         classes = _classes_of_manifest(manifests[0], folder, files)
     else:
-        classes = _classes_of_sub_folders(folder, list(files))
+        classes = _classes_of_sub_folders(folder, files)
     found: dict[str, ListedVolume] = {}
     for file, path in files.items():
         name = file[: -len(volume_suffix(path))]
-        if not (name + classes[file]).isprintable():
-            raise Prod9Error(
-                f"{folder}: the name {file!r} or its class {classes[file]!r} has characters that "
-                "do not print; rename it."
-            )
         if name in found:
             raise Prod9Error(
                 f"{found[name].path} and {path} have the same name but for the suffix; rename or "
@@ -98,25 +93,20 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
             yield from _walk(path, depth - 1)
 
 
-def _classes_of_sub_folders(folder: Path, files: list[str]) -> dict[str, str]:
-    nested = [file for file in files if "/" in file]
-    for file in nested:
-        if file.count("/") > 1:
-            raise Prod9Error(
-                f"{folder / file} lies deeper than a class sub-folder; prod9 reads FOLDER/*.nii.gz "
-                "and FOLDER/CLASS/*.nii.gz: name the folder above it, or add a manifest.csv."
-            )
-    if nested and len(nested) < len(files):
-        beside = next(file for file in files if "/" not in file)
+def _classes_of_sub_folders(folder: Path, files: dict[str, Path]) -> dict[str, str]:
+    flat = [file for file in files if "/" not in file]
+    if len(flat) == len(files):
+        return dict.fromkeys(files, ONE_CLASS[0])
+    odd = flat or [file for file in files if file.count("/") > 1]
+    if odd:
         raise Prod9Error(
-            f"{folder} has volumes itself ({beside}) and in a sub-folder ({nested[0]}); move one "
-            "kind away, or add a manifest.csv that gives each its class."
+            f"{folder / odd[0]} lies beside or below the class sub-folders of {folder}; prod9 "
+            "reads FOLDER/*.nii.gz or FOLDER/CLASS/*.nii.gz: move it, or add a manifest.csv."
         )
-    return {file: file.partition("/")[0] if nested else ONE_CLASS[0] for file in files}
+    return {file: file.partition("/")[0] for file in files}
 
 
 def _classes_of_manifest(manifest: Path, folder: Path, files: dict[str, Path]) -> dict[str, str]:
-    """Return the class of each of ``files``."""
     classes: dict[str, str] = {}
     for where, name, class_name in _manifest_rows(manifest):
         if not (isinstance(name, str) and isinstance(class_name, str) and class_name.strip()):
@@ -140,32 +130,24 @@ def _classes_of_manifest(manifest: Path, folder: Path, files: dict[str, Path]) -
 
 def _manifest_rows(manifest: Path) -> list[tuple[str, Any, Any]]:
     """Return the place (for messages), file and class of each entry."""
+    wanted = 'a list "samples" of objects with "file" and "class"'
     try:
         text = manifest.read_text(encoding="utf-8-sig")
         if manifest.suffix == ".json":
-            samples: Any = json.loads(text)["samples"]
             return [
                 (f"{manifest}, samples[{number}],", sample["file"], sample["class"])
-                for number, sample in enumerate(samples)
+                for number, sample in enumerate(json.loads(text)["samples"])
             ]
+        wanted = "a first line with the columns file and class, separated by commas"
         reader = csv.DictReader(text.splitlines(), strict=True, skipinitialspace=True)
         reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
         rows: list[tuple[str, Any, Any]] = []
         for cells in reader:
-            where = f"{manifest}, line {reader.line_num},"
             if None in cells:
-                raise Prod9Error(
-                    f"{where} has more columns than the first line; put a text that contains a "
-                    'comma between double quotes (").'
-                )
-            rows.append((where, cells["file"], cells["class"]))
+                raise ValueError(f"line {reader.line_num} has more columns than the first line")
+            rows.append((f"{manifest}, line {reader.line_num},", cells["file"], cells["class"]))
         return rows
     except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
-        wanted = (
-            'a list "samples" of objects with "file" and "class"'
-            if manifest.suffix == ".json"
-            else "a first line with the columns file and class, separated by commas"
-        )
         raise Prod9Error(
             f"{manifest} cannot be read ({type(error).__name__}: {error}); it needs {wanted}."
         ) from error

@@ -11,18 +11,15 @@ from torch import Tensor
 
 from prod9.config import MedMNISTSourceConfig
 from prod9.config.data import MedMNISTName
-from prod9.data import brain_regions, medmnist
+from prod9.data import medmnist
 from prod9.data.brats.cases import MODALITIES
 from prod9.data.brats.scans import ScanSet
-from prod9.data.medmnist_table import BRAIN, members
+from prod9.data.medmnist import spacing_of
+from prod9.data.medmnist_table import members
 from prod9.data.splits import SPLITS, Split
 from prod9.data.volume_files.stored_volume import StoredVolume, require_real
 from prod9.data.volume_sets.folder import SPACING_TOLERANCE, open_folder
-from prod9.data.volume_sets.intensity_range import (
-    PERCENTILES,
-    choose_intensity,
-    parse_intensity,
-)
+from prod9.data.volume_sets.intensity_range import PERCENTILES, choose_intensity, parse_intensity
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_volume_set
 from prod9.data.volumes import require_finite
 from prod9.errors import Prod9Error
@@ -57,8 +54,7 @@ def open_volumes(
         name: of an array, for tables.
 
     Raises:
-        Prod9Error: no such data set or folder, or one that cannot be read or whose intensities do
-            not fit; the sentence names it.
+        Prod9Error: no such data set or folder, or it cannot be read, or its intensities do not fit.
     """
     if isinstance(what, VolumeSet):
         return what
@@ -88,7 +84,7 @@ def named_dataset(what: object) -> tuple[str, Split] | None:
     """Return the data set and the split (``test`` if left out) that ``what`` names, if it does.
 
     Raises:
-        Prod9Error: there is a folder of this name as well.
+        Prod9Error: there is a folder of this name too.
     """
     name, slash, split = what.partition("/") if isinstance(what, str) else ("", "", "")
     if name not in _DATASETS or (slash and split not in SPLITS):
@@ -108,13 +104,13 @@ def scans_collection(scans: ScanSet, name: str) -> VolumeSet:
     each time.
 
     Raises:
-        Prod9Error: there is no scan.
+        Prod9Error: there are no scans.
     """
     if not scans.scans:
         raise Prod9Error(f"{name} has no scans; name a folder or split that has some.")
     each = len(MODALITIES)
     spacings = np.array([scan.spacing_mm for scan in scans.scans])
-    alike = (np.abs(spacings - spacings[0]) <= SPACING_TOLERANCE * spacings[0]).all()
+    alike = np.allclose(spacings, spacings[0], rtol=SPACING_TOLERANCE, atol=0)
     return VolumeSet(
         name=name,
         names=tuple(f"{scan.name}_{modality}" for scan in scans.scans for modality in MODALITIES),
@@ -139,9 +135,7 @@ def _open_dataset(name: str, split: Split, size: int, root: Path) -> VolumeSet:
     config = MedMNISTSourceConfig.model_validate(
         {"dataset_name": name, "size": size, "root": root, "download": False}
     )
-    side = brain_regions.SPACING_MM[size] if name == BRAIN else None
-    spacing = None if side is None else (side, side, side)
-    return of_volume_set(medmnist.load(config, split), f"{name}/{split}", spacing)
+    return of_volume_set(medmnist.load(config, split), f"{name}/{split}", spacing_of(config))
 
 
 def _of_array(array: np.ndarray, name: str, intensity: str) -> VolumeSet:

@@ -26,7 +26,7 @@ def paired(real: VolumeSet, reconstructed: VolumeSet) -> tuple[VolumeSet, Volume
     found = _by_name(real, reconstructed)
     if None in found and real.files is None:
         found = _by_number(real, reconstructed) or found
-    indices: list[int] = []
+    taken: dict[int, str] = {}
     for name, index in zip(reconstructed.names, found, strict=True):
         if index is None:
             raise Prod9Error(
@@ -34,14 +34,13 @@ def paired(real: VolumeSet, reconstructed: VolumeSet) -> tuple[VolumeSet, Volume
                 f"{len(real)} volumes, such as {real.names[0]}); a reconstruction has its "
                 f"original's name, with or without {', '.join(ENDINGS)}."
             )
-        if index in indices:
-            first = reconstructed.names[indices.index(index)]
+        if index in taken:
             raise Prod9Error(
-                f"{first} and {name} of {reconstructed.name} are both reconstructions of "
+                f"{taken[index]} and {name} of {reconstructed.name} are both reconstructions of "
                 f"{real.names[index]} in {real.name}; remove one."
             )
-        indices.append(index)
-    originals = real.select(indices)
+        taken[index] = name
+    originals = real.select(list(taken))
     return originals, replace(
         reconstructed, labels=originals.labels, class_names=originals.class_names
     )
@@ -49,8 +48,9 @@ def paired(real: VolumeSet, reconstructed: VolumeSet) -> tuple[VolumeSet, Volume
 
 def _by_name(real: VolumeSet, reconstructed: VolumeSet) -> list[int | None]:
     """Return the index of each reconstruction's original; None where there is none."""
+    nested = [any("/" in name for name in volumes.names) for volumes in (real, reconstructed)]
     # Names of a data set end in numbers, which mean nothing without what stands before them.
-    loose = real.files is not None and _nested(real) != _nested(reconstructed)
+    loose = real.files is not None and nested[0] != nested[1]
     known: dict[str, list[int]] = {}
     for index, name in enumerate(real.names):
         known.setdefault(_last(name) if loose else name, []).append(index)
@@ -68,19 +68,18 @@ def _by_name(real: VolumeSet, reconstructed: VolumeSet) -> list[int | None]:
     return partners
 
 
-def _by_number(real: VolumeSet, reconstructed: VolumeSet) -> list[int | None] | None:
+def _by_number(real: VolumeSet, reconstructed: VolumeSet) -> list[int] | None:
     """Return the index of each reconstruction's original; None if numbers do not tell."""
     if len({name.rpartition("/")[0] for name in real.names}) > 1:
         return None  # several data sets, each with its own numbers
-    ours = {_number(_last(name)): index for index, name in enumerate(real.names)}
-    theirs = [_number(_stem(_last(name))) for name in reconstructed.names]
-    if None in ours or set(theirs) != set(ours) or len(theirs) != len(real):
+    own = [_last(name) for name in real.names]
+    others = [_stem(_last(name)) for name in reconstructed.names]
+    if not all(name.isascii() and name.isdigit() for name in (*own, *others)):
+        return None
+    ours, theirs = {int(name): index for index, name in enumerate(own)}, [*map(int, others)]
+    if set(theirs) != set(ours) or len(theirs) != len(real):
         return None
     return [ours[number] for number in theirs]
-
-
-def _nested(volumes: VolumeSet) -> bool:
-    return any("/" in name for name in volumes.names)
 
 
 def _last(name: str) -> str:
@@ -89,7 +88,3 @@ def _last(name: str) -> str:
 
 def _stem(name: str) -> str:
     return next((name.removesuffix(e) for e in ENDINGS if name.endswith(e)), name)
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None

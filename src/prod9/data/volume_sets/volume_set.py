@@ -47,7 +47,6 @@ class VolumeSet:
         return len(self.names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return one volume, float32 (D, H, W) in [0, 1]."""
         return self.read(index)
 
     @property

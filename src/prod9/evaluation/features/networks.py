@@ -1,4 +1,4 @@
-"""The networks whose features are compared, with their weights, on the device that was chosen."""
+"""The pretrained networks whose features are compared."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ def lpips_of(path: Path, device: torch.device = CPU) -> FeatureDistance:
     Raises:
         Prod9Error: the weights are damaged.
     """
-    # In training it would normalise over the volumes of all processes, which measure others.
+    # In training mode it would normalise over the volumes of all processes.
     network = MedicalNetPerceptualLoss(load_weights(path)).to(device).eval()
 
     def distance(prediction: Volume, target: Volume) -> torch.Tensor:

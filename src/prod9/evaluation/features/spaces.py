@@ -1,5 +1,6 @@
 """Feature spaces: networks that turn a volume into a vector, so that sets can be compared."""
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,7 @@ from prod9.losses.medicalnet import MedicalNetResNet10, load_weights
 from prod9.losses.perceptual import normalize_intensity
 
 SMALLEST_SIDE = 48
-"""MedicalNet's last grid has an eighth of the sides: at 28 voxels it would be 4^3 cells that see
-mostly padding (the last stage reaches 8 cells far), at 16 voxels 2^3."""
+"""MedicalNet's last grid has an eighth of the sides: of 28 voxels 4 cells, mostly padding."""
 LARGEST_SIDE = 128
 _VOXELS_AT_ONCE = 1 << 23
 CPU = torch.device("cpu")
@@ -25,11 +25,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """A named network with its weights, and what goes into it.
-
-    Distances of two feature spaces, or of two networks with the same name and other weights, have
-    nothing to do with each other.
-    """
+    """A network that turns a volume into a vector. Distances compare only within one space."""
 
     key: FeatureSpaceKey
     name: str
@@ -39,32 +35,25 @@ class FeatureSpace:
     embed: Callable[[Tensor], Tensor]
     """(B, 1, D, H, W) in [0, 1], on the CPU -> fp32 (B, dimensions), without gradient.
 
-    Each volume goes through the network by itself: neither its companions nor their number change
-    its features by a bit.
+    Each volume goes through the network by itself: its batch does not change its features.
     """
     device: str = "cpu"
     """Kind of device that the network is on; others differ in the last digits."""
 
 
-def nothing(_: int) -> None:
-    """Report to nobody."""
-
-
 def features_of(
-    space: FeatureSpace, collection: VolumeSet, on_volume: Callable[[int], None] = nothing
+    space: FeatureSpace,
+    volumes: VolumeSet,
+    on_volume: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
     """Return the features of all volumes in order, float64 (N, dimensions).
 
-    Volumes are read a few at a time (32 MiB of voxels, at least one).
-
-    Args:
-        space: of the features.
-        collection: may be empty.
-        on_volume: called after each volume with the number of volumes done.
+    Volumes are read a few at a time (32 MiB of voxels, at least one). ``on_volume`` is called after
+    each volume with the number of volumes done.
     """
-    features = torch.empty(len(collection), space.dimensions, dtype=torch.float64)
+    features = torch.empty(len(volumes), space.dimensions, dtype=torch.float64)
     done = 0
-    for batch in collection.batches(_batch_size(collection.shape)):
+    for batch in volumes.batches(max(1, _VOXELS_AT_ONCE // math.prod(volumes.shape))):
         for volume in batch.split(1):
             features[done] = space.embed(volume)[0]
             done += 1
@@ -72,19 +61,12 @@ def features_of(
     return features
 
 
-def _batch_size(shape: tuple[int, int, int]) -> int:
-    d, h, w = shape
-    return max(1, _VOXELS_AT_ONCE // (d * h * w))
-
-
 def one_by_one(
     embed: Callable[[Tensor], Tensor], device: torch.device = CPU
 ) -> Callable[[Tensor], Tensor]:
-    """Turn volume (1, 1, D, H, W) -> features (1, n) into what :class:`FeatureSpace` asks for.
+    """Return the ``embed`` of a :class:`FeatureSpace` from that of one volume on ``device``.
 
-    Args:
-        embed: gets its volume on ``device``, and leaves the features there.
-        device: of the network.
+    ``embed``: (1, 1, D, H, W) -> (1, n).
     """
 
     def embed_batch(volumes: Tensor) -> Tensor:
@@ -96,10 +78,7 @@ def one_by_one(
 
 @contextmanager
 def in_full_precision(device: torch.device) -> Generator[None]:
-    """Convolve in fp32 wherever it is, always by the same algorithm.
-
-    GPUs round the factors to 10 bits (TF32) by default: figures would depend on the machine.
-    """
+    """Convolve in fp32 with a deterministic algorithm; GPUs use TF32 (10 bits) by default."""
     with (
         torch.autocast(device.type, enabled=False),
         torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
@@ -110,8 +89,8 @@ def in_full_precision(device: torch.device) -> Generator[None]:
 def resized(volume: Tensor) -> Tensor:
     """Bring a volume (1, 1, D, H, W) to sides that MedicalNet can use and memory can hold.
 
-    Sides above 128 shrink by one common factor, voxels averaged; then each side below 48 is
-    enlarged to 48 by itself, trilinearly. Anything between is left alone.
+    If a side is above 128, all sides shrink by one factor, voxels averaged; then each side below 48
+    is enlarged to 48, trilinearly.
     """
     sides = volume.shape[2:]
     factor = min(1.0, LARGEST_SIDE / max(sides))
@@ -127,13 +106,12 @@ def resized(volume: Tensor) -> Tensor:
 def medicalnet_space(path: Path, device: torch.device = CPU) -> FeatureSpace:
     """Return the features of MedicalNet's ResNet-10 (23 medical data sets, segmentation).
 
-    A volume is resized (see :func:`resized`), brought to mean 0 and standard deviation 1 by itself
-    (a nearly constant one is not blown up), and the 512 features of the last grid are averaged over
-    its cells. Global brightness and contrast are therefore invisible to this space.
+    A volume is resized (:func:`resized`) and standardised, and the 512 features of the last grid
+    are averaged over its cells. This space does not see global brightness and contrast.
 
     Args:
         path: of ``resnet_10_23dataset.pth``.
-        device: that computes.
+        device: of the network.
 
     Raises:
         Prod9Error: as :func:`prod9.losses.medicalnet.load_weights`.

@@ -63,7 +63,7 @@ def test_a_blank_volume_may_be_among_bytes() -> None:
 @pytest.mark.parametrize("values", [[0, 1], [1, 1]])
 def test_bytes_that_are_a_mask_are_refused(values: list[int]) -> None:
     message = refused("auto", values, np.uint8)
-    assert f"case.nii is uint8 with values {values[0]} to {values[1]}: a mask" in message
+    assert f"case.nii holds uint8 with values {values[0]} to {values[1]}: a mask" in message
     # Both ways out work.
     assert scaled("0,1", values, np.uint8).tolist() == values
     assert scaled("0,255", values, np.uint8).max() == np.float32(values[1] / 255)

@@ -67,15 +67,13 @@ def test_folders_that_cannot_be_meant(tmp_path: Path) -> None:
     message = refused(folder_of(tmp_path / "empty", "montage.png"))
     assert f"{tmp_path / 'empty'} holds no volume (.nii, .nii.gz, .npy)" in message
     message = refused(folder_of(tmp_path / "both", "a.nii", "liver/b.nii"))
-    assert "has volumes itself (a.nii) and in a sub-folder (liver/b.nii)" in message
+    assert f"{tmp_path / 'both/a.nii'} lies beside or below the class sub-folders" in message
     message = refused(folder_of(tmp_path / "deep", "cohort/liver/b.nii"))
-    assert f"{tmp_path / 'deep/cohort/liver/b.nii'} lies deeper than a class sub-folder" in message
+    assert f"{tmp_path / 'deep/cohort/liver/b.nii'} lies beside or below" in message
     message = refused(folder_of(tmp_path / "twice", "a.nii", "a.nii.gz"))
     assert str(tmp_path / "twice/a.nii") in message
     assert str(tmp_path / "twice/a.nii.gz") in message
     assert "same name but for the suffix" in message
-    message = refused(folder_of(tmp_path / "bell", "a\x07.nii"))
-    assert r"'a\x07.nii'" in message
 
 
 def test_a_csv_gives_the_classes(tmp_path: Path) -> None:
@@ -90,7 +88,7 @@ def test_a_csv_gives_the_classes(tmp_path: Path) -> None:
     )
     assert listed(tmp_path) == [("a", "Herz, links"), ("b", "heart"), ("sub/deep/c", "liver")]
     write_csv(tmp_path, "class,file", "Herz, links,./a.nii", "h,b.nii", "l,sub/deep/c.nii")
-    assert "line 2, has more columns" in refused(tmp_path)
+    assert "line 2 has more columns" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +103,6 @@ def test_a_csv_gives_the_classes(tmp_path: Path) -> None:
         (["file,class", "a.nii,x"], "has no entry for"),
         (["file,class", "../a.nii,x"], "line 2, names '../a.nii', but"),
         (["file,class", "/etc/a.nii,x"], "line 2, names '/etc/a.nii', but"),
-        (["file,class", "a.nii,x\x1b[31m", "b.nii,x"], "its class 'x\\x1b[31m' has characters"),
-        (["file,class", "a.nii,\u202ex", "b.nii,x"], "characters that do not print"),
         (["file,class", 'a.nii,"x'], "cannot be read"),
     ],
 )
@@ -133,7 +129,6 @@ def test_a_csv_that_is_no_text(tmp_path: Path) -> None:
         ({"samples": [{"file": "a.nii", "class": 3}]}, "samples[0], lacks a file or a class"),
         ({"samples": [{"file": "b.nii", "class": "x"}]}, "samples[0], names 'b.nii', but"),
         ({"samples": [{"file": "../a.nii", "class": "x"}]}, "samples[0], names '../a.nii', but"),
-        ({"samples": [{"file": "a.nii", "class": "x\ny"}]}, "its class 'x\\ny' has characters"),
         ({"samples": [{"file": "a.nii", "class": " "}]}, "samples[0], lacks a file or a class"),
         ({"samples": []}, "manifest.json has no entry for"),
     ],

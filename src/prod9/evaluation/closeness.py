@@ -1,61 +1,26 @@
 """Whether generated volumes come nearer to training volumes than chance would bring them.
 
-Distances are root mean squared differences of voxels or of features. All is measured beside real
-volumes that were not trained on. Three questions, since no one answer will do:
+Distances are root mean squared differences of voxels or of features. Each is compared with that of
+real volumes that were not trained on. Three questions, because one answer is not enough:
 
-* How near are generated volumes to training volumes, beside held-out ones? A blurred or otherwise
-  tame volume is nearer to *everything*, so this alone cries wolf.
-* Are they nearer to training than to held-out volumes? Blurring moves both distances alike.
-* Does nearness to the generated set tell training from held-out volumes?
+* How near are generated volumes to training volumes, compared with held-out ones? A blurred volume
+  is nearer to *everything*, so this alone gives false alarms.
+* Are they nearer to training than to held-out volumes? Blurring changes both distances alike.
+* Does the distance to the generated set tell training from held-out volumes?
 """
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from prod9.metrics.bootstrap import Interval, percentile_interval, wilson_interval
-from prod9.metrics.neighbours import Neighbours, nearest_neighbours
+from prod9.metrics.bootstrap import percentile_interval, wilson_interval
+from prod9.metrics.neighbours import nearest_neighbours
+from prod9.results.record import Interval
+from prod9.results.schema import Closeness
 
 _PERCENTILE = 0.05
 _RESAMPLES_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class Closeness:
-    """How near generated volumes come to training volumes.
-
-    Attributes:
-        distance_ratio: median distance of generated volumes to the nearest training volume over the
-            same of held-out volumes; about 1 or above without copying, below 1 for blurred ones.
-        p05: 5th percentile of the generated volumes' distances.
-        p05_held_out: the same of held-out volumes.
-        share_below_p05: share of generated volumes nearer than ``p05_held_out``; about 0.05 without
-            copying (more below some 100 held-out volumes), up to 1 for blurred ones.
-        nearer_train_share: share of generated volumes nearer to the training than to an equally
-            large held-out set, ties half; about 0.5 without copying, blurred or not.
-        nearer_train_interval: its 95 % interval (Wilson), wider than for independent volumes where
-            the same few real volumes are the nearest to many generated ones.
-        membership_auc: how well the distance to the nearest generated volume tells training from
-            held-out volumes (area under the curve, ties half); about 0.5 without copying.
-        membership_interval: its 95 % bootstrap interval over training and held-out volumes; a
-            single point where distances separate the two entirely, as few volumes may by chance.
-        near_duplicates: generated volumes nearer to a training volume than half the least distance
-            of a held-out one, or equal to one. Even a volume blurred away to the mean comes no
-            nearer than 1/sqrt(2) of the usual distance where dimensions are many.
-    """
-
-    distance_ratio: float
-    p05: float
-    p05_held_out: float
-    share_below_p05: float
-    nearer_train_share: float
-    nearer_train_interval: Interval
-    membership_auc: float
-    membership_interval: Interval
-    near_duplicates: int
 
 
 def closeness(
@@ -64,16 +29,20 @@ def closeness(
     held_out: Float[Tensor, "h f"],
     *,
     seed: int,
+    space: str = "voxels",
     resamples: int = 2000,
 ) -> Closeness:
-    """Measure how near generated volumes come to training volumes; exhaustive, in fp64.
+    """Measure how near generated volumes come to training volumes; full search, in fp64.
+
+    Even a volume blurred to the mean comes no nearer to a training volume than 1/sqrt(2) of the
+    usual distance where dimensions are many: near duplicates (half of the smallest) are copies.
 
     Args:
         generated: voxels or features, one row a volume.
         train: what the generator was trained on.
-        held_out: real volumes it was not trained on, alike otherwise: other volumes of the same
-            source, none of them in ``train``.
+        held_out: other volumes of the same source, none of them in ``train``.
         seed: of the choice of equally many training and held-out volumes, and of the bootstrap.
+        space: name of the space, for the result.
         resamples: of the bootstrap.
 
     Raises:
@@ -86,17 +55,14 @@ def closeness(
         if not rows.isfinite().all():
             raise ValueError(f"{name} volumes have NaN or infinite values")
     random = torch.Generator().manual_seed(seed)
-    distance = nearest_neighbours(generated, train).distance
-    usual = nearest_neighbours(held_out, train).distance
+    distance, usual = (nearest_neighbours(rows, train)[0] for rows in (generated, held_out))
     if usual.median() == 0:
-        raise ValueError(
-            "half the held-out volumes or more equal training volumes: they compare nothing"
-        )
+        raise ValueError("half the held-out volumes or more equal training volumes")
     p05_held_out = usual.quantile(_PERCENTILE)
     share, share_interval = _nearer_share(generated, train, held_out, random)
-    members = nearest_neighbours(train, generated).distance
-    others = nearest_neighbours(held_out, generated).distance
+    members, others = (nearest_neighbours(rows, generated)[0] for rows in (train, held_out))
     return Closeness(
+        space=space,
         # quantile, not median(): torch's is the lower of the two in the middle.
         distance_ratio=float(distance.quantile(0.5) / usual.quantile(0.5)),
         p05=float(distance.quantile(_PERCENTILE)),
@@ -113,35 +79,35 @@ def closeness(
 def _nearer_share(
     generated: Tensor, train: Tensor, held_out: Tensor, random: torch.Generator
 ) -> tuple[float, Interval]:
-    """Share of generated rows nearer to training than to equally many held-out rows."""
+    """Return the share of generated rows nearer to training than to equally many held-out rows."""
     size = min(len(train), len(held_out))
-    near_train, near_held_out = (
+    (to_train, of_train), (to_held_out, of_held_out) = (
         nearest_neighbours(
             generated, rows[torch.randperm(len(rows), generator=random)[:size].to(rows.device)]
         )
         for rows in (train, held_out)
     )
-    gap = near_held_out.distance - near_train.distance
+    gap = to_held_out - to_train
     nearer = (gap > 0).double() + 0.5 * (gap == 0).double()
-    total = _independent_votes(nearer, near_train, near_held_out, size)
+    total = _independent_votes(nearer, of_train, of_held_out, size)
     share = float(nearer.mean())
     return share, wilson_interval(share * total, total)
 
 
 def _independent_votes(
-    nearer: Float64[Tensor, " n"], near_train: Neighbours, near_held_out: Neighbours, size: int
+    nearer: Float64[Tensor, " n"], of_train: Tensor, of_held_out: Tensor, size: int
 ) -> float:
-    """How many independent generated volumes the share is worth: at most n.
+    """Return the number of independent generated volumes that the share is worth: at most n.
 
     In many dimensions a few real volumes (those nearest to the mean) are the nearest to most
-    generated ones, to blurred ones above all. On which side these few fall is chance, and counts
+    generated ones, above all to blurred ones. On which side these few lie is chance, and counts
     once, not once for each generated volume. If training and held-out volumes are alike, any half
     of them might have been the training half: over such halves, drawn without replacement, the
-    share has the variance below. n independent votes would give it 1 / 4n.
+    share has the variance below. n independent votes would have 1 / 4n.
     """
     votes = torch.zeros(2 * size, dtype=torch.float64, device=nearer.device)
-    votes.index_add_(0, near_train.index, nearer)
-    votes.index_add_(0, size + near_held_out.index, 1 - nearer)
+    votes.index_add_(0, of_train, nearer)
+    votes.index_add_(0, size + of_held_out, 1 - nearer)
     n = len(nearer)
     variance = float(votes.var()) * size / 2 / n**2
     return n / max(1.0, 4 * n * variance)
@@ -152,7 +118,7 @@ def _shares_farther(
 ) -> Float64[Tensor, "b t"]:
     """For each member the share of the others that are farther, ties half.
 
-    Each row of ``counts`` says how often each of the others counts.
+    Row by row for weights ``counts`` of the others.
     """
     ordered, order = others.sort()
     nearer = F.pad(counts[:, order].cumsum(1), (1, 0))

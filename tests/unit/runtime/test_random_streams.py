@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from prod9.training.random_streams import seed_step, step_stream
+from prod9.runtime.random_streams import seed_step, step_stream
 
 
 def drawn() -> list[float]:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from prod9.evaluation.closeness import _auc, _auc_interval, _shares_farther, closeness
 from prod9.metrics.bootstrap import wilson_interval
-from prod9.metrics.closeness import _auc, _auc_interval, _shares_farther, closeness
 
 F = 24
 
