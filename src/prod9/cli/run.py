@@ -77,7 +77,8 @@ def _ended(app: typer.Typer) -> tuple[Code, str, str]:
     except Stopped as stopped:
         _ignore_signals()
         code, text = _of_stop(stopped)
-        return code, text if processes.is_main() else "", "yellow"
+        place = processes.placed()  # known before the processes have met
+        return code, text if place is None or place.rank == 0 else "", "yellow"
     except (Prod9Error, MemoryError, RuntimeError, OSError) as error:
         _ignore_signals()
         found = _of_fault(error)

@@ -13,27 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
 
-from prod9.runtime.processes import is_main, rank, world_size
-
-__all__ = [
-    "Means",
-    "any_of",
-    "average",
-    "barrier",
-    "from_main",
-    "gather",
-    "is_main",
-    "main_first",
-    "mean",
-    "most",
-    "of_main",
-    "rand",
-    "rank",
-    "share_of",
-    "total",
-    "total_with_gradient",
-    "world_size",
-]
+from prod9.runtime.processes import is_main as is_main
+from prod9.runtime.processes import rank as rank
+from prod9.runtime.processes import world_size as world_size
 
 T = TypeVar("T")
 
@@ -89,11 +71,6 @@ def gather(value: T) -> list[T]:
     if world_size() > 1:
         dist.all_gather_object(values, value)
     return values
-
-
-def most(number: int) -> int:
-    """Return the largest of all processes' numbers."""
-    return max(gather(number))
 
 
 def any_of(flags: Sequence[bool]) -> list[bool]:

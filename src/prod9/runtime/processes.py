@@ -41,11 +41,6 @@ class Place:
     per_node: int
     """Processes on each machine."""
 
-    @property
-    def num_nodes(self) -> int:
-        """Machines."""
-        return self.world_size // self.per_node
-
 
 def placed(environment: Mapping[str, str] = os.environ) -> Place | None:
     """Return what a launcher says in the environment; None without one, or for one process.

@@ -55,11 +55,6 @@ class HistoryLogger(Logger):
         """The folder."""
         return str(self.path.parent)
 
-    @property
-    def log_dir(self) -> str:
-        """The folder."""
-        return self.save_dir
-
     def log_metrics(
         self, metrics: Mapping[str, Tensor | float | int], step: int | None = None
     ) -> None:

@@ -32,8 +32,7 @@ def on_this_machine() -> int:
 
 def machines() -> int:
     """Return on how many machines this run is."""
-    place = placed() if world_size() > 1 else None
-    return 1 if place is None else place.num_nodes
+    return world_size() // on_this_machine()
 
 
 def _gpus(config: TrainerConfig) -> int:

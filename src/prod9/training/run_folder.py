@@ -2,7 +2,6 @@
 
 import itertools
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,51 +33,25 @@ _REPLACED = (  # the checkpoints first: the new run could resume from one that i
 """Files that ``--overwrite`` removes from the folder of a run, beside its ``config.yaml``."""
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Paths inside ``output_dir``."""
+    """Paths inside ``output_dir``, and what may happen to them."""
 
-    root: Path
-
-    @property
-    def config(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.yaml"
         """The resolved configuration; it marks a folder as prod9's."""
-        return self.root / "config.yaml"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Lightning checkpoints; ``--resume`` reads ``last.ckpt``."""
-        return self.root / "checkpoints"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The newest checkpoint; the one before it is beside it."""
-        return self.checkpoints / LAST
-
-    @property
-    def previews(self) -> Path:
+        self.checkpoints = root / "checkpoints"
+        self.last_checkpoint = self.checkpoints / LAST
+        """The checkpoint that ``--resume`` reads; the one before it is beside it."""
+        self.previews = root / "previews"
         """Pictures made while training."""
-        return self.root / "previews"
-
-    @property
-    def history(self) -> Path:
+        self.history = root / "history"
         """Logged values as CSV."""
-        return self.root / "history"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Logged values and previews for TensorBoard."""
-        return self.root / "tensorboard"
-
-    @property
-    def tokens(self) -> Path:
+        self.tensorboard = root / "tensorboard"
+        self.tokens = root / "tokens"
         """Token stores (Stage 2)."""
-        return self.root / "tokens"
-
-    @property
-    def transformer(self) -> Path:
+        self.transformer = root / "transformer.pt"
         """The trained transformer (Stage 2)."""
-        return self.root / "transformer.pt"
 
     def check(self, config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> None:
         """Check that :meth:`claim` would succeed; change nothing.

@@ -14,7 +14,7 @@ from prod9.errors import Prod9Error
 from prod9.masking import gamma, mask_tokens
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
-from prod9.runtime.distributed import Means, is_main, most, rand, rank, total, world_size
+from prod9.runtime.distributed import Means, gather, is_main, rand, rank, total, world_size
 from prod9.runtime.random_streams import step_stream
 from prod9.training.ema import EMA
 from prod9.training.nonfinite import NonfiniteGuard
@@ -146,7 +146,8 @@ class Stage2Module(pl.LightningModule):
         self._means.reset()
         self._val_hits = _no_hits().to(self.device)
         if self._device_mesh is not None:
-            self._missing = most(own := int(sum(self.trainer.num_val_batches))) - own
+            own = int(sum(self.trainer.num_val_batches))
+            self._missing = max(gather(own)) - own
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Measure loss and accuracy of the EMA, with the same masks in every epoch."""

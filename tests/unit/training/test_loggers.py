@@ -51,7 +51,7 @@ def test_the_history_is_always_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     (history,) = build_loggers(TrainerConfig(logger="csv"), folder)
     assert isinstance(history, HistoryLogger)
-    assert Path(history.log_dir) == folder.history
+    assert Path(history.save_dir) == folder.history
     board, history = build_loggers(TrainerConfig(), folder)
     assert isinstance(board, TensorBoardLogger)
     assert Path(board.log_dir) == folder.tensorboard
