@@ -40,6 +40,7 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m prod9.config.document --check docs/configuration.md
 	$(BIN)/python -m prod9.results.document --check docs/metrics.md
+	$(BIN)/python tools/api_page.py --check docs/api.md
 	$(BIN)/pytest -q tests/docs
 	$(BIN)/python tools/audit.py
 
@@ -62,6 +63,7 @@ bench: setup
 docs: setup
 	$(BIN)/python -m prod9.config.document > docs/configuration.md
 	$(BIN)/python -m prod9.results.document > docs/metrics.md
+	$(BIN)/python tools/api_page.py > docs/api.md
 	$(BIN)/python -m benchmarks --tables > benchmarks/results/README.md
 	$(BIN)/python -m benchmarks --tables --results benchmarks/results/avx2 > benchmarks/results/avx2/README.md
 	$(BIN)/python -m benchmarks --plots docs/images

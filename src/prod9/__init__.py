@@ -1,3 +1,38 @@
-"""prod9: learn to draw new 3D medical volumes with FSQ and MaskGIT."""
+"""prod9: learn to generate new 3D medical volumes with FSQ and MaskGIT.
+
+``import prod9`` is quick: each public name imports what it needs when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prod9.api.load import load
+    from prod9.api.model import Model
+    from prod9.api.tokenizer import Tokenizer
+    from prod9.api.train import train
+    from prod9.errors import Prod9Error
+    from prod9.evaluation.runner import evaluate
+    from prod9.inference.encoded import EncodedVolume
 
 __version__ = "0.1.0"
+__all__ = ["EncodedVolume", "Model", "Prod9Error", "Tokenizer", "evaluate", "load", "train"]
+_HOMES = {
+    "EncodedVolume": "inference.encoded",
+    "Model": "api.model",
+    "Prod9Error": "errors",
+    "Tokenizer": "api.tokenizer",
+    "evaluate": "evaluation.runner",
+    "load": "api.load",
+    "train": "api.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prod9' has no attribute {name!r}")
+    return getattr(import_module(f"prod9.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from prod9.data.volumes import ArrayVolumes, Batch, loader
-from prod9.training.volumes import TrainingVolumes
 from torch import Tensor, nn
 
 from benchmarks import quality_contenders as contenders
@@ -17,8 +15,11 @@ from benchmarks.quality_contenders import MAISI_FSQ, VQVAE, RivalSettings, Train
 from benchmarks.timed_training import Budget, SpendBudget, mean_psnr, train_plainly
 from prod9.config import MedMNISTDataConfig, Stage1Config, TrainerConfig
 from prod9.config.training import SchedulerConfig
+from prod9.data.crops import Batch, volume_loader
+from prod9.data.dataset import ArrayDataset
 from prod9.training.ema import EMA
 from prod9.training.optimizer import rate_at
+from prod9.training.stage1 import TrainingVolumes
 
 pytestmark = pytest.mark.slow
 
@@ -83,15 +84,10 @@ def test_the_schedule_ends_with_the_budget() -> None:
     assert slow == pytest.approx([rate_at(step, 15, SCHEDULE) for step in range(15)])
 
 
-def volumes(count: int, side: int) -> ArrayVolumes:
+def volumes(count: int, side: int) -> ArrayDataset:
     random = np.random.default_rng(0)
-    return ArrayVolumes(
-        images=random.integers(0, 256, (count, *[side] * 3)).astype(np.uint8),
-        labels=np.zeros(count, np.int64),
-        names=[f"synthetic/{i}" for i in range(count)],
-        class_names=("one",),
-        flip_axes=((),),
-    )
+    images = random.integers(0, 256, (count, 1, *[side] * 3)).astype(np.uint8)
+    return ArrayDataset("synthetic", images, class_names=("one",))
 
 
 class Scale(pl.LightningModule):
@@ -119,7 +115,7 @@ class Scale(pl.LightningModule):
 
 def test_both_loops_spend_alike() -> None:
     data = MedMNISTDataConfig(dataset_name="brainregionmnist3d", batch_size=2)
-    train = loader(volumes(6, 4), data, train=True, seed=0)
+    train = volume_loader(volumes(6, 4), data, (4, 4, 4), train=True, seed=0)
     expected = [0.1 * rate_at(step, 8, SCHEDULE) for step in range(8)]
 
     clock = Clock()
@@ -204,8 +200,10 @@ def test_each_contender_trains(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert config.data.augmentation.flip is False
         batches.append(config.data.batch_size)
         data, cube = volumes(8, 12), (12, 12, 12)
-        train, val = (loader(data, config.data, train=t, seed=0) for t in (True, False))
-        return TrainingVolumes(train, val, ("one",), cube, (1.0, 1.0, 1.0), None, (), "small")
+        train, val = (
+            volume_loader(data, config.data, cube, train=t, seed=0) for t in (True, False)
+        )
+        return TrainingVolumes(train, val, data, "small")
 
     monkeypatch.setattr(contenders, "training_volumes", small)
     monkeypatch.setattr(contenders, "shown", lambda config: torch.rand(2, 1, 12, 12, 12))

@@ -477,7 +477,7 @@ def judged(config: Stage2Config, run: Any) -> object:
         patch.setattr(test_metrics.Evaluator, "measure_generation", lambda self, *sets: None)
         evaluator = test_metrics.evaluator_of(config)
         test_metrics.measure_generation(evaluator, config, generator, {"train": None, "test": None})
-    return evaluator.settings, asked
+    return evaluator.feature_spaces, evaluator.usefulness, asked
 
 
 TOKENS = torch.randint(60, (4, 3, 3, 2), generator=torch.Generator().manual_seed(0))

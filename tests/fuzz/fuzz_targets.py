@@ -23,10 +23,11 @@ from fuzz_mutations import NIFTI1
 
 from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config, TransformerConfig
 from prod9.config.load import load, load_stage1
-from prod9.data.brats.cases import MODALITIES, Case, describes_channels, read_case
+from prod9.data.brats.cases import channel_order, read_case
+from prod9.data.brats.layouts import MODALITIES, Case
 from prod9.data.brats.scan_cache import _noted
 from prod9.data.splits import open_split
-from prod9.data.tokens.store import open_store
+from prod9.data.tokens.store import sound_meta
 from prod9.data.volume_files.npz import npz_headers, read_npy, read_npz_array
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.write_inside import write_inside
@@ -124,7 +125,7 @@ def case_of(path: Path) -> Case:
 
 
 def read_channels(path: Path) -> object:
-    return describes_channels(case_of(path.parent / "imagesTr" / "BRATS_001.nii.gz"))
+    return channel_order(case_of(path.parent / "imagesTr" / "BRATS_001.nii.gz"))
 
 
 def describe_seeds() -> list[bytes]:
@@ -274,13 +275,13 @@ def store_seeds() -> list[bytes]:
 def read_store(path: Path) -> object:
     np.save(path.with_name("tokens.npy"), TOKENS)
     np.save(path.with_name("labels.npy"), LABELS)
-    return open_store(path.parent)
+    return sound_meta(path.parent)
 
 
 def read_labels(path: Path) -> object:
     np.save(path.with_name("tokens.npy"), TOKENS)
     path.with_name("meta.json").write_bytes(store_seeds()[0])
-    return open_store(path.parent)
+    return sound_meta(path.parent)
 
 
 def read_noted(path: Path) -> object:

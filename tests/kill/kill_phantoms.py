@@ -9,13 +9,13 @@ from pathlib import Path
 from prod9.config import PreprocessingConfig
 from prod9.data.brats.layouts import find_cases
 from prod9.data.brats.scan_cache import prepare
-from prod9.data.phantom.case import cohort
+from prod9.data.phantom import cohort as cohort_module
 from prod9.data.phantom.cohort import make_phantom
 
 _SEED, _VOXEL_MM = 3, 8.0
-cohort.draw_case = cache(cohort.draw_case)
+cohort_module.draw_case = cache(cohort_module.draw_case)
 for index in range(2):
-    cohort.draw_case(_SEED, index, voxel_mm=_VOXEL_MM)
+    cohort_module.draw_case(_SEED, index, voxel_mm=_VOXEL_MM)
 
 
 def phantom(folder: Path, release: str) -> None:

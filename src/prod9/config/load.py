@@ -35,6 +35,16 @@ def load_stage2(path: Path, overrides: Sequence[str] = ()) -> Stage2Config:
     return load(path, Stage2Config, overrides)
 
 
+def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Config:
+    """Read a configuration of either stage; raises what the loader of its stage raises."""
+    try:
+        return load_stage1(path, overrides)
+    except Prod9Error as error:
+        if "is a Stage 2 configuration" not in str(error):
+            raise
+    return load_stage2(path, overrides)
+
+
 def load(path: Path, model: type[Config], overrides: Sequence[str] = ()) -> Config:
     """Read ``path`` (or the packaged file it names), apply ``overrides`` and validate.
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,18 @@ _CELL_BYTES, _VOXEL_BYTES = 8, 8
 
 @dataclass(frozen=True)
 class EncodedVolume:
-    """Tokens, and the geometry and intensities of the volume that was encoded."""
+    """The tokens of a volume, its geometry and its intensities.
+
+    ``tokens`` are an int64 array (*grid) in [0, codebook size), ``sides`` the voxels of the volume
+    on the network's grid, ``affine`` (4, 4) leads from there to mm.
+    """
 
     tokens: np.ndarray
-    """int64 (*grid), in [0, codebook size)."""
     sides: tuple[int, int, int]
-    """Voxels of the volume on the network's grid."""
     affine: np.ndarray
-    """(4, 4): voxel of the network's grid to mm."""
     scale: IntensityScale
     """Of the volume's intensities to [0, 1]."""
+    codebook_size: int
     digest: str
     """Of the tokenizer."""
 
@@ -44,17 +47,18 @@ class EncodedVolume:
         raw, placement = volume.raw, volume.placement
         d, h, w = raw.array.shape if placement is None else placement.shape
         affine = raw.affine if placement is None else placement.affine
-        return cls(tokens.astype(np.int64), (d, h, w), affine, volume.scale, tokenizer.digest)
+        size, digest = tokenizer.codebook_size, tokenizer.digest
+        return cls(tokens.astype(np.int64), (d, h, w), affine, volume.scale, size, digest)
 
-    def save(self, path: Path, codebook_size: int) -> None:
-        """Write a token file, ``.npz``, whole or not at all."""
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a token file (its name ends in ``.tokens.npz``), whole or not at all."""
         scale = self.scale
         background = np.nan if scale.background is None else scale.background  # NaN: none
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 allow_pickle=False,
-                tokens=self.tokens.astype(np.min_scalar_type(codebook_size - 1)),
+                tokens=self.tokens.astype(np.min_scalar_type(self.codebook_size - 1)),
                 sides=np.array(self.sides),
                 affine=self.affine,
                 intensity=np.array([scale.low, scale.high, background]),
@@ -102,4 +106,4 @@ class EncodedVolume:
             raise damaged
         require_memory(_VOXEL_BYTES * d * h * w, f"the volume of {path}")
         scale = IntensityScale(low, high, None if np.isnan(background) else background)
-        return cls(tokens, (d, h, w), content["affine"], scale, digest)
+        return cls(tokens, (d, h, w), content["affine"], scale, tokenizer.codebook_size, digest)

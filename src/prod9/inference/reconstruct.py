@@ -105,7 +105,7 @@ def reconstruct_file(
     found = reconstruct(tokenizer, stored, windows)
     write_volume(target, found.volume, like=stored, overwrite=overwrite)
     if save_tokens:
-        found.encoded.save(folder / f"{name}{SUFFIX}", tokenizer.codebook_size)
+        found.encoded.save(folder / f"{name}{SUFFIX}")
     return target, found
 
 

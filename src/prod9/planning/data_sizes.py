@@ -1,13 +1,12 @@
 """What a plan must know of the data and of the tokenizer; no volume is read."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config
 from prod9.config.data import CroppedSourceConfig
-from prod9.config.load import load_stage1, load_stage2
+from prod9.config.load import load_stage1
 from prod9.data.dataset import outline
 from prod9.errors import Prod9Error
 from prod9.tokenizer import Tokenizer
@@ -51,16 +50,6 @@ class Sizes:
         pairs = zip(self.sample, self.grid, strict=True)
         d, h, w = (min(max(1, side // self.stride), cells) for side, cells in pairs)
         return (d, h, w) if self.sample != self.volume else self.grid
-
-
-def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Config:
-    """Read a configuration of either stage; raises what the loader of its stage raises."""
-    try:
-        return load_stage1(path, overrides)
-    except Prod9Error as error:
-        if "is a Stage 2 configuration" not in str(error):
-            raise
-    return load_stage2(path, overrides)
 
 
 def sizes_of(

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from prod9.config import Stage1Config, Stage2Config
-from prod9.planning.data_sizes import load_either, sizes_of
+from prod9.config.load import load_either
+from prod9.planning.data_sizes import sizes_of
 from prod9.planning.fake_step import Device, precision_of
 from prod9.planning.memory import GIB, advice, estimate_step
 

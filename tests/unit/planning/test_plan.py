@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from prod9.cli import main
+from prod9.config.load import load_either
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.splits import open_split
 from prod9.errors import Prod9Error
-from prod9.planning.data_sizes import load_either, sizes_of
+from prod9.planning.data_sizes import sizes_of
 from prod9.planning.plan import make_plan
 from prod9.tokenizer import build_autoencoder
 

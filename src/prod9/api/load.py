@@ -1,0 +1,51 @@
+"""``prod9.load``: what was trained, from its files."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from prod9.api.model import Model
+from prod9.api.recorded import device_of, recorded_in, tokenizer_beside
+from prod9.api.tokenizer import PathLike, Tokenizer
+from prod9.config import Stage1Config
+from prod9.config.load import load_either
+from prod9.errors import Prod9Error
+from prod9.model import load_generator
+from prod9.torch_files import read_plain
+from prod9.training.run_folder import RunFolder
+
+
+def load(
+    path: PathLike, *, tokenizer: PathLike | None = None, device: str | None = None
+) -> Model | Tokenizer:
+    """Load what was trained.
+
+    Args:
+        path: the run folder of Stage 2, its ``transformer.pt``, or an ``autoencoder.pt`` (which
+            gives a :class:`Tokenizer`); or the configuration, a YAML file, of what was trained.
+        tokenizer: the ``autoencoder.pt`` of a transformer; when left out, where its configuration
+            says, or a file of that name beside the transformer or one folder above.
+        device: such as ``cpu`` or ``cuda:1``; a GPU, where there is one, when left out.
+
+    Raises:
+        Prod9Error: missing, damaged or foreign files; a transformer of another tokenizer.
+    """
+    path, recorded = Path(path), None
+    if path.suffix in (".yaml", ".yml"):
+        config = load_either(path, ())
+        if isinstance(config, Stage1Config):
+            return Tokenizer.load(config.autoencoder_export_path, device)
+        recorded = config.model_dump(mode="json")
+        path = RunFolder(config.output_dir).transformer
+    elif path.is_dir():
+        path = RunFolder(path).transformer
+    if not path.is_file():
+        raise Prod9Error(f"there is no file {path}; train first, or correct the path.")
+    content = read_plain(path, "export it again")
+    export = cast("dict[str, Any]", content if isinstance(content, dict) else {})
+    if export.get("kind") == "prod9-tokenizer":
+        return Tokenizer.load(path, device)
+    if recorded is None:
+        spec = export.get("spec")
+        recorded = recorded_in(spec.get("config_yaml", "") if isinstance(spec, dict) else "")
+    own = Tokenizer.load(tokenizer or tokenizer_beside(path, recorded), device)
+    return Model.of(load_generator(path, own.network, device_of(device)), recorded)

@@ -1,0 +1,56 @@
+"""Volumes as users of the Python API have them: paths, arrays, tensors, nibabel images."""
+
+import os
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import SpatialImage
+from torch import Tensor
+
+from prod9.data.volume_files.read import read_volume
+from prod9.data.volume_files.stored_volume import StoredVolume, require_real, spatial_sides
+from prod9.data.volumes import require_finite
+
+VolumeLike: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | SpatialImage
+"""A volume of one channel: a path to NIfTI or npy, an array (D, H, W), or a nibabel image."""
+Result: TypeAlias = np.ndarray | Nifti1Image
+
+
+def stored_volume(volume: VolumeLike, name: str) -> StoredVolume:
+    """Return a volume as it would be read from a file; ``name`` stands for its path in messages.
+
+    An array has no spacing and no orientation: as in an npy file, its voxels are taken to be 1 mm
+    large, and its axes to be RAS+.
+
+    Raises:
+        Prod9Error: the file cannot be read; not 3D, empty, not of real numbers, not finite.
+    """
+    if isinstance(volume, str | os.PathLike):
+        return read_volume(Path(volume))
+    affine, header = np.eye(4), None
+    if isinstance(volume, SpatialImage):
+        affine, header = np.asarray(volume.affine, np.float64), cast(Any, volume.header)
+        array = np.asanyarray(volume.dataobj)
+    else:
+        array = volume.detach().cpu().numpy() if isinstance(volume, Tensor) else volume
+    require_real(array.dtype, Path(name))
+    dtype = array.dtype
+    array = array.reshape(spatial_sides(array.shape, Path(name)))
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
+        array = np.ascontiguousarray(array, np.float32)
+    require_finite(array, name)
+    return StoredVolume(array, affine, dtype, Path(name), header)
+
+
+def image_of(array: np.ndarray, affine: np.ndarray) -> Nifti1Image:
+    """Return a volume (D, H, W) as an image, float32."""
+    image = Nifti1Image(array.astype(np.float32, copy=False), affine)
+    cast(Any, image.header).set_xyzt_units("mm")
+    return image
+
+
+def like(volume: VolumeLike, array: np.ndarray, affine: np.ndarray) -> Result:
+    """Return a result as an array where ``volume`` is one (or a tensor), else as an image."""
+    return array if isinstance(volume, np.ndarray | Tensor) else image_of(array, affine)
