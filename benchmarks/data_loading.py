@@ -93,6 +93,8 @@ def _roi() -> tuple[int, int, int]:
 
 def open_tokens(count: int, side: int, seed: int, npy: bool = True) -> Iterable[Any]:
     """Open prod9's batches of a token store (its digests are checked each time)."""
+    import numpy as np
+
     from prod9.config.data import SourceConfig
     from prod9.data.crops import batches_of
     from prod9.data.dataset import ArrayDataset

@@ -6,10 +6,10 @@ Training, token stores, evaluation, previews and plans know a data set by :class
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 from pydantic import create_model
@@ -20,7 +20,6 @@ from prod9.errors import Prod9Error
 from prod9.registry import DATASETS, DatasetKind, imported
 
 Sides: TypeAlias = tuple[int, int, int]
-Splits: TypeAlias = Mapping[Split, "Dataset"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,13 @@ class Dataset(ABC):
         """Return the name of one channel of an item."""
         alone = len(self.channels) == 1
         return self.names[item] if alone else f"{self.names[item]}/{self.channels[channel].name}"
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """``splits["train"]``: a dictionary, or what reads a split when it is asked for."""
+
+    def __getitem__(self, split: Split, /) -> Dataset: ...
 
 
 def label_names(class_names: Sequence[str], channels: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
 the same reader; which data sets there are stands in :mod:`prod9.data.medmnist_table`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +60,11 @@ def open_medmnist(
     return MedMNISTSplits(config)
 
 
-class MedMNISTSplits(Mapping[Split, ArrayDataset]):
+class MedMNISTSplits:
     """The published splits of a data set, or of all six with joint classes."""
 
     def __init__(self, config: MedMNISTSourceConfig) -> None:
         self.config = config
-
-    def __iter__(self) -> Iterator[Split]:
-        return iter(SPLITS)
-
-    def __len__(self) -> int:
-        return len(SPLITS)
 
     def __getitem__(self, split: Split) -> ArrayDataset:
         """Read a split.

@@ -149,7 +149,7 @@ def _channels(image: Path) -> tuple[str, ...]:
         order = tuple(_CHANNEL_NAMES.get(name.lower(), name) for name in cast("list[str]", names))
     except FileNotFoundError:
         return _CHANNELS
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise Prod9Error(
             f"{path} does not say which modality each channel is ({error!r}); repair or remove it."
         ) from error

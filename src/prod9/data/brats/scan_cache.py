@@ -141,7 +141,7 @@ def _cached(case: Case, cache: Path, digest: str) -> Scan | None:
         box_shape = np.load(path, mmap_mode="r", allow_pickle=False).shape[1:]
         places = {name: tuple(value) for name, value in meta.items()}
         return Scan(case.name, case.subject, digest, path, box_shape=box_shape, **places)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
