@@ -237,7 +237,7 @@ def test_a_pickled_npz(run: Any, fresh: Path) -> None:
             return (Path.touch, (fresh / "trace",))
 
     evil = np.array([Evil()], dtype=object)
-    path = write_data(fresh / "data", **arrays() | {"train_labels": evil})
+    write_data(fresh / "data", **arrays() | {"train_labels": evil})
     said = run(STAGE1, "train", "--config", fresh / "stage1.yaml")
     assert "pickled Python objects" in said
     assert not (fresh / "trace").exists()
