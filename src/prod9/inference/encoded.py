@@ -1,6 +1,5 @@
 """The tokens of a volume, with what it takes to decode them to where the volume was."""
 
-import math
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 
 from prod9.data.intensity import IntensityScale
 from prod9.data.native_space import NativeVolume
-from prod9.data.volume_files.npz import npz_headers, read_npz_array
+from prod9.data.volume_files.npz import read_npz_array
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
 from prod9.runtime.memory_limits import require_memory
@@ -17,11 +16,9 @@ from prod9.shapes import MAX_VOXELS
 from prod9.tokenizer import Tokenizer
 
 SUFFIX = ".tokens.npz"
-# What a token file holds, and of which kinds: whole numbers, real numbers.
-_KINDS = {"tokens": "iu", "sides": "iu", "affine": "f", "intensity": "f", "digest": "u"}
-_SHAPES = {"sides": (3,), "affine": (4, 4), "intensity": (3,), "digest": (32,)}
-# Of the tokens as int64; and of the voxels as float32: decoded, and in the source's intensities.
-_CELL_BYTES, _VOXEL_BYTES = 8, 8
+_KEYS = ("tokens", "sides", "affine", "intensity", "digest")
+_VOXEL_BYTES = 8
+"""Of a volume: decoded, and in the source's intensities, float32 each."""
 
 
 @dataclass(frozen=True)
@@ -73,37 +70,32 @@ class EncodedVolume:
             Prod9Error: not such a file, made by another tokenizer, or of a volume that is larger
                 than the memory.
         """
-        headers = npz_headers(path)
-        missing = _KINDS.keys() - headers.keys()
-        if missing:
-            raise Prod9Error(f"{path} is no token file: it lacks {', '.join(sorted(missing))}.")
-        damaged = Prod9Error(f"{path} is damaged: its arrays do not fit together; make it again.")
-        if any(headers[key].dtype.kind not in kinds for key, kinds in _KINDS.items()):
-            raise damaged
-        if any(headers[key].shape != shape for key, shape in _SHAPES.items()):
-            raise damaged
-        cells = math.prod(headers["tokens"].shape)
-        if cells > MAX_VOXELS:
-            raise damaged
-        require_memory(_CELL_BYTES * cells, str(path))
-        content = {key: read_npz_array(path, key) for key in _KINDS}
+        content = {key: read_npz_array(path, key) for key in _KEYS}
         digest = content["digest"].tobytes().hex()
         if digest != tokenizer.digest:
             raise Prod9Error(
                 f"{path} was made by the tokenizer {digest[:12]}, not by {tokenizer.digest[:12]}; "
                 "choose the --config of the tokenizer that made it."
             )
-        tokens, (d, h, w) = content["tokens"].astype(np.int64), content["sides"].tolist()
-        low, high, background = content["intensity"].tolist()
-        if not (
-            tokens.size
-            and min(d, h, w) > 0
-            and d * h * w <= MAX_VOXELS
-            and tokens.shape == tokenizer.grid((d, h, w))
-            and 0 <= tokens.min() <= tokens.max() < tokenizer.codebook_size
-            and np.isfinite([*content["affine"].flat, low, high]).all()
-        ):
+        tokens, affine = content["tokens"], content["affine"]
+        damaged = Prod9Error(f"{path} is damaged: its arrays do not fit together; make it again.")
+        try:
+            d, h, w = map(int, content["sides"])
+            low, high, background = map(float, content["intensity"])
+            sound = (
+                min(d, h, w) > 0
+                and d * h * w <= MAX_VOXELS
+                and tokens.dtype.kind in "iu"
+                and tokens.shape == tokenizer.grid((d, h, w))
+                and 0 <= tokens.min() <= tokens.max() < tokenizer.codebook_size
+                and affine.shape == (4, 4)
+                and bool(np.isfinite([*affine.flat, low, high]).all())
+            )
+        except (TypeError, ValueError) as error:
+            raise damaged from error
+        if not sound:
             raise damaged
         require_memory(_VOXEL_BYTES * d * h * w, f"the volume of {path}")
         scale = IntensityScale(low, high, None if np.isnan(background) else background)
-        return cls(tokens, (d, h, w), content["affine"], scale, tokenizer.codebook_size, digest)
+        size = tokenizer.codebook_size
+        return cls(tokens.astype(np.int64), (d, h, w), affine, scale, size, digest)

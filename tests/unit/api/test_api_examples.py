@@ -14,7 +14,8 @@ from prod9.config.load import dump
 from prod9.data import medmnist
 from prod9.model import save_transformer
 
-PAGE = Path(__file__).parents[3] / "docs" / "api.md"
+README = Path(__file__).parents[3] / "README.md"
+PAGE = README.parent / "docs" / "api.md"
 
 
 def test_the_examples_run(
@@ -64,3 +65,21 @@ def test_the_examples_run(
     said = capsys.readouterr()
     assert "no file nowhere.pt" in said.out
     assert said.err == ""
+
+
+def test_the_readme_example_runs(
+    make_scan_generator: Any,
+    make_tokenizer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = make_scan_generator(make_tokenizer(class_names=("thalamus", "cerebellum")))
+    network.tokenizer.save(Path("outputs/demo/autoencoder.pt"))
+    run = Path("outputs/demo/stage2/transformer.pt")
+    save_transformer(run, network.spec, network.transformer)
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(example, str(README), "exec"), names)
+    assert len(names["images"]) == 4
+    assert Path("thalamus.nii.gz").is_file()

@@ -228,26 +228,24 @@ def test_a_token_file_larger_than_it_may_be(
         decode_it(tmp_path / "a.npz")
 
 
-def test_a_token_bomb_is_refused_by_its_headers(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tokens": np.zeros((5, 4, 4), np.uint8)},
+        {"tokens": np.full((4, 4, 4), 60, np.uint8)},
+        {"tokens": np.zeros((4, 4, 4))},
+        {"sides": np.ones(2, int)},
+        {"sides": np.array([8, 8, 10**9])},
+        {"affine": np.full((4, 4), np.nan)},
+        {"affine": np.eye(3)},
+        {"intensity": np.array([np.inf, 1, 0])},
+    ],
+)
+def test_arrays_that_do_not_fit_together(
+    tokenizer: Tokenizer, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    def read(path: Path, key: str) -> np.ndarray:
-        raise AssertionError(key)
-
-    monkeypatch.setattr(encoded, "MAX_VOXELS", 10**6)
-    monkeypatch.setattr(encoded, "read_npz_array", read)
-    for changes in (
-        {"tokens": np.zeros((101, 100, 100), np.uint8)},
-        {"sides": np.ones((3, 10**5), int)},
-        {"affine": np.zeros((4, 10**5))},
-        {"digest": np.zeros(10**6, np.uint8)},
-    ):
-        path = forged(tokenizer, tmp_path / "a.npz", **changes)
-        with pytest.raises(Prod9Error, match="is damaged"):
-            decode_file(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
-    monkeypatch.setattr(memory_limits, "available_memory", lambda: 8 * 10**6 - 1)
-    path = forged(tokenizer, tmp_path / "a.npz", tokens=np.zeros((100, 100, 100), np.uint8))
-    with pytest.raises(Prod9Error, match=r"a\.npz needs 0\.0 GiB"):
+    path = forged(tokenizer, tmp_path / "a.npz", **changes)
+    with pytest.raises(Prod9Error, match="is damaged"):
         decode_file(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
 
 
