@@ -9,9 +9,9 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
+from prod9.data.dataset import require_finite
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, require_real, spatial_sides
-from prod9.data.volumes import require_finite
 
 VolumeLike: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | SpatialImage
 """A volume of one channel: a path to NIfTI or npy, an array (D, H, W), or a nibabel image."""
