@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prod9.data.volumes import ArrayVolumes
 from scan_files import head, write_scan
 
 from prod9.config import Stage2Config
 from prod9.config.load import dump
 from prod9.data import medmnist
+from prod9.data.dataset import ArrayDataset
 from prod9.model import save_transformer
 
 README = Path(__file__).parents[3] / "README.md"
@@ -39,7 +39,13 @@ def test_the_examples_run(
             voxels = head(seed + 10 * len(folder)) / 900
             write_scan(Path(folder, f"{seed}.nii.gz"), voxels, dtype=np.float32)
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 28), np.uint8)
-    whole = ArrayVolumes(images, np.arange(4) % 2, [*"abcd"], ("ball", "box"), ((), ()))
+    whole = ArrayDataset(
+        "toy",
+        images[:, None],
+        names=[*"abcd"],
+        classes=np.arange(4) % 2,
+        class_names=("ball", "box"),
+    )
     monkeypatch.setattr(medmnist, "load", lambda config, split: whole)
     cubes = make_tokenizer(volume_shape=(28, 28, 28), stem_stride=2)
     spec = cubes.spec.model_copy(update={"dataset_name": "adrenalmnist3d"})
