@@ -24,20 +24,21 @@ def temporary_for(path: Path) -> Path:
     return path.with_name(f".{uuid4().hex}.tmp.{path.name}")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders in ``folder`` that nobody has touched for a day.
+def remove_leftovers(folder: Path, *, sole_writer: bool = False) -> None:
+    """Remove temporary files and folders of killed processes from ``folder``.
 
-    A process that was killed left them. Looks once per process: to list a large folder before each
-    of its files is written would take long.
+    Those are the ones that nobody has touched for a day, or all of them where this process is the
+    ``sole_writer`` of the folder. Without ``sole_writer`` a folder is looked at once per process:
+    to list a large folder before each of its files is written would take long.
     """
-    if folder in _checked:
+    if folder in _checked and not sole_writer:
         return
     _checked.add(folder)
     with suppress(OSError):  # a leftover is no reason to stop
         for path in list(folder.iterdir()):
             if _TEMPORARY.fullmatch(path.name) is None:
                 continue
-            if time.time() - path.lstat().st_mtime < _ABANDONED_SECONDS:
+            if not sole_writer and time.time() - path.lstat().st_mtime < _ABANDONED_SECONDS:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

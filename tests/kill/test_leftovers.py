@@ -61,3 +61,12 @@ def test_the_temporary_name_keeps_its_end_and_is_nobody_elses(tmp_path: Path) ->
         first.write_text("first")
         second.write_text("second")
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_sole_writer_of_a_folder_removes_new_ones_too(tmp_path: Path) -> None:
+    remove_leftovers(tmp_path)
+    left, other = temporary_for(tmp_path / "last.ckpt"), tmp_path / "notes.txt"
+    left.write_text("x")
+    other.write_text("x")
+    remove_leftovers(tmp_path, sole_writer=True)
+    assert list(tmp_path.iterdir()) == [other]

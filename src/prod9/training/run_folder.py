@@ -11,7 +11,7 @@ import yaml
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
 from prod9.errors import Prod9Error
-from prod9.files import require_writable, write_text
+from prod9.files import remove_leftovers, require_writable, write_text
 from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.runtime.console import say
 from prod9.training.checkpoint_files import LAST, PREVIOUS, exists_in, read_last
@@ -80,6 +80,8 @@ class RunFolder:
             Prod9Error: as :meth:`check`.
         """
         self.check(config, resume=resume, overwrite=overwrite)
+        for folder in (self.root, self.checkpoints, self.previews, self.history):
+            remove_leftovers(folder, sole_writer=True)  # one run at a time writes here
         if resume:
             self._prepare_to_resume()
         elif overwrite:
