@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 import torch
+from prod9.config.schema import fields
 from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
@@ -25,7 +26,6 @@ from prod9.config import (
     Stage1Config,
     Stage2Config,
 )
-from prod9.config.schema import fields
 from prod9.data import medmnist
 from prod9.data.brats import dataset as stage_scans
 from prod9.data.brats.layouts import MODALITIES
