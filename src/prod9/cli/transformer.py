@@ -1,6 +1,7 @@
 """``prod9-train-transformer``: Stage 2."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -94,15 +95,8 @@ def generate(
         raise typer.BadParameter("give --config FILE (or --modality for the shipped BraTS model)")
     if shape is not None and not (min(shape) >= 1 and math.prod(shape) <= MAX_VOXELS):
         raise typer.BadParameter(f"--shape takes sides of at least 1, {MAX_VOXELS} voxels in all")
-    resolved = _configured(
-        config or BRATS,
-        overrides,
-        "sampler",
-        seed=seed,
-        steps=steps,
-        guidance_scale=guidance,
-        temperature=temperature,
-    )
+    settings = {"steps": steps, "guidance_scale": guidance, "temperature": temperature}
+    resolved = _configured(config or BRATS, overrides, "sampler", seed, settings)
     gather(resolved.trainer)
     model = stage2.load(resolved)
     names = [*(classes or ()), *(modalities or ())] or ["all"]
@@ -192,14 +186,14 @@ def _asked(
     channel: str,
     samples: int,
     seed: int | None,
-    settings: dict[str, float | None],
+    settings: Mapping[str, float | None],
 ) -> "tuple[Model, SampleRequest]":
     """Return the model of a configuration, and the samples of a channel that are asked for."""
     from prod9.sample_request import SampleRequest
     from prod9.training import stage2
 
     require_alone(command)
-    resolved = _configured(config, overrides, "completion", seed=seed, **settings)
+    resolved = _configured(config, overrides, "completion", seed, settings)
     model = stage2.load(resolved)
     return model, SampleRequest.completion_of(resolved, model.labels_of([channel], samples))
 
@@ -238,7 +232,7 @@ def sweep(
     from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
     from prod9.evaluation.sweep import sweep as run_sweep
 
-    resolved = _configured(config, overrides, "sampler", seed=seed)
+    resolved = _configured(config, overrides, "sampler", seed, {})
     values = {
         "steps": steps or (),
         "temperature": temperature or (),
@@ -257,14 +251,13 @@ def _configured(
     config: Path,
     overrides: list[str] | None,
     section: Literal["sampler", "completion"],
-    *,
     seed: int | None,
-    **given: float | None,
+    settings: Mapping[str, float | None],
 ) -> "Stage2Config":
-    """Read a configuration; ``given`` are keys of ``section`` from options, None for the others."""
+    """Read a configuration with options in place of its seed and keys of ``section``."""
     from prod9.config.load import load_stage2
 
-    chosen = {f"{section}.{key}": value for key, value in given.items()} | {"seed": seed}
+    chosen = {f"{section}.{key}": value for key, value in settings.items()} | {"seed": seed}
     options = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     return load_stage2(config, [*(overrides or ()), *options])
 
