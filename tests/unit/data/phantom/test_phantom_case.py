@@ -5,8 +5,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from prod9.data.phantom.atlas import Atlas, read_atlas
-from prod9.data.phantom.canvas import Canvas, _spline
 from scipy import ndimage
 from scipy.interpolate import BSpline
 from torch import Tensor
