@@ -13,12 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prod9.data.phantom.anatomy import draw_anatomy
-from prod9.data.phantom.atlas import read_atlas
-from prod9.data.phantom.canvas import Canvas
+from prod9.data.phantom.anatomy import Canvas, draw_anatomy, read_atlas
 from prod9.data.phantom.contrasts import contrasts, scanned
 from prod9.data.phantom.tumour import draw_tumour
-from prod9.errors import Prod9Error
 from prod9.runtime.one_thread import one_thread
 
 
@@ -37,21 +34,17 @@ class PhantomCase:
 
 
 def draw_case(seed: int, index: int, *, voxel_mm: float = 1.0) -> PhantomCase:
-    """Draw case ``index`` of the cohort ``seed``: the same one each time.
+    """Draw case ``index`` (0 or more) of the cohort ``seed`` (0 or more): the same one each time.
 
     Args:
-        seed: Of the cohort, at least 0.
-        index: Of the case, at least 0.
-        voxel_mm: The voxels' side, from 0.5 to 8; the anatomy and the tumour stay as they are and
-            only the noise is another. At 4, the grid is 60 x 60 x 39.
+        seed: of the cohort.
+        index: of the case.
+        voxel_mm: the voxels' side, from 0.5 to 8; anatomy and tumour do not depend on it, only the
+            noise does. At 4, the grid is 60 x 60 x 39.
 
     Raises:
-        Prod9Error: a number is out of its range, or the template is missing.
+        Prod9Error: the template is missing.
     """
-    if seed < 0 or index < 0:
-        raise Prod9Error(f"a phantom's seed and index are at least 0, not {seed} and {index}.")
-    if not 0.5 <= voxel_mm <= 8:
-        raise Prod9Error(f"a phantom's voxels have a side of 0.5 to 8 mm, not {voxel_mm}.")
     with one_thread():
         # The order of the draws is part of the cohort.
         canvas, atlas = Canvas(voxel_mm, np.random.default_rng([seed, index])), read_atlas()

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from prod9.data.brats.layouts import MODALITIES
-from prod9.data.phantom.anatomy import Anatomy
-from prod9.data.phantom.canvas import Canvas
+from prod9.data.phantom.anatomy import Anatomy, Canvas
 from prod9.data.phantom.tumour import Tumour
 
 # What white and grey matter and fluid add to each contrast, and what the tumour's parts have in it.

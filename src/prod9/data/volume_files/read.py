@@ -2,8 +2,6 @@
 
 import gzip
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -12,14 +10,14 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
 from nibabel.volumeutils import apply_read_scaling
 
-from prod9.data.dataset import require_finite
 from prod9.data.volume_files.npz import read_npy
 from prod9.data.volume_files.stored_volume import (
-    NiftiHeader,
     StoredVolume,
+    reading,
     require_real,
     slabs,
     spatial_sides,
+    times,
     volume_suffix,
 )
 from prod9.errors import Prod9Error
@@ -40,20 +38,11 @@ def read_volume(path: Path) -> StoredVolume:
             holds; the sentence names it.
     """
     if volume_suffix(path) == ".npy":
-        array, affine, header = read_npy(path), np.eye(4), None
-    else:
-        image = open_nifti(path)
-        header = cast(NiftiHeader, image.header)
-        require_real(header.get_data_dtype(), path)
-        spatial_sides(tuple(map(int, image.shape)), path)
-        array, affine = read_nifti(path, image)
-    dtype = array.dtype
-    require_real(dtype, path)
-    array = array.reshape(spatial_sides(array.shape, path))
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    require_finite(array, str(path))
-    return StoredVolume(array, affine, dtype.newbyteorder("="), path, header)
+        return StoredVolume.of(read_npy(path), path)
+    image = open_nifti(path)
+    spatial_sides(tuple(map(int, image.shape)), path)
+    array, affine = read_nifti(path, image)
+    return StoredVolume.of(array, path, affine, cast(Any, image.header))
 
 
 def open_nifti(path: Path) -> NiftiImage:
@@ -62,10 +51,8 @@ def open_nifti(path: Path) -> NiftiImage:
     Raises:
         Prod9Error: the file is missing, or no NIfTI.
     """
-    if not path.is_file():
-        raise Prod9Error(f"{path} does not exist; check the path.")
-    with nifti_errors(path):
-        with open_unpacked(path) as file:
+    with reading(path):
+        with _open_unpacked(path) as file:
             size = file.read(4)  # of the header: 348 bytes in NIfTI-1, 540 in NIfTI-2
         second = 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
         # Not nibabel.load, which may take the file for CIFTI and parse the XML in it.
@@ -83,9 +70,10 @@ def read_nifti(
         affine, float64 (4, 4).
 
     Raises:
-        Prod9Error: as :func:`read_content`; or the affine is not finite.
+        Prod9Error: as :func:`read_content`; not of real numbers; or the affine is not finite.
     """
     proxy = cast(Any, image.dataobj)
+    require_real(proxy.dtype, path)
     stored = read_content(path, image, most)[1]
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all():
@@ -119,14 +107,14 @@ def read_content(
     count = math.prod(shape)
     if count > most:
         raise Prod9Error(
-            f"{path} declares {' x '.join(map(str, shape))} voxels, more than prod9 reads "
-            f"({most}); it is damaged, or has to be cut into pieces."
+            f"{path} declares {times(shape)} voxels, more than prod9 reads ({most}); it is "
+            "damaged, or has to be cut into pieces."
         )
-    with nifti_errors(path):
+    with reading(path):
         size = int(proxy.offset) + count * proxy.dtype.itemsize
         require_memory(size + 4 * count, str(path))  # and as float32
         content = bytearray()  # grows by what is there, whatever the header declares
-        with open_unpacked(path) as file:
+        with _open_unpacked(path) as file:
             while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
                 content += piece
             while path.suffix.lower() == ".gz" and file.read(_PIECE):
@@ -136,23 +124,5 @@ def read_content(
         return content, np.ndarray(shape, proxy.dtype, content, int(proxy.offset), order="F")
 
 
-def open_unpacked(path: Path) -> Any:
-    """Open a file for reading bytes, unpacked where its name ends in ``.gz``."""
+def _open_unpacked(path: Path) -> Any:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-@contextmanager
-def nifti_errors(path: Path) -> Generator[None]:
-    """Turn whatever nibabel or gzip raises for a damaged file into one sentence.
-
-    Raises:
-        Prod9Error: the block raised an exception.
-    """
-    try:
-        yield
-    except Prod9Error:
-        raise
-    except Exception as error:  # nibabel, gzip and zlib raise many types
-        raise Prod9Error(
-            f"{path} is not a readable NIfTI file ({error}); copy it again."
-        ) from error

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from prod9.config import SourceConfig
-from prod9.data.batches import set_epoch
-from prod9.data.crops import batches_of
-from prod9.data.dataset import ArrayDataset
+from prod9.data.array_dataset import ArrayDataset
+from prod9.data.batches import batches_of, set_epoch
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.crops import TokenCrops
 from prod9.data.tokens.store import TokenStore, TokenStoreKey, reopen

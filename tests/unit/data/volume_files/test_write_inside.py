@@ -11,7 +11,7 @@ from nibabel.nifti1 import Nifti1Extension
 
 from prod9.data.volume_files import stored_volume
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.write_inside import write_inside
+from prod9.data.volume_files.write import write_inside
 from prod9.errors import Prod9Error
 
 SHAPE = (7, 5, 6)
