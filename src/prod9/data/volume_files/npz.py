@@ -50,8 +50,8 @@ def _read_header(file: IO[bytes] | BufferedIOBase) -> ArrayHeader:
     if version != (1, 0):
         read = np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled Python objects, which prod9 never loads")
+    if dtype.hasobject or dtype.itemsize == 0:
+        raise ValueError("it holds pickled Python objects or empty elements, which are never read")
     return ArrayHeader(shape, dtype)
 
 

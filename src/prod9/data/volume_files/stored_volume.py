@@ -115,4 +115,4 @@ def reading(path: Path) -> Generator[None]:
 
 def times(numbers: Iterable[int | float]) -> str:
     """Return ``240 x 240 x 155``."""
-    return " x ".join(f"{number:.6g}" for number in numbers)
+    return " x ".join(str(n) if isinstance(n, int) else f"{n:.6g}" for n in numbers)
