@@ -110,14 +110,10 @@ def augment(
     geometry: np.random.Generator,
     intensity: np.random.Generator,
 ) -> np.ndarray:
-    """Mirror a volume (D, H, W) in [0, 1] and change its intensities at random.
+    """Return a volume (D, H, W) in [0, 1] mirrored and with other intensities, at random.
 
-    Args:
-        volume: is not changed itself.
-        change: what may happen.
-        flip_axes: along which it may be mirrored.
-        geometry: source of what all channels of an item must share.
-        intensity: source of everything else; may be the same object.
+    ``geometry`` is the source of what all channels of an item share, ``intensity`` that of
+    everything else; they may be the same object.
     """
     # Always the same draws, so that switching one change off leaves the others as they were.
     mirrored = geometry.random(3) < 0.5

@@ -163,10 +163,7 @@ def register_dataset(
 ) -> Callable[[Open], Open]:
     """Return a decorator that registers a function as the data set ``data.dataset_name: NAME``.
 
-    Args:
-        name: of the data set.
-        config: the section ``data`` of Stage 1.
-        stage2: of Stage 2, as Stage 1's when left out.
+    ``config`` is the section ``data`` of Stage 1, ``stage2`` that of Stage 2 if it differs.
     """
 
     def section(model: type[SourceConfig]) -> type[SourceConfig]:
@@ -187,9 +184,7 @@ def register_dataset(
 def open_splits(config: SourceConfig, preprocessing: PreprocessingConfig | None = None) -> Splits:
     """Open the data set of a section ``data``; a split may be read when it is first asked for.
 
-    Args:
-        config: the section.
-        preprocessing: of the tokenizer, in Stage 2.
+    Stage 2 gives the ``preprocessing`` of its tokenizer.
 
     Raises:
         Prod9Error: data that is missing, cannot be downloaded or cannot be read.
@@ -223,12 +218,7 @@ def _require_splits(splits: Any, name: str) -> None:
 def outline(config: SourceConfig, subjects: int | None = None) -> Outline:
     """Return the size of the data set of a section ``data``, reading as little as possible.
 
-    Args:
-        config: the section.
-        subjects: their number, if the data is not on this machine.
-
-    Raises:
-        Prod9Error: as :func:`open_splits`.
+    ``subjects`` is their number, for data that is not on this machine.
     """
     kind = DATASETS.get(config.dataset_name)
     if kind.outline is not None:
@@ -239,11 +229,7 @@ def outline(config: SourceConfig, subjects: int | None = None) -> Outline:
 
 
 def require_unseen(trained_on: Collection[str], splits: Splits, what: str) -> None:
-    """Refuse a split whose val or test has subjects that ``what`` was trained on.
-
-    Raises:
-        Prod9Error: it names the first.
-    """
+    """Refuse splits whose val or test has subjects that ``what`` was trained on."""
     if not trained_on:
         return
     seen = sorted({*splits["val"].subjects, *splits["test"].subjects} & {*trained_on})

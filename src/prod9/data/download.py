@@ -18,15 +18,10 @@ PIECE_BYTES = 1 << 18
 def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: str) -> Path:
     """Return ``path``, downloaded from ``url`` if it does not exist yet.
 
-    What has arrived lies in ``<path>.part``; an interrupted download goes on from there.
+    An interrupted download is continued from ``<path>.part``.
 
-    Args:
-        url: of the file (http or https).
-        path: where it belongs.
-        digest: ``md5:<hex>`` or ``sha256:<hex>``.
-        allowed: False forbids the download; an existing file is checked all the same.
-        what: what the file is, for messages ("organmnist3d (28)").
-        hint: what else the user can do, for messages; a clause without a full stop.
+    ``digest`` is ``md5:<hex>`` or ``sha256:<hex>``; an existing file is checked too. ``what`` is
+    the file's name for messages, ``hint`` what else the user can do, a clause without a full stop.
 
     Raises:
         Prod9Error: the file has another digest; it is missing and must not be, or cannot be,

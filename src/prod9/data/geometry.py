@@ -56,17 +56,16 @@ class Placement:
         spacing_mm: tuple[float, float, float] | None,
         name: str = "the scan",
     ) -> "Placement":
-        """Return the placement of a scan.
+        """Return the placement of a scan (D, H, W).
 
         Args:
-            shape: its three sides, in voxels.
+            shape: its sides, in voxels.
             affine: (4, 4), voxel to mm.
             spacing_mm: wanted along the RAS axes; None keeps the scan's own.
             name: of the scan, for messages.
 
         Raises:
-            Prod9Error: the affine places no volume, or the resampled volume would be larger than
-                prod9 reads; the sentence names the scan.
+            Prod9Error: the axes span no volume, or the resampled volume would be too large.
         """
         affine = np.array(affine, dtype=np.float64)
         require_volume(affine, name)
@@ -99,13 +98,7 @@ class Placement:
 
         Without resampling the voxels are the same to the bit. Otherwise they are interpolated
         linearly, axis by axis; an axis that shrinks by more than 2 is averaged, so that noise does
-        not alias (by a whole number k: the mean of k voxels).
-
-        Args:
-            array: (D, H, W) of ``source_shape``.
-
-        Returns:
-            A new array of ``shape``, float32.
+        not alias (by a whole number k: the mean of k voxels). Returns a new array, float32.
         """
         assert array.shape == self.source_shape
         upright = apply_orientation(array, io_orientation(self.source_affine))  # a view

@@ -77,11 +77,7 @@ def prepare(config: MedMNISTSourceConfig) -> tuple[Path, ...]:
 
 
 def load(config: MedMNISTSourceConfig, split: Split) -> ArrayDataset:
-    """Read one split.
-
-    Raises:
-        Prod9Error: as :func:`prepare`; or a file is not of MedMNIST's layout.
-    """
+    """Read one split."""
     rows, paths = members(config.dataset_name), prepare(config)
     counts = [_count(path, npz_headers(path), config.size, split) for path in paths]
     if len(rows) == 1:
@@ -112,11 +108,7 @@ def load(config: MedMNISTSourceConfig, split: Split) -> ArrayDataset:
 
 
 def check(config: MedMNISTSourceConfig) -> None:
-    """Make sure that every file is there and sound in all three splits; read labels, not images.
-
-    Raises:
-        Prod9Error: as :func:`load`.
-    """
+    """Make sure that every file is there and sound in all three splits; read labels, not images."""
     for row, path in zip(members(config.dataset_name), prepare(config), strict=True):
         headers = npz_headers(path)
         for split in SPLITS:

@@ -26,11 +26,7 @@ class NativeVolume:
 
     @classmethod
     def of(cls, raw: StoredVolume, preprocessing: PreprocessingConfig | None) -> "NativeVolume":
-        """Return a volume for a tokenizer with this ``preprocessing``.
-
-        Raises:
-            Prod9Error: as :meth:`prod9.data.geometry.Placement.of`.
-        """
+        """Return a volume for a tokenizer with this ``preprocessing``."""
         if preprocessing is None:
             return cls(raw, IntensityScale.of(raw), None)
         placement = Placement.of(

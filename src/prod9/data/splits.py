@@ -49,9 +49,8 @@ def open_split(
 
     Args:
         path: a JSON file.
-        subjects: those of the data, in any order; a repeated one counts once. The file may name
-            more: some data may be missing this time.
-        seed: decides the draw, 0 or more.
+        subjects: those of the data; a repeated one counts once. The file may name more.
+        seed: of the draw, 0 or more.
         val_share: of the subjects, 0 up to (without) 1. A share above 0 gets at least one subject.
         test_share: as ``val_share``; the rest is for training and never empty.
         write: whether a drawn split is written.

@@ -142,12 +142,7 @@ def open_brats(
 
 
 def outline_brats(config: SourceConfig, subjects: int | None = None) -> Outline:
-    """Count the cases by their names; the shape is that of BraTS releases.
-
-    Raises:
-        Prod9Error: a folder without cases, or too few of them to split; a split file that does not
-            fit.
-    """
+    """Count the cases by their names; the shape is that of BraTS releases."""
     assert isinstance(config, BraTSSourceConfig)
     preprocessing = getattr(config, "preprocessing", PreprocessingConfig())
     train = val = None

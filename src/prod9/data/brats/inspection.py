@@ -31,12 +31,8 @@ def inspect_cohort(
 ) -> Inspection:
     """Read every case below a folder once, segmentations too, and say what was found.
 
-    Args:
-        root: as for :func:`find_cases`.
-        on_case: called after each case with the number of cases read so far, and of all.
-
-    Raises:
-        Prod9Error: as :func:`find_cases`. A broken case is a problem in the result, not an error.
+    ``on_case`` is called after each case with the number of cases read so far, and of all. A broken
+    case is a problem in the result, not an error.
     """
     cohort = find_cases(root)
     usable: list[Case] = []

@@ -9,9 +9,9 @@ smaller record by path, size and time spares reading unchanged files again.
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from prod9.data.intensity import IntensityScale
 from prod9.files import atomic_write, hexdigest, write_text
 from prod9.runtime.distributed import barrier, share_of, world_size
 
-_DIGEST = re.compile("[0-9a-f]{64}")
 _VERSION = 1
 """Of the preprocessing's arithmetic: raise it with any change, and old cache entries are unused."""
 
@@ -57,16 +56,8 @@ def prepare(
 ) -> tuple[tuple[Scan, ...], tuple[BadCase, ...]]:
     """Preprocess every case that is not in the cache yet; return all scans, and all bad cases.
 
-    The processes of a distributed run share the cases, and get the same result.
-
-    Args:
-        cases: as :func:`prod9.data.brats.layouts.find_cases` found them.
-        preprocessing: spacing and percentiles.
-        cache: folder for the results.
-        on_case: called once for every case, when it is done.
-
-    Raises:
-        Prod9Error: the cache cannot be written.
+    The processes of a distributed run share the cases, and get the same result. ``on_case`` is
+    called once for every case, when it is done.
     """
 
     def one(case: Case) -> Scan | BadCase:
@@ -118,12 +109,10 @@ def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -
 
 
 def _noted(record: Path) -> str:
-    """Return the digest in a record; an empty text if there is no whole one."""
-    try:
-        digest = record.read_text(encoding="ascii")
-    except (OSError, ValueError):  # ValueError: torn, and no text
-        return ""
-    return digest if _DIGEST.fullmatch(digest) else ""
+    """Return the digest in a record; an empty text if it cannot be read."""
+    with suppress(OSError, ValueError):  # ValueError: torn, and no text
+        return record.read_text(encoding="ascii")
+    return ""
 
 
 def _cached(case: Case, cache: Path, digest: str) -> Scan | None:

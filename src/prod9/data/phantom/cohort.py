@@ -58,18 +58,14 @@ def make_phantom(
 
     Args:
         folder: made if it is missing.
-        cases: how many, at least 1.
+        cases: how many.
         release: the layout, with its names and its labels: ``2021``, ``2023`` or ``msd`` (the
             Medical Segmentation Decathlon's Task01_BrainTumour).
         seed: of the cohort, at least 0.
-        overwrite: write into a folder that is not empty. Phantoms of the same names are replaced,
-            all else is left as it is.
+        overwrite: write into a folder that is not empty. Phantoms of the same names are replaced;
+            other files are never replaced.
         voxel_mm: the voxels' side, see :func:`prod9.data.phantom.case.draw_case`.
         on_case: called with each case's index once it is written.
-
-    Raises:
-        Prod9Error: the folder is not empty (without ``overwrite``), something in it that is no
-            phantom has a name that is needed (with ``overwrite``), or it cannot be written.
     """
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise Prod9Error(

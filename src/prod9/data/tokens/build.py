@@ -41,8 +41,8 @@ def open_or_build(
 ) -> TokenStore:
     """Open the store of ``key`` under ``root``; build it if it is missing, damaged or different.
 
-    A build that was killed goes on where it was, with any number of processes: the result is the
-    same to the bit. All processes of a distributed run call this.
+    A build that was killed is continued, with any number of processes: the result is the same to
+    the bit. All processes of a distributed run call this.
 
     Args:
         root: folder of stores.
@@ -53,11 +53,7 @@ def open_or_build(
         grid: tokens per axis (gd, gh, gw).
         codebook_size: tokens lie in 0..codebook_size - 1.
         encode: returns the tokens of the volumes from one to another, in parts.
-        progress: called with the number of volumes that this process has encoded, and of all that
-            it has to.
-
-    Raises:
-        Prod9Error: the folder cannot be written.
+        progress: called with the volumes that this process has encoded, and with its share.
     """
     path = root / key.folder_name
     wanted: dict[str, Any] = {

@@ -33,9 +33,8 @@ def read_volume(path: Path) -> StoredVolume:
     """Read a volume; trailing axes of length 1 are dropped.
 
     Raises:
-        Prod9Error: the file is missing, of another kind, cut short, pickled, not 3D, empty, not of
-            real numbers, has NaN or infinite voxels, or more of them than prod9 reads or the memory
-            holds; the sentence names it.
+        Prod9Error: the file is missing, damaged, of another kind, not 3D, empty, not of finite real
+            numbers, or too large; the sentence names it.
     """
     if volume_suffix(path) == ".npy":
         return StoredVolume.of(read_npy(path), path)
@@ -46,11 +45,7 @@ def read_volume(path: Path) -> StoredVolume:
 
 
 def open_nifti(path: Path) -> NiftiImage:
-    """Read the header of a ``.nii`` or ``.nii.gz``, without its voxels.
-
-    Raises:
-        Prod9Error: the file is missing, or no NIfTI.
-    """
+    """Read the header of a ``.nii`` or ``.nii.gz``, without its voxels."""
     with reading(path):
         with _open_unpacked(path) as file:
             size = file.read(4)  # of the header: 348 bytes in NIfTI-1, 540 in NIfTI-2
@@ -63,14 +58,9 @@ def open_nifti(path: Path) -> NiftiImage:
 def read_nifti(
     path: Path, image: NiftiImage, most: int = MAX_VOXELS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read the voxels of ``image``, the header of ``path``.
+    """Return voxels and affine, float64 (4, 4), of ``image``, which is the header of ``path``.
 
-    Returns:
-        The voxels after slope and intercept (float32; as stored where there are none), and the
-        affine, float64 (4, 4).
-
-    Raises:
-        Prod9Error: as :func:`read_content`; not of real numbers; or the affine is not finite.
+    Voxels are float32 after slope and intercept, or as stored if the file has none.
     """
     proxy = cast(Any, image.dataobj)
     require_real(proxy.dtype, path)
@@ -91,12 +81,7 @@ def read_nifti(
 def read_content(
     path: Path, image: NiftiImage, most: int = MAX_VOXELS
 ) -> tuple[bytearray, np.ndarray]:
-    """Read a NIfTI file, unpacked, to its last voxel.
-
-    A packed file is read to its end, where gzip compares the checksum.
-
-    Returns:
-        The bytes, and the voxels as they are stored: a view of the bytes.
+    """Return a NIfTI file's bytes, unpacked, and the voxels as stored: a view of the bytes.
 
     Raises:
         Prod9Error: the header declares more than ``most`` voxels or more than the memory holds; the
@@ -118,7 +103,7 @@ def read_content(
             while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
                 content += piece
             while path.suffix.lower() == ".gz" and file.read(_PIECE):
-                pass
+                pass  # to the end, where gzip compares the checksum
         if len(content) < size:
             raise EOFError("it is cut short")
         return content, np.ndarray(shape, proxy.dtype, content, int(proxy.offset), order="F")

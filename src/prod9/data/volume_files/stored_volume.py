@@ -64,11 +64,7 @@ def slabs(shape: tuple[int, ...]) -> Generator[slice]:
 
 
 def volume_suffix(path: Path) -> str:
-    """Return ``.nii``, ``.nii.gz`` or ``.npy``.
-
-    Raises:
-        Prod9Error: the name ends in something else.
-    """
+    """Return ``.nii``, ``.nii.gz`` or ``.npy``; refuse other names."""
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return suffix
@@ -82,11 +78,7 @@ def require_real(dtype: np.dtype, path: Path) -> None:
 
 
 def spatial_sides(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
-    """Return the three spatial sides of what the file ``path`` holds: trailing axes of 1 dropped.
-
-    Raises:
-        Prod9Error: what remains has not three axes, or an empty one.
-    """
+    """Return the three sides of a volume in the file ``path``; trailing axes of 1 are dropped."""
     sides = [*shape]
     while len(sides) > 3 and sides[-1] == 1:
         sides.pop()
@@ -121,6 +113,6 @@ def reading(path: Path) -> Generator[None]:
         raise Prod9Error(f"{path} cannot be read ({error}); fetch or write it again.") from error
 
 
-def times(numbers: Iterable[float]) -> str:
+def times(numbers: Iterable[int | float]) -> str:
     """Return ``240 x 240 x 155``."""
-    return " x ".join(f"{number:.6g}" for number in numbers)
+    return " x ".join(str(n) if isinstance(n, int) else f"{n:.6g}" for n in numbers)

@@ -54,15 +54,12 @@ def write_nifti(
 
     Args:
         path: ends in ``.nii`` or ``.nii.gz``.
-        array: intensities, in the units wanted in the file.
+        array: in the units wanted in the file.
         affine: (4, 4), voxel to mm.
         dtype: of the stored voxels; integers are rounded and clipped. Types that NIfTI does not
             have (bool, float16) are stored as uint8 or float32.
-        overwrite: replace an existing file.
+        overwrite: replace an existing file, which is refused otherwise.
         header: of the source: its sform, qform, codes and units are kept.
-
-    Raises:
-        Prod9Error: the file exists and ``overwrite`` is not set, or it cannot be written.
     """
     if volume_suffix(path) == ".npy":
         raise Prod9Error(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")
@@ -88,17 +85,10 @@ def write_nifti(
 def write_volume(
     path: Path, array: np.ndarray, *, like: StoredVolume | None = None, overwrite: bool = False
 ) -> None:
-    """Write a volume (D, H, W) in the format of the path's suffix.
+    """Write a volume (D, H, W) in the format of the path's suffix, see :func:`write_nifti`.
 
-    Args:
-        path: ends in ``.nii``, ``.nii.gz`` or ``.npy``.
-        array: intensities, in the units wanted in the file.
-        like: the source: its dtype, affine and NIfTI header are kept. Without one: the array's own
-            dtype, and voxels of 1 mm.
-        overwrite: replace an existing file.
-
-    Raises:
-        Prod9Error: as :func:`write_nifti`.
+    Dtype, affine and NIfTI header of the source ``like`` are kept; without one, the array's own
+    dtype and voxels of 1 mm are written.
     """
     dtype = array.dtype if like is None else like.dtype
     if volume_suffix(path) == ".npy":
@@ -124,11 +114,7 @@ def write_inside(
         array: (D, H, W), in the file's intensities (after slope and intercept), on its own grid;
             rounded and clipped to what the file can store.
         inside: bool, (D, H, W): True where ``array`` is taken.
-        overwrite: replace an existing file.
-
-    Raises:
-        Prod9Error: ``raw_path`` is no volume; the arrays have another shape; a new voxel is NaN or
-            infinite; ``path`` exists and ``overwrite`` is not set, or it cannot be written.
+        overwrite: replace an existing file, which is refused otherwise.
     """
     suffix, own = volume_suffix(path), volume_suffix(raw_path)
     if (suffix == ".npy") != (own == ".npy"):
@@ -166,10 +152,6 @@ def write_inside(
 
 
 def refuse_overwrite(path: Path, overwrite: bool) -> None:
-    """Refuse to replace a file that exists, unless the user has asked for it.
-
-    Raises:
-        Prod9Error: it exists, and ``overwrite`` is not set.
-    """
+    """Refuse to replace a file that exists, unless the user has asked for it."""
     if path.exists() and not overwrite:
         raise Prod9Error(f"{path} exists; pass --overwrite to replace it.")

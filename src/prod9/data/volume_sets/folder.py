@@ -38,8 +38,7 @@ def open_folder(folder: Path, intensity: str = "auto") -> VolumeSet:
     (:func:`~prod9.data.volume_sets.intensity_range.choose_intensity`).
 
     Raises:
-        Prod9Error: as ``list_volumes``, :func:`~prod9.data.volume_files.read.read_volume` and
-            ``choose_intensity``; or the volumes differ in shape or spacing. The sentence names the
+        Prod9Error: a volume that cannot be read or does not fit the others. The sentence names the
             file.
     """
     listed = list_volumes(folder)
@@ -99,8 +98,7 @@ def list_volumes(folder: Path) -> dict[str, tuple[Path, str]]:
 
     Raises:
         Prod9Error: no volume, a volume of a format that is not read, volumes at several depths,
-            two of one name, or a manifest that cannot be read or does not fit the files. The
-            sentence names the file, and the line of a CSV.
+            two of one name, or a manifest that does not fit the files.
     """
     files: dict[str, Path] = {}
     try:

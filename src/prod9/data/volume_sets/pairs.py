@@ -20,8 +20,7 @@ def paired(real: VolumeSet, reconstructed: VolumeSet) -> tuple[VolumeSet, Volume
     reconstruction are left out; reconstructions get the classes of their originals.
 
     Raises:
-        Prod9Error: a reconstruction has no original, several, or another's; or the
-            shapes differ.
+        Prod9Error: a reconstruction has no original, several, or another's; or the shapes differ.
     """
     comparable(without_classes(real), without_classes(reconstructed))
     ours, theirs = [*real.names], [*reconstructed.names]

@@ -265,7 +265,7 @@ def test_a_damaged_gzip(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(gzip.decompress(path.read_bytes())))
     packed[-6] ^= 1  # of the checksum
     path.write_bytes(packed)
-    assert f"{path} is" in refused(tmp_path)
+    assert f"{path} cannot be read" in refused(tmp_path)
 
 
 def test_folders_that_are_not_there(tmp_path: Path) -> None:
