@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from numbers import Real
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -62,7 +62,9 @@ class ArrayDataset(Dataset):
     def _requirements(self) -> Iterator[tuple[bool, str]]:
         """Yield what must hold, one after the other: each may rely on those before it."""
         n, kinds = len(self.images), get_args(ChannelKind)
-        channels, covariates = self.channels, self.covariates
+        channels = self.channels
+        covariates: Sequence[Any] = self.covariates  # notebooks do not check types
+        values: Sequence[Any] = self.values
         yield (
             self.images.shape[1] == len(channels),
             (
@@ -96,10 +98,10 @@ class ArrayDataset(Dataset):
             len(self.values) == (n if covariates else 0),
             (
                 f"values must have one row for each of {n} items if there are covariates, not "
-                f"{len(self.values)}"
+                f"{len(values)}"
             ),
         )
-        for name, row in zip(self.names, self.values, strict=False):
+        for name, row in zip(self.names, values, strict=False):
             yield (
                 isinstance(row, Sequence) and len(row) == len(covariates),
                 (f"values of {name} must be {len(covariates)} numbers or None, not {row!r}"),

@@ -194,7 +194,7 @@ def open_splits(config: SourceConfig, preprocessing: PreprocessingConfig | None 
     # What reads a split when it is first asked for is not made to read all of them here.
     if isinstance(splits, dict | list | tuple) or not isinstance(splits, Splits):
         _require_splits(splits, config.dataset_name)
-    return splits
+    return cast(Splits, splits)
 
 
 def _require_splits(splits: Any, name: str) -> None:
