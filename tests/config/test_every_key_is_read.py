@@ -23,7 +23,7 @@ from prod9.config import (
 )
 from prod9.config.base import Section, leaves
 from prod9.config.loss import FocalFrequencyLossConfig
-from prod9.data.dataset import open_dataset
+from prod9.data.dataset import open_splits
 from prod9.data.phantom.cohort import make_phantom
 from prod9.errors import Prod9Error
 from prod9.evaluation.test_metrics import measure_stage1, measure_stage2
@@ -131,7 +131,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Read]:
         for section in (MedMNISTDataConfig, MedMNISTSourceConfig):
             stage = 1 if section is MedMNISTDataConfig else 2
             with recorded(found[stage]), pytest.raises(Prod9Error):
-                open_dataset(section.model_validate(MEDMNIST), "train")
+                open_splits(section.model_validate(MEDMNIST))["train"]
         perceptual = Stage1LossConfig.model_validate({"perceptual": {"download": False}})
         with recorded(found[1]), pytest.raises(Prod9Error):
             build_feature_loss(perceptual)
