@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from numbers import Real
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -63,8 +63,8 @@ class ArrayDataset(Dataset):
         """Yield what must hold, one after the other: each may rely on those before it."""
         n, kinds = len(self.images), get_args(ChannelKind)
         channels = self.channels
-        covariates: Sequence[Any] = self.covariates  # notebooks do not check types
-        values: Sequence[Any] = self.values
+        covariates = cast(Sequence[Any], self.covariates)  # notebooks do not check types
+        values = cast(Sequence[Any], self.values)
         yield (
             self.images.shape[1] == len(channels),
             (
