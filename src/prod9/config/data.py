@@ -129,21 +129,18 @@ class BraTSDataConfig(BraTSSourceConfig, title="BraTS"):
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
-_MEDMNIST = "prod9.data.medmnist"
-_BRATS = "prod9.data.brats.dataset"
-for _name in get_args(MedMNISTName):
-    DATASETS.register(
-        _name,
-        DatasetKind(
-            MedMNISTDataConfig,
-            MedMNISTSourceConfig,
-            f"{_MEDMNIST}:open_medmnist",
-            f"{_MEDMNIST}:outline_medmnist",
-        ),
-    )
-DATASETS.register(
-    "brats",
-    DatasetKind(
-        BraTSDataConfig, BraTSSourceConfig, f"{_BRATS}:open_brats", f"{_BRATS}:outline_brats"
-    ),
+_MEDMNIST = DatasetKind(
+    MedMNISTDataConfig,
+    MedMNISTSourceConfig,
+    "prod9.data.medmnist:MedMNISTSplits",
+    "prod9.data.medmnist:outline_medmnist",
 )
+_BRATS = DatasetKind(
+    BraTSDataConfig,
+    BraTSSourceConfig,
+    "prod9.data.brats.dataset:open_brats",
+    "prod9.data.brats.dataset:outline_brats",
+)
+for _name in get_args(MedMNISTName):
+    DATASETS.register(_name, _MEDMNIST)
+DATASETS.register("brats", _BRATS)
