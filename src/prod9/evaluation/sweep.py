@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.evaluation import FeatureSpaceKey
+from prod9.config.load import validated
 from prod9.errors import Prod9Error
 from prod9.evaluation.diversity import within_class_msssim
 from prod9.evaluation.domain_classifier import classifier_space, train_classifier
@@ -50,13 +51,7 @@ def grid_of(base: SamplerConfig, values: Mapping[str, Sequence[object]]) -> list
         chosen = dict(zip(given, combination, strict=True))
         if chosen.get("order", base.order) != "confidence":
             chosen.pop("choice_temperature", None)
-        try:
-            setting = SamplerConfig.model_validate(base.model_dump() | chosen)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise Prod9Error(
-                f"sampler.{first['loc'][0]}={first['input']}: {first['msg'].lower()}."
-            ) from error
+        setting = validated(SamplerConfig, base.model_dump() | chosen, "the sampler")
         found.setdefault(setting.model_dump_json(), setting)
     return list(found.values())
 
