@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.evaluation import FeatureSpaceKey
+from prod9.config.load import validated
 from prod9.data.volume_sets.volume_set import of_dataset
 from prod9.errors import Prod9Error
 from prod9.evaluation.distances import set_distance
@@ -50,13 +51,7 @@ def grid_of(base: SamplerConfig, values: Mapping[str, Sequence[object]]) -> list
     given = {key: list(several) for key, several in values.items() if several}
     for combination in itertools.product(*given.values()):
         chosen = dict(zip(given, combination, strict=True))
-        try:
-            setting = SamplerConfig.model_validate(base.model_dump() | chosen)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise Prod9Error(
-                f"sampler.{first['loc'][0]}={first['input']}: {first['msg'].lower()}."
-            ) from error
+        setting = validated(SamplerConfig, base.model_dump() | chosen, "sampler")
         if not ORDERS.get(setting.order).uses_choice_temperature:
             same = {"choice_temperature": base.choice_temperature}
             setting = setting.model_copy(update=same)

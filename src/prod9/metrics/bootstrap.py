@@ -47,7 +47,7 @@ def percentile_interval(estimates: Float64[Tensor, " r"]) -> Interval:
     return float(ordered[outside]), float(ordered[-1 - outside])
 
 
-def wilson_interval(successes: float, total: float) -> Interval:
+def wilson_interval(successes: float | int, total: float | int) -> Interval:
     """Interval of a share (Wilson 1927, doi 10.1080/01621459.1927.10502953), within [0, 1].
 
     ``successes`` may be a fraction (ties count half), and ``total``, the number of independent
