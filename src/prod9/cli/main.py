@@ -50,7 +50,7 @@ def demo(
 ) -> None:
     """Train both stages on data that prod9 carries, generate, measure, and write a page."""
     from prod9.demo.brats import run_brats_demo
-    from prod9.demo.run import run_demo
+    from prod9.demo.regions import run_demo
     from prod9.runtime.processes import require_alone
 
     require_alone("prod9 demo")
