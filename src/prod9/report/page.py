@@ -99,7 +99,7 @@ def page_policy(scripts: Sequence[str], styles: Sequence[str], *, served: bool =
         return [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
 
     own = ["'self'"] if served else []
-    allowed = {
+    allowed: dict[str, list[str]] = {
         "default-src": [],
         "script-src": [*own, *hashes(scripts)],
         "style-src": hashes(styles),

@@ -134,7 +134,7 @@ def rule(choice: Choice) -> str:
 
 
 def class_rows(sets: dict[str, VolumeSet], chosen: dict[str, Choice]) -> list[MontageRow]:
-    """Return the chosen volumes of sets, both by the sets' headings, class by class."""
+    """Return the chosen volumes of some sets, class by class; keys are the sets' headings."""
     groups = dict.fromkeys(group for choice in chosen.values() for group in choice.rows)
     return [
         MontageRow(

@@ -13,6 +13,8 @@ from prod9.report.numbers import flat
 from prod9.report.page import asset, document, render
 from prod9.report.pictures import (
     DIFFERENCE_TOP,
+    Choice,
+    MontageRow,
     Picture,
     chart,
     choose,
@@ -21,7 +23,6 @@ from prod9.report.pictures import (
     rule,
 )
 from prod9.report.viewer import ViewerVolume, nifti_bytes, scripts, viewer_section
-from prod9.results.distances import FeatureSpaceFigures
 from prod9.results.schema import Evaluation
 from prod9.results.stability import MOST
 
@@ -78,8 +79,7 @@ def write_report(
     Args:
         path: of the page.
         evaluation: what was measured.
-        sets: those of ``real``, ``generated``, ``train``, ``originals``, ``reconstructed`` there
-            are.
+        sets: ``real``, ``generated``, ``train``, ``originals``, ``reconstructed``, as there are.
         title: plain text.
         lead: plain text, below the title.
         histories: ``Stage 1`` -> a run's history folder.
@@ -102,7 +102,7 @@ def write_report(
     sections = [
         ("summary", "Summary", render("summary.html", **values)),
         *((part.id, part.title, render("extra.html", part=part)) for part in extra),
-        ("pictures", "Pictures", render("pictures.html", pictures=_pictures(sets))),
+        ("pictures", "Pictures", render("pictures.html", **_pictures(sets))),
         ("look", "Viewer", look),
         *((name, name.capitalize(), render(f"{name}.html", **values)) for name in _MEASURED),
         ("other", "Other figures", render("other.html", others=_others(evaluation))),
@@ -113,36 +113,24 @@ def write_report(
     write_text(path, document(title, lead, sections, *with_viewer))
 
 
-def _pictures(sets: Mapping[str, VolumeSet]) -> list[dict[str, Any]]:
-    """Show real beside generated volumes, and originals beside their reconstructions."""
-    parts: list[dict[str, Any]] = []
-    shown = {_NAMES[key]: sets[key] for key in ("real", "generated") if key in sets}
-    if shown:
-        chosen = {name: choose(volumes) for name, volumes in shown.items()}
+def _pictures(sets: Mapping[str, VolumeSet]) -> dict[str, Any]:
+    """Return real beside generated volumes, and originals beside their reconstructions."""
+
+    def montage(shown: dict[str, VolumeSet], chosen: dict[str, Choice]) -> dict[str, Any]:
         first = next(iter(chosen.values()))
-        parts.append(
-            {
-                "title": " and ".join(shown).capitalize(),
-                "words": f"{rule(first)} Axial, coronal and sagittal middle slices; grey from 0 "
-                "to 1.",
-                "columns": list(shown),
-                "rows": class_rows(shown, chosen),
-            }
-        )
+        return {"columns": [*shown], "rows": class_rows(shown, chosen), "rule": rule(first)}
+
+    found: dict[str, Any] = {"made": None, "again": None}
+    made = {_NAMES[key]: sets[key] for key in ("real", "generated") if key in sets}
+    if made:
+        found["made"] = montage(made, {name: choose(volumes) for name, volumes in made.items()})
     originals, again = sets.get("originals", sets.get("real")), sets.get("reconstructed")
     if originals is not None and again is not None:
-        pair = {_NAMES["originals"]: originals, _NAMES["reconstructed"]: again}
         # In the same order: the figures pair them so too.
         choice = choose(originals.select(range(min(len(originals), len(again)))))
-        parts.append(
-            {
-                "title": "Originals and their reconstructions",
-                "words": f"The same volumes before and after. {rule(choice)}",
-                "columns": list(pair),
-                "rows": class_rows(pair, dict.fromkeys(pair, choice)),
-            }
-        )
-    return parts
+        pair = {_NAMES["originals"]: originals, _NAMES["reconstructed"]: again}
+        found["again"] = montage(pair, dict.fromkeys(pair, choice))
+    return found
 
 
 def _for_viewer(
@@ -179,28 +167,25 @@ def _viewer(evaluation: Evaluation, sets: Mapping[str, VolumeSet]) -> str:
     return viewer_section(offered, VIEWER_BYTES, chosen)
 
 
-def _pairs(evaluation: Evaluation, sets: Mapping[str, VolumeSet]) -> list[Any]:
+def _pairs(evaluation: Evaluation, sets: Mapping[str, VolumeSet]) -> list[MontageRow]:
     generation = evaluation.generation
     if generation is None or generation.privacy is None or not {"generated", "train"} <= {*sets}:
         return []
-    return list(pair_rows(generation.privacy.closest, sets["generated"], sets["train"]))
+    return pair_rows(generation.privacy.closest, sets["generated"], sets["train"])
 
 
 def _charts(evaluation: Evaluation) -> dict[str, Picture]:
     """Return the Frechet distance over the number of volumes, for each space."""
-    spaces: Sequence[FeatureSpaceFigures] = (
-        evaluation.generation.spaces if evaluation.generation else ()
-    )
     charts: dict[str, Picture] = {}
-    for space in spaces:
+    for space in evaluation.generation.spaces if evaluation.generation else ():
         figure = frechet_figure(space)
         if figure is not None:
-            points = sorted(space.curve, key=lambda point: point.volumes)
-            alt = "Fréchet distance over the number of volumes: " + "; ".join(
+            points = [
                 f"{point.volumes}: {point.generated:.4g}"
                 + ("" if point.floor is None else f" (floor {point.floor:.4g})")
-                for point in points
-            )
+                for point in space.curve
+            ]
+            alt = f"Fréchet distance over the number of volumes: {'; '.join(points)}"
             charts[space.key] = chart(figure, alt, "chart narrow")
     return charts
 
