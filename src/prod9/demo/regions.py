@@ -68,9 +68,9 @@ def run_demo(
 
 
 def _picture(path: Path, volumes: VolumeSet, title: str) -> None:
-    chosen = [
-        index for n in range(len(volumes.class_names)) for index in volumes.of_class(n)[:SHOWN]
+    rows = [
+        (name, volumes.tensor(volumes.of_class(label)[:SHOWN]))
+        for label, name in enumerate(volumes.class_names)
+        if name in volumes.counts
     ]
-    labels = torch.from_numpy(volumes.labels[chosen])
-    rows = by_class(volumes.tensor(chosen), labels, volumes.class_names, SHOWN)
     save_figure(path, montage(rows, title=title))

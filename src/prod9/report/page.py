@@ -36,8 +36,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals["absent"] = numbers.absent
-    made.filters |= {
+    functions: dict[str, Any] = {"absent": numbers.absent}
+    filters: dict[str, Any] = {
         "digest": numbers.digest,
         "integer": "{:,}".format,
         "json": partial(json.dumps, default=str),
@@ -49,6 +49,8 @@ def _environment() -> jinja2.Environment:
         "short": _SHORT.__getitem__,
         "too_few": too_few,
     }
+    made.globals.update(functions)
+    made.filters.update(filters)
     return made
 
 

@@ -112,7 +112,7 @@ def test_fragment_holds_every_volume_to_the_byte() -> None:
     for position, wanted in enumerate(volumes):
         opening = f'<script type="application/json" id="volume-{position}">'
         text = fragment.split(opening)[1].split("</script>")[0]
-        assert base64.b64decode(json.loads(text)) == wanted.nifti
+        assert base64.b64decode(json.loads(text)) == wanted.source
     assert [group["label"] for group in page.all("optgroup")] == 2 * ["real", "generated"]
     # The first of each group stand side by side at first.
     assert [o["value"] for o in options if "selected" in o] == ["#volume-0", "#volume-2"]
