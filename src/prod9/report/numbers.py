@@ -119,7 +119,7 @@ def flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             values = cast(Sequence[float], value)
             low, high = (number(end, digits=4) for end in (min(values), max(values)))
             yield name, f"{low} to {high} ({len(values)} values)"
-        elif isinstance(value, float | int) or value is None:
+        elif isinstance(value, float) or value is None:
             yield name, number(value, digits=4)
         else:
             yield name, value

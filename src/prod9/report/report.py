@@ -183,7 +183,7 @@ def _charts(evaluation: Evaluation) -> dict[str, Picture]:
             points = [
                 f"{point.volumes}: {point.generated:.4g}"
                 + ("" if point.floor is None else f" (floor {point.floor:.4g})")
-                for point in space.curve
+                for point in sorted(space.curve, key=lambda point: point.volumes)
             ]
             alt = f"Fréchet distance over the number of volumes: {'; '.join(points)}"
             charts[space.key] = chart(figure, alt, "chart narrow")

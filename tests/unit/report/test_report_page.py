@@ -377,5 +377,6 @@ def test_names_that_are_no_utf8() -> None:
 def test_the_figures_of_scans_are_shown_as_a_range(tmp_path: Path) -> None:
     scores = {"psnr": 22.5, "psnr_per_scan": (22.0, 23.25, 22.25)}
     _, page = written(tmp_path, evaluation(translation={"scans": 3, "drawn": {"T1": scores}}))
+    assert page.row("other", "scans") == ["3"]
     assert page.row("other", "drawn / T1 / psnr") == ["22.50"]
     assert page.row("other", "drawn / T1 / psnr_per_scan") == ["22.00 to 23.25 (3 values)"]
