@@ -12,13 +12,13 @@ from prod9.data.brats.layouts import find_cases
 from prod9.data.dataset import Dataset, open_splits
 from prod9.data.native_space import NativeVolume
 from prod9.data.phantom.cohort import make_phantom
+from prod9.data.volume_files.read import read_volume
 from prod9.demo.demonstration import Clock, Demonstration, claim, load_configs
 from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.reconstruction import window_agreement
 from prod9.evaluation.test_metrics import measure_reconstruction
-from prod9.evaluation.translation import TranslationMetrics
-from prod9.evaluation.translation_test import measure_translation, source_sets
+from prod9.evaluation.translation import TranslationMetrics, measure_translation, source_sets
 from prod9.inference.translate import translate_files
 from prod9.report.pictures import picture
 from prod9.report.report import Extra
@@ -107,7 +107,7 @@ def _translated_example(demo: Demonstration, test: Dataset, request: SampleReque
     cases = find_cases(demo.output / "cohort").cases
     case = next(case for case in cases if case.name == name)
     assert case.segmentation is not None
-    tumour = NativeVolume.read(case.segmentation, test.preprocessing)
+    tumour = NativeVolume.of(read_volume(case.segmentation), test.preprocessing)
     at = np.argwhere(tumour.on_grid(tumour.foreground) > 0).mean(0).round().astype(int)
     channels = demo.model.channels
     return translate_files(

@@ -7,8 +7,7 @@ from typing import Any, cast
 
 from markupsafe import Markup, escape
 
-from prod9.results.distances import FeatureSpaceFigures
-from prod9.results.record import Interval
+from prod9.results.schema import FeatureSpaceFigures, Interval
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MOST_DECIMALS = 6

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from prod9.report import numbers
-from prod9.results.stability import too_few
+from prod9.results.schema import too_few
 
 _NOTHING = "'none'"
 _SHORT = {

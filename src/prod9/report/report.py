@@ -23,8 +23,7 @@ from prod9.report.pictures import (
     rule,
 )
 from prod9.report.viewer import ViewerVolume, nifti_bytes, scripts, viewer_section
-from prod9.results.schema import Evaluation
-from prod9.results.stability import MOST
+from prod9.results.schema import MOST, Evaluation
 
 VIEWER_BYTES = 24_000_000
 """Of all volumes in the viewer, in base64."""
