@@ -1,4 +1,4 @@
-"""The term of Stage 1 that ``loss.loss_type`` chooses, whichever it is."""
+"""The term of Stage 1 that ``loss.loss_type`` chooses."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,9 @@ from prod9.shapes import Volume
 
 
 class FeatureLoss(nn.Module):
-    """A registered loss with its name and weight.
+    """A registered loss with its name in logs and its weight, which :meth:`forward` leaves out.
 
-    Args:
-        name: of the term in logs.
-        weight: of the term; :meth:`forward` does not apply it.
-        term: called with (prediction, target, generator).
+    ``term`` is a function or module of (prediction, target, generator or None) -> scalar.
     """
 
     def __init__(self, name: str, weight: float, term: Callable[..., Tensor]) -> None:
@@ -27,7 +24,6 @@ class FeatureLoss(nn.Module):
     def forward(
         self, prediction: Volume, target: Volume, generator: torch.Generator | None = None
     ) -> Float[Tensor, ""]:
-        """Return the unweighted loss; ``generator`` is the source of all randomness."""
         return self.term(prediction, target, generator)
 
 
