@@ -5,7 +5,7 @@ It computes what MONAI's ``MedicalNetPerceptualSimilarity`` does (LPIPS, Zhang e
 constant volume has a finite loss.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -38,8 +38,8 @@ class MedicalNetPerceptualLoss(nn.Module):
     """Mean squared distance of unit-length MedicalNet features, for volumes in [0, 1].
 
     The network is frozen and not a registered submodule: it is in no ``state_dict`` or export, no
-    optimizer sees its parameters, and ``train()`` does not reach it. It follows the module from
-    device to device, but never to another dtype: bf16 is too coarse for the features' squares.
+    optimizer sees its parameters, and ``train()`` does not reach it. It follows the volumes from
+    device to device and stays fp32: bf16 is too coarse for the features' squares.
 
     Intensities are normalised over the batch of all processes while training, and for each volume
     by itself in eval mode.
@@ -61,17 +61,12 @@ class MedicalNetPerceptualLoss(nn.Module):
         """The frozen backbone."""
         return self._unregistered[0]
 
-    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> nn.Module:
-        # What .to(), .cuda() and Lightning call. A probe tells where tensors are being moved.
-        super()._apply(fn, recurse)
-        probe = torch.empty(0, device=self.network.conv1.weight.device)
-        self.network.to(device=fn(probe).device)
-        return self
-
     def features(self, volume: Volume) -> Float[Tensor, "b features fd fh fw"]:
         """Unit-length features, C * 512 a position; each channel passes through by itself."""
         b, c = volume.shape[:2]
         x = volume.float()
+        if x.device != self.network.conv1.weight.device:
+            self.network.to(x.device)
         if self.training:
             x = normalize_intensity(x, over_all=True)
         else:  # processes validate unequal numbers of batches, and cannot wait for each other

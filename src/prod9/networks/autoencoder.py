@@ -83,8 +83,9 @@ class Autoencoder(nn.Module):
         self.last = Upsample(widths[0], in_channels) if halve else Conv3d(widths[0], in_channels, 3)
         self.encoder = Layers(*encoder)
         self.decoder = Layers(*decoder)
-        # Convolutions are up to twice as fast with channels last.
-        self.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+        for weight in self.parameters():
+            if weight.ndim == 5:  # convolutions are up to twice as fast with channels last
+                weight.data = weight.data.to(memory_format=torch.channels_last_3d)
 
     @property
     def last_layer(self) -> Tensor:

@@ -78,7 +78,7 @@ class Condition:
         """Return this batch followed by ``other``, in which the same things are given."""
         parts: dict[str, Tensor] = {}
         for field in fields(self):
-            first, second = getattr(self, field.name), getattr(other, field.name)
-            if first is not None or second is not None:
-                parts[field.name] = torch.cat([first, second])
+            both = [getattr(condition, field.name) for condition in (self, other)]
+            if any(part is not None for part in both):
+                parts[field.name] = torch.cat(both)
         return Condition(**parts)
