@@ -104,8 +104,8 @@ def test_the_network_follows_the_volumes_to_their_device_and_keeps_its_dtype(los
     parent.half()
     assert parent[0].network.conv1.weight.dtype == torch.float32
     assert torch.equal(parent[0].network.conv1.weight, loss_fn.network.conv1.weight)
-    a, b = (volume.to("meta") for volume in _pair())
-    assert parent[0](a, b).device.type == "meta"
+    a = _pair()[0].to("meta")
+    assert parent[0].features(a).device.type == "meta"
     assert parent[0].network.bn1.running_mean.device.type == "meta"
     assert loss_fn.network.conv1.weight.device.type == "cpu"
 
