@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.medmnist_table import TABLE
-from prod9.data.phantom.cohort import make_phantom
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.store import TokenStoreKey
 from prod9.losses.weights import cache_dir

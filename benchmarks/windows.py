@@ -56,7 +56,7 @@ def anatomy(sides: Sides, seed: int) -> Tensor:
 
 def skull_stripped(sides: Sides, seed: int) -> Tensor:
     """Return (1, 1, *sides) in [0, 1]: a drawn BraTS-like T1 scan, 0 outside the brain."""
-    from prod9.data.phantom.case import draw_case
+    from prod9.data.brats.phantom.case import draw_case
 
     image = torch.from_numpy(draw_case(seed, 0).images["T1"]).float()
     assert tuple(image.shape) == sides

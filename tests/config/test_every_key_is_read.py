@@ -23,8 +23,8 @@ from prod9.config import (
 )
 from prod9.config.base import Section, leaves
 from prod9.config.loss import FocalFrequencyLossConfig
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.dataset import open_splits
-from prod9.data.phantom.cohort import make_phantom
 from prod9.errors import Prod9Error
 from prod9.evaluation.test_metrics import measure_stage1, measure_stage2
 from prod9.losses.feature_loss import build_feature_loss

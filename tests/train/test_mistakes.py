@@ -15,7 +15,7 @@ import yaml
 
 from prod9.cli import autoencoder, main, transformer
 from prod9.config.load import load_stage2
-from prod9.data.phantom.cohort import make_phantom
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.tokenizer import Tokenizer
 
 FLAG = "adrenalmnist3d"

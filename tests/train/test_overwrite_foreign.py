@@ -24,7 +24,7 @@ from test_mistakes import (
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load
-from prod9.data.phantom.cohort import make_phantom
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.volume_files.write import write_nifti
 from prod9.demo.demonstration import MARK, claim
 from prod9.errors import Prod9Error

@@ -7,8 +7,8 @@ import torch
 
 from prod9.config import BraTSDataConfig, SlidingWindowConfig
 from prod9.config.load import load_stage1
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.dataset import open_splits
-from prod9.data.phantom.cohort import make_phantom
 from prod9.evaluation.reconstruction import window_agreement
 from prod9.training import stage1
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from prod9.config import SamplerConfig, SlidingWindowConfig
-from prod9.data.phantom.cohort import make_phantom
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.store import TokenStoreKey
 from prod9.data.volume_files.write import write_inside, write_nifti, write_volume

@@ -143,7 +143,7 @@ def make_phantom_brats(
     """
     from rich.progress import Progress
 
-    from prod9.data.phantom.cohort import make_phantom
+    from prod9.data.brats.phantom.cohort import make_phantom
 
     with Progress(transient=True) as bar:
         task = bar.add_task("drawing cases", total=cases)

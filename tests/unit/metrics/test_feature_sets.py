@@ -3,12 +3,9 @@ import math
 import pytest
 import torch
 
-from prod9.metrics.feature_sets import (
-    density_coverage,
-    frechet_distance,
-    kernel_distance,
-    precision_recall,
-)
+from prod9.metrics.frechet import frechet_distance
+from prod9.metrics.kernel_distance import kernel_distance
+from prod9.metrics.manifold import density_coverage, precision_recall
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prod9.metrics.feature_sets import frechet_distance, kernel_distance
+from prod9.metrics.frechet import frechet_distance
+from prod9.metrics.kernel_distance import kernel_distance
 
 
 def _draw(n, d, generator):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from prod9.metrics.feature_sets import density_coverage, precision_recall
+from prod9.metrics.manifold import density_coverage, precision_recall
 
 
 def _modes(centres, each, generator):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from prod9.cli import main
 from prod9.config.load import load_either
-from prod9.data.phantom.cohort import make_phantom
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.splits import open_split
 from prod9.errors import Prod9Error
 from prod9.planning.data_sizes import sizes_of

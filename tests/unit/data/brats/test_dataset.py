@@ -12,8 +12,8 @@ import pytest
 
 from prod9.config import BraTSDataConfig, PreprocessingConfig
 from prod9.data.brats.dataset import open_brats
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.dataset import require_unseen
-from prod9.data.phantom.cohort import make_phantom
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
 

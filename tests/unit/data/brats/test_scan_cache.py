@@ -15,10 +15,10 @@ from prod9.config import PreprocessingConfig
 from prod9.data.brats import scan_cache as module
 from prod9.data.brats.dataset import BraTSDataset
 from prod9.data.brats.layouts import MODALITIES, Case, find_cases
+from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.brats.scan_cache import Scan, prepare
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
-from prod9.data.phantom.cohort import make_phantom
 from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from prod9.data.brats.layouts import MODALITIES
-from prod9.data.phantom.anatomy import Anatomy, Canvas, draw_anatomy, read_atlas
-from prod9.data.phantom.tumour import Tumour, draw_tumour
+from prod9.data.brats.phantom.anatomy import Anatomy, Canvas, draw_anatomy, read_atlas
+from prod9.data.brats.phantom.tumour import Tumour, draw_tumour
 from prod9.runtime.one_thread import one_thread
 
 # What white and grey matter and fluid add to each contrast, and what the tumour's parts have in it.
@@ -37,7 +37,7 @@ class PhantomCase:
     arbitrary units, at least 1 in the brain and 0 outside."""
     segmentation: np.ndarray
     """uint8, same shape: ``BACKGROUND``, ``CORE``, ``OEDEMA`` and ``ENHANCING`` of
-    :mod:`prod9.data.phantom.tumour`."""
+    :mod:`prod9.data.brats.phantom.tumour`."""
     affine: np.ndarray
     """float64 (4, 4): voxel to mm."""
 

@@ -11,10 +11,17 @@ from torch import Tensor
 
 from prod9.data.brain_regions import template_path
 from prod9.data.brats.layouts import MODALITIES
-from prod9.data.phantom import case as case_module
-from prod9.data.phantom.anatomy import Anatomy, Atlas, Canvas, _spline, draw_anatomy, read_atlas
-from prod9.data.phantom.case import PhantomCase, contrasts, draw_case, scanned
-from prod9.data.phantom.tumour import CORE, ENHANCING, OEDEMA, Tumour, draw_tumour
+from prod9.data.brats.phantom import case as case_module
+from prod9.data.brats.phantom.anatomy import (
+    Anatomy,
+    Atlas,
+    Canvas,
+    _spline,
+    draw_anatomy,
+    read_atlas,
+)
+from prod9.data.brats.phantom.case import PhantomCase, contrasts, draw_case, scanned
+from prod9.data.brats.phantom.tumour import CORE, ENHANCING, OEDEMA, Tumour, draw_tumour
 
 
 class Still(np.random.Generator):

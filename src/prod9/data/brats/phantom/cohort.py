@@ -12,8 +12,8 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
 from prod9.data.brats.layouts import DECATHLON_CHANNELS, ENDINGS, MODALITIES, SEGMENTATION
-from prod9.data.phantom.case import PhantomCase, draw_case
-from prod9.data.phantom.tumour import CORE, ENHANCING, OEDEMA
+from prod9.data.brats.phantom.case import PhantomCase, draw_case
+from prod9.data.brats.phantom.tumour import CORE, ENHANCING, OEDEMA
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write, remove_leftovers, temporary_for, write_errors, write_text
 
@@ -64,7 +64,7 @@ def make_phantom(
         seed: of the cohort, at least 0.
         overwrite: write into a folder that is not empty. Phantoms of the same names are replaced;
             other files are never replaced.
-        voxel_mm: the voxels' side, see :func:`prod9.data.phantom.case.draw_case`.
+        voxel_mm: the voxels' side, see :func:`prod9.data.brats.phantom.case.draw_case`.
         on_case: called with each case's index once it is written.
     """
     if not overwrite and folder.is_dir() and any(folder.iterdir()):

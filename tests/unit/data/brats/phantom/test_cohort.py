@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from prod9.data.brats.layouts import MODALITIES
-from prod9.data.phantom import cohort as cohort_module
-from prod9.data.phantom.case import draw_case
-from prod9.data.phantom.cohort import Release, make_phantom
+from prod9.data.brats.phantom import cohort as cohort_module
+from prod9.data.brats.phantom.case import draw_case
+from prod9.data.brats.phantom.cohort import Release, make_phantom
 from prod9.errors import Prod9Error
 
 SUFFIXES = {
