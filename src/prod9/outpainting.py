@@ -1,7 +1,7 @@
-"""Token grids of any size, drawn window by window.
+"""Token grids of any size, sampled window by window.
 
 The transformer was trained on windows of a certain size. A larger grid is filled from the middle
-outwards: every window begins with the tokens that its neighbours already drew, which the sampler
+outwards: every window begins with the tokens that its neighbours already have, which the sampler
 never changes, so that anatomy continues from window to window and there is no seam to blend.
 """
 
@@ -16,7 +16,7 @@ from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
 from prod9.sampling import sample
 from prod9.shapes import Tokens
-from prod9.windows import Windows
+from prod9.sliding_window import Windows
 
 
 def from_the_middle(windows: Windows) -> list[tuple[slice, ...]]:
@@ -26,14 +26,11 @@ def from_the_middle(windows: Windows) -> list[tuple[slice, ...]]:
         middles = zip(start, windows.roi, windows.sides, strict=True)
         return sum((s + (r - side) / 2) ** 2 for s, r, side in middles), start
 
-    return [
-        tuple(slice(s, s + r) for s, r in zip(start, windows.roi, strict=True))
-        for start in sorted(windows.starts, key=distance)
-    ]
+    return [windows.cells(start) for start in sorted(windows.starts, key=distance)]
 
 
 def centred(grid: Sequence[int], whole: Sequence[int], count: int) -> torch.Tensor:
-    """Origin (count, 3) of a grid whose middle is the middle of the training grid ``whole``."""
+    """Return the origin (count, 3) of a grid in the middle of the training grid ``whole``."""
     offset = [(w - g) / 2 for g, w in zip(grid, whole, strict=True)]
     return torch.tensor([offset]).expand(count, 3)
 
@@ -55,12 +52,12 @@ def draw_tokens(
         transformer: the model.
         condition: of the whole grid; sources have its sides.
         initial: shape (B, *grid), any grid; known tokens in place.
-        config: how to draw. ``steps`` passes fill an empty window; one that is partly known gets
+        config: how to sample. ``steps`` passes fill an empty window; one that is partly known gets
             its share of them.
         generator: source of all randomness, on the tokens' device.
         window: cells per side of a window, as in training; a smaller grid is one window.
         overlap: share of a window that its neighbour covers too.
-        on_window: told (windows done, windows in all).
+        on_window: called with (windows done, windows in all).
     """
     cells = from_the_middle(Windows.over(initial.shape[1:], window, overlap))
     tokens = initial.clone()
