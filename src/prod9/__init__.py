@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from prod9.api.train import train
     from prod9.errors import Prod9Error
     from prod9.evaluation.runner import evaluate
-    from prod9.inference.encoded import EncodedVolume
+    from prod9.inference.reconstruct import EncodedVolume
 
 __version__ = "0.1.0"
 __all__ = ["EncodedVolume", "Model", "Prod9Error", "Tokenizer", "evaluate", "load", "train"]
 _HOMES = {
-    "EncodedVolume": "inference.encoded",
+    "EncodedVolume": "inference.reconstruct",
     "Model": "api.model",
     "Prod9Error": "errors",
     "Tokenizer": "api.tokenizer",

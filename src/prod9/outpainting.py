@@ -7,6 +7,7 @@ never changes, so that anatomy continues from window to window and there is no s
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 
@@ -17,6 +18,9 @@ from prod9.networks.transformer import MaskedTransformer
 from prod9.sampling import sample
 from prod9.shapes import Tokens
 from prod9.sliding_window import Windows
+
+OnWindow: TypeAlias = Callable[[int, int], None]
+"""Called with (windows done, windows in all)."""
 
 
 def from_the_middle(windows: Windows) -> list[tuple[slice, ...]]:
@@ -44,7 +48,7 @@ def draw_tokens(
     *,
     window: Sequence[int],
     overlap: float = 0.5,
-    on_window: Callable[[int, int], None] = lambda done, total: None,
+    on_window: OnWindow = lambda done, total: None,
 ) -> Tokens:
     """Fill the cells of ``initial`` that hold the mask id; leave all others as they are.
 

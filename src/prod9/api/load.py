@@ -1,10 +1,10 @@
 """``prod9.load``: what was trained, from its files."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from prod9.api.model import Model
-from prod9.api.recorded import device_of, recorded_in, tokenizer_beside
+from prod9.api.recorded import Recorded, device_of
 from prod9.api.tokenizer import PathLike, Tokenizer
 from prod9.config import Stage1Config
 from prod9.config.load import load_either
@@ -34,18 +34,28 @@ def load(
         config = load_either(path, ())
         if isinstance(config, Stage1Config):
             return Tokenizer.load(config.autoencoder_export_path, device)
-        recorded = config.model_dump(mode="json")
-        path = RunFolder(config.output_dir).transformer
-    elif path.is_dir():
+        recorded = Recorded.model_validate(config.model_dump())
+        path = config.output_dir
+    if recorded is not None or path.is_dir():
         path = RunFolder(path).transformer
     if not path.is_file():
         raise Prod9Error(f"there is no file {path}; train first, or correct the path.")
-    content = read_plain(path, "export it again")
-    export = cast("dict[str, Any]", content if isinstance(content, dict) else {})
-    if export.get("kind") == "prod9-tokenizer":
+    content: Any = read_plain(path, "export it again")
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind == "prod9-tokenizer":
         return Tokenizer.load(path, device)
     if recorded is None:
-        spec = export.get("spec")
-        recorded = recorded_in(spec.get("config_yaml", "") if isinstance(spec, dict) else "")
-    own = Tokenizer.load(tokenizer or tokenizer_beside(path, recorded), device)
+        known = kind == "prod9-transformer" and isinstance(content.get("spec"), dict)
+        recorded = Recorded.of(str(content["spec"].get("config_yaml", "")) if known else "")
+    own = Tokenizer.load(tokenizer or _tokenizer_beside(path, recorded.autoencoder_path), device)
     return Model.of(load_generator(path, own.network, device_of(device)), recorded)
+
+
+def _tokenizer_beside(transformer: Path, named: Path) -> Path:
+    folder = transformer.parent
+    for place in (named, folder / named.name, folder.parent / named.name):
+        if place.is_file():
+            return place
+    raise Prod9Error(
+        f"the tokenizer of {transformer} is not at {named}; say where it is with tokenizer=PATH."
+    )

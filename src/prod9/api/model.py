@@ -1,17 +1,16 @@
 """``prod9.Model``: new volumes, missing channels, masked parts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from nibabel.nifti1 import Nifti1Image
 from pydantic import ValidationError
 
 from prod9 import model as core
-from prod9.api.recorded import section_of
+from prod9.api.recorded import Recorded
 from prod9.api.tokenizer import Tokenizer
 from prod9.api.volumes import Result, VolumeLike, image_of, like, stored_volume
-from prod9.config import CompletionConfig, SamplerConfig, SlidingWindowConfig
 from prod9.errors import Prod9Error
 from prod9.inference.generate import generation_affine
 from prod9.inference.inpaint import inpaint as sample_masked
@@ -20,16 +19,12 @@ from prod9.sample_request import SampleRequest
 
 
 class Settings(TypedDict, total=False):
-    """How tokens are sampled: keyword arguments, each of which may be left out."""
+    """How tokens are sampled; :class:`Model` describes each."""
 
     seed: int
-    """Of everything random."""
     steps: int
-    """Passes of the transformer."""
     temperature: float
-    """Of the softmax that tokens are sampled from."""
     guidance_scale: float
-    """Of classifier-free guidance; 1 is none."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +46,12 @@ class Model:
     """Settings of ``translate`` and ``inpaint``."""
 
     @classmethod
-    def of(cls, network: core.Model, recorded: Mapping[str, Any]) -> "Model":
-        """Join a network with the settings of a configuration, which is plain data.
-
-        Raises:
-            Prod9Error: the configuration is of another version.
-        """
-        windows = section_of(SlidingWindowConfig, recorded.get("sliding_window"))
-        seed, data = int(recorded.get("seed", 0)), recorded.get("data") or {}
-        sampler = section_of(SamplerConfig, recorded.get("sampler"))
-        generation = SampleRequest((), sampler, windows, seed, data.get("batch_size"))
-        sampler = section_of(CompletionConfig, recorded.get("completion"))
-        completion = SampleRequest((), sampler, windows, seed)
+    def of(cls, network: core.Model, recorded: Recorded) -> "Model":
+        """Join a network with the settings of its training."""
+        windows, seed = recorded.sliding_window, recorded.seed
+        batch_size = recorded.data.get("batch_size")
+        generation = SampleRequest((), recorded.sampler, windows, seed, batch_size)
+        completion = SampleRequest((), recorded.completion, windows, seed)
         return cls(network, Tokenizer(network.tokenizer, windows), generation, completion)
 
     @property
@@ -93,8 +82,7 @@ class Model:
             Prod9Error: an unknown label, or a setting out of range.
         """
         names = [label] if isinstance(label, str) else [*label]
-        labels = self.network.labels_of(names, n)
-        request = _request(self.generation, labels, settings)
+        request = self._request(self.generation, names, n, settings)
         request = replace(request, shape=shape)
         spec = self.network.tokenizer.spec
         affine = generation_affine(shape or spec.volume_shape, spec.spacing_mm)
@@ -125,8 +113,7 @@ class Model:
         Raises:
             Prod9Error: an unknown channel; volumes that cannot be read, or on two grids.
         """
-        labels = self.network.labels_of([target], n)
-        request = _request(self.completion, labels, settings)
+        request = self._request(self.completion, [target], n, settings)
         stored = {self.network.label_of(k): stored_volume(v, k) for k, v in sources.items()}
         if not stored:
             raise Prod9Error("give at least one source to translate from.")
@@ -158,20 +145,21 @@ class Model:
             Prod9Error: an unknown channel; volumes that cannot be read, or on two grids; a mask of
                 nothing, or of everything.
         """
-        labels = self.network.labels_of([channel], n)
-        request = _request(self.completion, labels, settings)
+        request = self._request(self.completion, [channel], n, settings)
         stored = stored_volume(volume, "the volume")
         samples = sample_masked(self.network, stored, stored_volume(mask, "the mask"), request)
         return [like(volume, sample, stored.affine) for sample in samples]
 
-
-def _request(base: SampleRequest, labels: tuple[int, ...], settings: Settings) -> SampleRequest:
-    changes = {name: value for name, value in settings.items() if name != "seed"}
-    try:
-        sampler = type(base.sampler).model_validate(base.sampler.model_dump() | changes)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Prod9Error(f"{first['loc'][0]} is {first['input']}: {first['msg']}.") from error
-    if not labels:
-        raise Prod9Error("give at least one label, and n of at least 1.")
-    return replace(base, labels=labels, sampler=sampler, seed=settings.get("seed", base.seed))
+    def _request(
+        self, base: SampleRequest, names: Sequence[str], n: int, settings: Settings
+    ) -> SampleRequest:
+        changes = {name: value for name, value in settings.items() if name != "seed"}
+        try:
+            sampler = type(base.sampler).model_validate(base.sampler.model_dump() | changes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise Prod9Error(f"{first['loc'][0]} is {first['input']}: {first['msg']}.") from error
+        labels, seed = self.network.labels_of(names, n), settings.get("seed", base.seed)
+        if not labels:
+            raise Prod9Error("give at least one label, and n of at least 1.")
+        return replace(base, labels=labels, sampler=sampler, seed=seed)

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from prod9 import tokenizer as core
-from prod9.api.recorded import device_of, recorded_in, section_of
+from prod9.api.recorded import Recorded, device_of
 from prod9.api.volumes import Result, VolumeLike, image_of, like, stored_volume
 from prod9.config import SlidingWindowConfig
 from prod9.errors import Prod9Error
-from prod9.inference.encoded import EncodedVolume
-from prod9.inference.reconstruct import decode_volume, encode_volume, reconstruct
+from prod9.inference.reconstruct import (
+    EncodedVolume,
+    decode_volume,
+    encode_volume,
+    reconstruct,
+)
 from prod9.sliding_window import decode as decode_windows
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -47,8 +51,7 @@ class Tokenizer:
             Prod9Error: missing, damaged, or another kind of file.
         """
         network = core.Tokenizer.load(Path(path), device_of(device))
-        recorded = recorded_in(network.spec.config_yaml)
-        return cls(network, section_of(SlidingWindowConfig, recorded.get("sliding_window")))
+        return cls(network, Recorded.of(network.spec.config_yaml).sliding_window)
 
     @property
     def codebook_size(self) -> int:
@@ -85,18 +88,20 @@ class Tokenizer:
             volume = decode_volume(self.network, tokens, self.windows)
             return image_of(volume, tokens.affine)
         grid = torch.as_tensor(tokens).cpu()
-        whole, dtype = grid.ndim == 3 and grid.numel() > 0, grid.dtype
-        if not whole or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
-            raise Prod9Error(f"tokens are whole numbers (D, H, W), not {dtype} {[*grid.shape]}.")
+        whole = not (grid.is_floating_point() or grid.is_complex() or grid.dtype == torch.bool)
+        if grid.ndim != 3 or grid.numel() == 0 or not whole:
+            raise Prod9Error(
+                f"tokens are whole numbers (D, H, W), not {grid.dtype} {[*grid.shape]}."
+            )
         if not 0 <= int(grid.min()) <= int(grid.max()) < self.codebook_size:
             raise Prod9Error(f"tokens are in [0, {self.codebook_size}); one of these is not.")
-        usual = self.network.spec.volume_shape
-        if shape is None and tuple(grid.shape) != self.network.grid():
-            usual = [self.network.autoencoder.stride * side for side in grid.shape]
-        sides = [*(shape or usual)]
-        if self.network.grid(sides) != tuple(grid.shape):
-            raise Prod9Error(f"a volume of {sides} has {[*self.network.grid(sides)]} tokens.")
-        return decode_windows(self.network, grid.long()[None], sides, self.windows)[0, 0].numpy()
+        network, sides = self.network, shape
+        if sides is None and grid.shape == network.grid():
+            sides = network.spec.volume_shape
+        sides = sides or [network.autoencoder.stride * side for side in grid.shape]
+        if network.grid(sides) != tuple(grid.shape):
+            raise Prod9Error(f"a volume of {[*sides]} has {[*network.grid(sides)]} tokens.")
+        return decode_windows(network, grid.long()[None], sides, self.windows)[0, 0].numpy()
 
     def reconstruct(self, volume: VolumeLike) -> Result:
         """Encode and decode a volume; the result is on its grid, with its affine.

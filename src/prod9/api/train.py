@@ -6,6 +6,7 @@ from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 from prod9.api.model import Model
+from prod9.api.recorded import Recorded
 from prod9.api.tokenizer import PathLike, Tokenizer
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load_either
@@ -46,4 +47,4 @@ def train(
             network = stage1.train(config, resume=resume, overwrite=overwrite)
             return Tokenizer(network, config.sliding_window)
         generator = stage2.train(config, resume=resume, overwrite=overwrite)
-    return Model.of(generator, config.model_dump(mode="json"))
+    return Model.of(generator, Recorded.model_validate(config.model_dump()))

@@ -20,8 +20,9 @@ from prod9.evaluation.reconstruction import window_agreement
 from prod9.evaluation.test_metrics import measure_reconstruction
 from prod9.evaluation.translation import Score, TranslationMetrics
 from prod9.evaluation.translation_test import measure_translation, source_sets
+from prod9.inference.completion import CompletedFiles
 from prod9.inference.generate import generate_files
-from prod9.inference.translate import TranslatedFiles, translate_files
+from prod9.inference.translate import translate_files
 from prod9.model import Model
 from prod9.report.document import Section, escape
 from prod9.report.pictures import image
@@ -121,7 +122,7 @@ def run_brats_demo(
     )
 
 
-def _example(output: Path, generator: Model, test: Dataset, how: SampleRequest) -> TranslatedFiles:
+def _example(output: Path, generator: Model, test: Dataset, how: SampleRequest) -> CompletedFiles:
     """Translate the first test scan from its files, as a user would."""
     name, (target, sets) = test.names[0], source_sets(test)
     cases = find_cases(output / "cohort").cases
@@ -146,7 +147,7 @@ def _row(name: str, score: Score) -> tuple[str, str, str]:
 
 
 def _sections(
-    output: Path, translation: TranslationMetrics, example: TranslatedFiles, seconds: float
+    output: Path, translation: TranslationMetrics, example: CompletedFiles, seconds: float
 ) -> list[Section]:
     t = translation
     rows = [

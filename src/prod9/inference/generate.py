@@ -10,7 +10,6 @@ from torch import Tensor
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.write import write_nifti
 from prod9.inference.generated_set import MONTAGE, GeneratedSet
-from prod9.inference.record import record_of
 from prod9.model import Model
 from prod9.montage import by_class, montage, save_figure
 from prod9.runtime.distributed import barrier, is_main, share_of
@@ -48,23 +47,23 @@ def generate_files(
         overwrite: replace a set that is there.
         resume: only generate those batches of which a volume is missing: the set is the same, to
             the bit.
-        on_volume: given each volume (1, D, H, W) that this process generates now.
+        on_volume: called with each volume (1, D, H, W) that this process generates now.
 
     Raises:
         Prod9Error: the folder holds volumes already (with ``resume``: of another set), or cannot be
             written.
     """
-    names, spec = model.class_names, model.tokenizer.spec
+    spec = model.tokenizer.spec
     sides = request.shape or spec.volume_shape
     settings = {
-        **record_of(model, request),
+        **model.record_of(request),
         "batch_size": request.step,
         "shape": list(sides),
         "transformer_config": model.spec.config_yaml,
-        "classes": list(names),
+        "classes": list(model.class_names),
         "tokens_shape": list(model.tokenizer.grid(sides)),
     }
-    wanted = GeneratedSet(folder, settings, request.labels, names, request.step)
+    wanted = GeneratedSet(folder, settings, request.labels)
     wanted.claim(resume=resume, overwrite=overwrite)
     own = share_of(wanted.missing_batches())
     affine = generation_affine(sides, spec.spacing_mm)
@@ -82,18 +81,18 @@ def generate_files(
     barrier()
     if is_main():
         wanted.require_complete()
-        _show(wanted, request.seed)
+        _draw_montage(wanted, model.class_names, request.seed)
         wanted.finish()
     barrier()
 
 
-def _show(wanted: GeneratedSet, seed: int) -> None:
-    """Draw the first volumes of every class, as they are in the files."""
+def _draw_montage(wanted: GeneratedSet, class_names: tuple[str, ...], seed: int) -> None:
+    """Show the first volumes of every class, as they are in the files."""
     shown: list[int] = []
-    kept: list[Tensor] = []
+    volumes: list[Tensor] = []
     for path, label in zip(wanted.files, wanted.labels, strict=True):
         if shown.count(label) < _MONTAGE_COLUMNS:
             shown.append(label)
-            kept.append(torch.from_numpy(read_volume(path).array)[None] / 255)
-    rows = by_class(torch.stack(kept), torch.tensor(shown), wanted.class_names, _MONTAGE_COLUMNS)
+            volumes.append(torch.from_numpy(read_volume(path).array)[None] / 255)
+    rows = by_class(torch.stack(volumes), torch.tensor(shown), class_names, _MONTAGE_COLUMNS)
     save_figure(wanted.folder / MONTAGE, montage(rows, title=f"generated, seed {seed}"))

@@ -1,8 +1,8 @@
-"""The folder of a generated set while it is not finished: what was asked for, and what is there.
+"""The folder of a generated set: what was asked for, and what is there already.
 
 ``unfinished.json`` is written before the first volume and says what decides every one of them; it
-is removed when ``manifest.json`` is there. A folder with it can be gone on with. Only volumes that
-one of the two names are ever replaced.
+is removed when ``manifest.json`` is there. A folder with it can be resumed. Only volumes that one
+of the two files names are ever replaced.
 """
 
 import json
@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from prod9.errors import Prod9Error
 from prod9.files import require_writable, write_text
 from prod9.own_files import read_record, refuse_foreign, remove_own
 from prod9.runtime.console import say
-from prod9.runtime.distributed import any_of, barrier, is_main, share_of, world_size
+from prod9.runtime.distributed import barrier, is_main, of_main, world_size
 
 MANIFEST, UNFINISHED, MONTAGE = "manifest.json", "unfinished.json", "montage.png"
 _KEYS = {"prod9", "seed", "classes"}
@@ -30,25 +31,20 @@ _LATE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """A set of volumes in a folder, one file each, drawn in batches."""
+    """A set of volumes in a folder, one file each, sampled in batches."""
 
     folder: Path
     settings: Mapping[str, Any]
-    """What decides the volumes, as plain data."""
+    """What decides the volumes, as plain data, with ``classes`` and ``batch_size``."""
     labels: Sequence[int]
-    class_names: Sequence[str]
-    batch_size: int
 
-    @property
+    @cached_property
     def files(self) -> list[Path]:
-        """Return the volumes' paths."""
-        return [self.folder / name for name in _names(self.labels, self.class_names)]
-
-    def _record(self) -> dict[str, Any]:
-        return {**self.settings, "labels": list(self.labels)}
+        """The volumes' paths."""
+        return [self.folder / name for name in _names(self.labels, self.settings["classes"])]
 
     def claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Begin the set, or go on with it. Called by every process of a distributed run.
+        """Begin the set, or resume it. Called by every process of a distributed run.
 
         Raises:
             Prod9Error: the folder holds volumes and neither is allowed; or, with ``resume``, those
@@ -60,71 +56,60 @@ class GeneratedSet:
 
     def _claim(self, *, resume: bool, overwrite: bool) -> None:
         require_writable(self.folder)
-        there = _volumes(self.folder)
-        marks = [self.folder / name for name in (MANIFEST, UNFINISHED)]
-        known = [mark for mark in marks if mark.exists()]
-        if resume and not overwrite and known:
-            self._require_same(known, there)
-        elif (own := own_names(self.folder)) and overwrite:
+        manifest, unfinished = self.folder / MANIFEST, self.folder / UNFINISHED
+        record = {**self.settings, "labels": list(self.labels)}
+        if resume and (manifest.exists() or unfinished.exists()):
+            _require_same(manifest if manifest.exists() else unfinished, record)
+            count = len(_volumes(self.folder))
+            say(f"{self.folder}: {count} of {len(self.labels)} volumes are there; going on")
+        elif own := own_names(self.folder):
+            if not overwrite and manifest.exists():
+                raise Prod9Error(
+                    f"{self.folder} already holds generated volumes; pass --overwrite or another "
+                    "--output."
+                )
+            if not overwrite:
+                raise Prod9Error(
+                    f"{self.folder} holds an unfinished set ({len(_volumes(self.folder))} volumes "
+                    "are there); go on with --resume, or begin anew with --overwrite."
+                )
             # What is left of a complete set is an unfinished one; its record goes last.
-            if marks[0].exists():
-                marks[0].replace(marks[1])
+            if manifest.exists():
+                manifest.replace(unfinished)
             names = sorted(own - {MANIFEST, UNFINISHED})
             remove_own(self.folder, [self.folder / name for name in names])
-        elif resume:
-            pass  # nothing is there yet
-        elif marks[1].exists() and not marks[0].exists():
-            raise Prod9Error(
-                f"{self.folder} holds an unfinished set ({len(there)} volumes are there); go on "
-                "with --resume, or begin anew with --overwrite."
-            )
-        elif there or marks[0].exists():
-            raise Prod9Error(
-                f"{self.folder} already holds generated volumes; pass --overwrite or another "
-                "--output."
-            )
-        if not marks[0].exists():
-            write_text(marks[1], json.dumps(self._record(), indent=2) + "\n")
-
-    def _require_same(self, marks: Sequence[Path], there: Sequence[Path]) -> None:
-        """Refuse to go on with another set than was begun."""
-        theirs = read_record(marks[0], _KEYS)
-        if theirs is None:
-            raise Prod9Error(f"{marks[0]} is damaged, or not prod9's; choose another --output.")
-        if "samples" in theirs:  # a manifest: the set is complete
-            with suppress(TypeError, KeyError):
-                theirs["labels"] = [sample["label"] for sample in theirs["samples"]]
-        for name, mine in self._record().items():
-            if theirs.get(name) != mine:
-                both = f" ({theirs.get(name)}, not {mine})"
-                both = both if isinstance(mine, str | int) and len(both) < 150 else ""
-                raise Prod9Error(
-                    f"{marks[0]}: the set was begun with another {name.replace('_', ' ')}{both}; "
-                    "give what it was begun with, or pass --overwrite or another --output."
-                )
-        say(f"{self.folder}: {len(there)} of {len(self.labels)} volumes are there; going on")
+        if not manifest.exists():
+            write_text(unfinished, json.dumps(record, indent=2) + "\n")
 
     def missing_batches(self) -> list[int]:
-        """Return the numbers of the batches of which a volume is missing; the same everywhere.
+        """Return the numbers of the batches of which a volume is missing.
 
-        Called by every process of a distributed run. A torn file is removed: rename is atomic, but
-        a machine that goes down may forget what was in the file.
+        Called by every process of a distributed run. The main one decides: on a shared disk another
+        may not see what is there. A torn file is removed: rename is atomic, but a machine that goes
+        down may forget what was in the file.
         """
-        # Judged together: on a shared disk one process may see what another does not, and lists of
-        # their own would leave a batch to nobody. The main one looks at all: it has claimed them.
-        files = self.files
-        missing = [is_main() and not path.exists() for path in files]
-        for index in share_of(range(len(files))):
-            path = files[index]
+        return of_main(self._missing_batches() if is_main() else [])
+
+    def _missing_batches(self) -> list[int]:
+        missing: set[int] = set()
+        for index, path in enumerate(self.files):
             if path.exists() and not _whole(path):
-                say(f"{path} is torn; drawing it again")
+                say(f"{path} is torn; generating it again")
                 path.unlink(missing_ok=True)
-            missing[index] |= not path.exists()
-        missing = any_of(missing)
-        starts = range(0, len(missing), self.batch_size)
-        return [
-            n for n, start in enumerate(starts) if any(missing[start : start + self.batch_size])
+            if not path.exists():
+                missing.add(index // self.settings["batch_size"])
+        return sorted(missing)
+
+    def finish(self) -> None:
+        """Write the manifest: a folder with one is complete."""
+        names = self.settings["classes"]
+        samples = [
+            {"file": path.name, "class": names[label], "label": label, "index": index}
+            for index, (path, label) in enumerate(zip(self.files, self.labels, strict=True))
         ]
+        manifest = {**self.settings, "samples": samples}
+        write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
 
     def require_complete(self) -> None:
         """Prove that every volume is there, before the set is called complete.
@@ -132,26 +117,33 @@ class GeneratedSet:
         Raises:
             Prod9Error: one is not; names the first.
         """
-        lost = [path for path in self.files if not path.exists()]
         until = time.monotonic() + (_LATE_SECONDS if world_size() > 1 else 0)
-        while lost and time.monotonic() < until:
+        lost = self.files
+        while lost := [path for path in lost if not path.exists()]:
+            if time.monotonic() >= until:
+                raise Prod9Error(
+                    f"{len(lost)} of {len(self.labels)} volumes are not there, the first is "
+                    f"{lost[0]}; all processes must share the disk of --output. Generate what is "
+                    "missing with --resume."
+                )
             time.sleep(0.5)
-            lost = [path for path in lost if not path.exists()]
-        if lost:
-            raise Prod9Error(
-                f"{len(lost)} of {len(self.labels)} volumes are not there, the first is {lost[0]}; "
-                "all processes must share the disk of --output. Draw what is missing with --resume."
-            )
 
-    def finish(self) -> None:
-        """Write the manifest: a folder with one is complete."""
-        samples = [
-            {"file": path.name, "class": self.class_names[label], "label": label, "index": index}
-            for index, (path, label) in enumerate(zip(self.files, self.labels, strict=True))
-        ]
-        manifest = {**self.settings, "samples": samples}
-        write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
+
+def _require_same(path: Path, mine: Mapping[str, Any]) -> None:
+    """Refuse to resume another set than was begun."""
+    theirs = read_record(path, _KEYS)
+    if theirs is None:
+        raise Prod9Error(f"{path} is damaged, or not prod9's; choose another --output.")
+    with suppress(TypeError, KeyError):  # a manifest has samples
+        theirs["labels"] = [sample["label"] for sample in theirs["samples"]]
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            both = f" ({theirs.get(name)}, not {value})"
+            both = both if isinstance(value, str | int) and len(both) < 150 else ""
+            raise Prod9Error(
+                f"{path}: the set was begun with another {name.replace('_', ' ')}{both}; give "
+                "what it was begun with, or pass --overwrite or another --output."
+            )
 
 
 def _names(labels: Sequence[int], class_names: Sequence[str]) -> list[str]:

@@ -152,7 +152,7 @@ def test_translations_are_the_commands(model: Model, scan: Path, tmp_path: Path)
     files = translate_files(
         model.network, paths, tmp_path / "flair.nii.gz", request, overwrite=False
     )
-    for image, path in zip((first, second), files.samples, strict=True):
+    for image, path in zip((first, second), files.results[1:3], strict=True):
         assert np.array_equal(image.get_fdata().round(), stored(path))
         np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
     arrays = {name: np.asarray(nib.nifti1.load(path).dataobj) for name, path in paths.items()}
@@ -179,7 +179,7 @@ def test_in_painting(model: Model, tmp_path: Path, kind: str) -> None:
     sampler = model.completion.sampler.model_copy(update={"steps": 2})
     request = replace(model.completion, labels=(2,), seed=1, sampler=sampler)
     files = inpaint_files(model.network, scan, mask, tmp_path / "out", request, overwrite=False)
-    assert np.array_equal(voxels.round(), stored(files.outputs[0]))
+    assert np.array_equal(voxels.round(), stored(files.results[0]))
 
 
 @pytest.mark.parametrize(

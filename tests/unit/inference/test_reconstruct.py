@@ -17,7 +17,7 @@ from prod9.config import SlidingWindowConfig
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
-from prod9.inference import encoded, reconstruct
+from prod9.inference import reconstruct
 from prod9.inference.reconstruct import decode_file, reconstruct_file
 from prod9.metrics.psnr import psnr
 from prod9.runtime import memory_limits
@@ -102,10 +102,10 @@ def test_a_perfect_network_gives_every_voxel_back(
     own = PREPROCESSING.model_copy(update={"spacing_mm": tuple(sizes.tolist())})
     spec = tokenizer.spec.model_copy(update={"preprocessing": own})
     exact = Tokenizer(spec, tokenizer.autoencoder)
-    monkeypatch.setattr(reconstruct, "encode", lambda tokenizer, volume, config: volume)
-    monkeypatch.setattr(reconstruct, "decode", lambda tokenizer, tokens, sides, config: tokens)
     for name, dtype in (("a.nii.gz", np.int16), ("b.nii", np.float32)):
         path = write_scan(tmp_path / name, head(), affine, dtype)
+        volume = NativeVolume.read(path, own).tensor()
+        monkeypatch.setattr(reconstruct, "decode", lambda *given, volume=volume: volume)
         target, result = reconstruct_file(
             exact, path, tmp_path / "out", WINDOWS, save_tokens=False, overwrite=False
         )
@@ -218,10 +218,10 @@ def test_a_token_file_larger_than_it_may_be(
         return decode_file(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
 
     decode_it(forged(tokenizer, tmp_path / "a.npz"))
-    monkeypatch.setattr(encoded, "MAX_VOXELS", 511)
+    monkeypatch.setattr(reconstruct, "MAX_VOXELS", 511)
     with pytest.raises(Prod9Error, match=r"a\.npz is damaged"):
         decode_it(tmp_path / "a.npz")
-    monkeypatch.setattr(encoded, "MAX_VOXELS", 512)
+    monkeypatch.setattr(reconstruct, "MAX_VOXELS", 512)
     decode_it(tmp_path / "a.npz")
     monkeypatch.setattr(memory_limits, "available_memory", lambda: 512 * 8 - 1)
     with pytest.raises(Prod9Error, match=r"the volume of .*a\.npz needs"):
