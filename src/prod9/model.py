@@ -43,8 +43,8 @@ class TransformerSpec(Section):
     levels: tuple[int, ...]
     class_names: tuple[ClassName, ...]
     channels: tuple[ClassName, ...] = Field(default=(), exclude_if=lambda names: not names)
-    """What can be generated; with several, each can be a source for the others too. Older files
-    have none: their ``class_names`` are the channels if they have sources."""
+    """What can be generated; of several, each can be a source of the others. Older files have
+    none: their ``class_names`` are the channels if they have sources."""
     covariates: tuple[CovariateSpec, ...] = Field(default=(), exclude_if=lambda specs: not specs)
     num_sources: int = 0
     """Channels that can be given as sources: all of several, none of one."""
@@ -75,15 +75,7 @@ def build_transformer(
         num_channels=num_channels,
         covariates=[(len(each.categories), each.mean, each.std) for each in covariates],
         grid=grid,
-        hidden_dim=config.hidden_dim,
-        num_blocks=config.num_blocks,
-        num_heads=config.num_heads,
-        patch_size=config.patch_size,
-        mlp_ratio=config.mlp_ratio,
-        dropout=config.dropout,
-        token_dim=config.token_dim,
-        local_blocks=config.local_blocks,
-        head=config.head,
+        **dict(config),
     )
 
 
@@ -134,11 +126,7 @@ class Model:
         }
 
     def label_of(self, name: str) -> int:
-        """Return the label of a name of ``class_names`` or ``channels``, in any case of letters.
-
-        Raises:
-            Prod9Error: there is none; it names the nearest one.
-        """
+        """Return the label of a name of ``class_names`` or ``channels``, in any case of letters."""
         lower = [known.lower() for known in self.class_names]
         if name.lower() in lower:
             return lower.index(name.lower())
@@ -153,11 +141,7 @@ class Model:
         )
 
     def labels_of(self, names: Sequence[str], count: int) -> tuple[int, ...]:
-        """Return ``count`` labels for each name; "all" stands for every class.
-
-        Raises:
-            Prod9Error: as :meth:`label_of`.
-        """
+        """Return ``count`` labels for each name; "all" stands for every class."""
         everything = range(len(self.class_names))
         chosen = [i for n in names for i in (everything if n == "all" else [self.label_of(n)])]
         return tuple(label for label in chosen for _ in range(count))
@@ -168,14 +152,9 @@ class Model:
         number: int = 0,
         on_window: OnWindow = lambda done, total: None,
     ) -> Tokens:
-        """Sample the tokens (B, *grid) of a batch of a request.
+        """Sample the tokens (B, *grid) of batch ``number`` of a request.
 
         The middle of the grid is taken for the middle of the training volumes.
-
-        Args:
-            request: what, and how.
-            number: of the batch.
-            on_window: told (windows done, windows in all).
         """
         labels = torch.tensor(request.batch(number))
         initial, sources = request.initial, request.sources
@@ -186,15 +165,12 @@ class Model:
         origin = None  # on the training grid itself
         if grid != self.spec.grid:
             origin = centred(grid, self.spec.grid, len(labels)).to(self.device)
-        condition = Condition.of(
-            labels.to(self.device),
-            self.transformer.num_channels,
-            None if sources is None else sources.expand(len(labels), -1, *grid).to(self.device),
-            origin,
-        )
+        if sources is not None:
+            sources = sources.expand(len(labels), -1, *grid).to(self.device)
+        channels = self.transformer.num_channels
         return draw_tokens(
             self.transformer,
-            condition,
+            Condition.of(labels.to(self.device), channels, sources, origin),
             initial.expand(len(labels), *grid).to(self.device),
             request.sampler,
             request.stream(number, self.device),
@@ -209,7 +185,7 @@ class Model:
         number: int = 0,
         on_window: OnWindow = lambda done, total: None,
     ) -> Tensor:
-        """Sample a batch as volumes (B, 1, D, H, W) in [0, 1], on the CPU; see :meth:`sample`."""
+        """Sample a batch as volumes (B, 1, D, H, W) in [0, 1], on the CPU."""
         sides = request.shape or self.tokenizer.spec.volume_shape
         return self.decode(self.sample(request, number, on_window), sides, request.windows)
 

@@ -1,8 +1,7 @@
-"""Token grids of any size, sampled window by window.
+"""Token grids of any size, sampled in windows of the training's size, from the middle outwards.
 
-The transformer was trained on windows of a certain size. A larger grid is filled from the middle
-outwards: every window begins with the tokens that its neighbours already have, which the sampler
-never changes, so that anatomy continues from window to window and there is no seam to blend.
+Every window begins with the tokens that its neighbours already have, which the sampler never
+changes, so that anatomy continues from window to window and there is no seam to blend.
 """
 
 import math
@@ -50,18 +49,19 @@ def draw_tokens(
     overlap: float = 0.5,
     on_window: OnWindow = lambda done, total: None,
 ) -> Tokens:
-    """Fill the cells of ``initial`` that hold the mask id; leave all others as they are.
+    """Fill the cells of ``initial`` (B, *grid) that hold the mask id; leave all others as they are.
+
+    ``steps`` passes fill an empty window; one that is partly known gets its share of them.
 
     Args:
         transformer: the model.
         condition: of the whole grid; sources have its sides.
-        initial: shape (B, *grid), any grid; known tokens in place.
-        config: how to sample. ``steps`` passes fill an empty window; one that is partly known gets
-            its share of them.
-        generator: source of all randomness, on the tokens' device.
+        initial: known tokens, on the device of ``generator``.
+        config: how to sample.
+        generator: source of all randomness.
         window: cells per side of a window, as in training; a smaller grid is one window.
         overlap: share of a window that its neighbour covers too.
-        on_window: called with (windows done, windows in all).
+        on_window: told of the progress.
     """
     cells = from_the_middle(Windows.over(initial.shape[1:], window, overlap))
     tokens = initial.clone()

@@ -4,10 +4,6 @@ Latents of the windows are blended *before* quantisation and quantised once: ble
 leave half of them off the grid. Windows start on multiples of the stride, so that each covers
 whole cells of the token grid. Windows that hold one value everywhere, such as a scan's background,
 go through the network once for each value.
-
-A window's weight is a product of one weight per axis, and the windows' starts are all combinations
-of the starts per axis. So the weights that meet in a cell add up to a product of three sums, each
-along one axis: dividing the weights by them beforehand replaces a volume of sums.
 """
 
 import itertools
@@ -53,7 +49,11 @@ class Windows:
 
 
 def axis_shares(windows: Windows, scale: int, mode: str) -> list[dict[int, Tensor]]:
-    """Return how much each window counts in what it covers, axis by axis.
+    """Return the weight of each window in the ``scale`` fine cells per cell that it covers.
+
+    A window's weight is a product of one weight per axis, and the starts are all combinations of
+    the starts per axis. So the weights that meet in a cell sum to a product of three sums, each
+    along one axis, and can be divided by them axis by axis.
 
     Args:
         windows: over the coarse grid.
@@ -61,8 +61,8 @@ def axis_shares(windows: Windows, scale: int, mode: str) -> list[dict[int, Tenso
         mode: ``constant``, or ``gaussian`` with sigma = an eighth of the window's side.
 
     Returns:
-        For each axis, start -> float32 (scale * roi,), in (0, 1]; in every fine cell the shares of
-        the windows that cover it sum to 1 (exactly 1 where it is one window).
+        For each axis, start -> float32 (scale * roi,) in (0, 1]; in every fine cell the weights of
+        the windows that cover it sum to 1.
     """
     shares: list[dict[int, Tensor]] = []
     for axis, (side, roi) in enumerate(zip(windows.sides, windows.roi, strict=True)):
@@ -82,8 +82,7 @@ def axis_shares(windows: Windows, scale: int, mode: str) -> list[dict[int, Tenso
 def replicated_crop(volume: Tensor, starts: Sequence[int], sides: Sequence[int]) -> Tensor:
     """Cut ``sides`` voxels out of (B, C, D, H, W), from ``starts``, which may lie outside.
 
-    What lies outside repeats the border: the same as padding the whole volume first. A view where
-    nothing does. The crop must hold at least one voxel of the volume.
+    What lies outside repeats the border. The crop must hold at least one voxel of the volume.
     """
     stops = [s + side for s, side in zip(starts, sides, strict=True)]
     pads = [
@@ -97,10 +96,7 @@ def replicated_crop(volume: Tensor, starts: Sequence[int], sides: Sequence[int])
 
 
 def uniform(window: Tensor) -> Hashable:
-    """Return what (B, C, D, H, W) or (B, D, H, W) holds everywhere (one number a channel), or None.
-
-    NaN equals nothing, itself included.
-    """
+    """Return the value, one a channel, that (B, C, D, H, W) or (B, D, H, W) has everywhere, or None."""
     corner = window[..., :1, :1, :1]
     return tuple(corner.flatten().tolist()) if bool((window == corner).all()) else None
 
@@ -123,8 +119,7 @@ def blend(
         network: contents of some windows -> their outputs (n, channels, *(scale * roi)).
         config: the weights, and the windows per pass.
         channels: of the outputs.
-        sides: of the result, at most ``scale`` times the grid's; it is cut from the middle (the
-            odd cell more is cut off at the end).
+        sides: of the result, which is the middle of ``scale`` times the grid.
         scale: fine cells per coarse cell and axis.
 
     Returns:
@@ -171,10 +166,7 @@ def _windows(tokenizer: Tokenizer, grid: Sequence[int], config: SlidingWindowCon
 
 @torch.no_grad()
 def encode_latent(tokenizer: Tokenizer, volume: Volume, config: SlidingWindowConfig) -> Latent:
-    """Volume (1, C, D, H, W) in [0, 1], any size -> blended raw latent (1, l, *grid), on the CPU.
-
-    Needs memory for one batch of windows beside volume and latent.
-    """
+    """Volume (1, C, D, H, W) in [0, 1], any size -> blended raw latent (1, l, *grid), on the CPU."""
     stride, grid = tokenizer.autoencoder.stride, tokenizer.grid(volume.shape[2:])
     windows = _windows(tokenizer, grid, config)
     # The same padding as the autoencoder's own, so that one window gives what no window gives.
@@ -205,17 +197,13 @@ def decode(
 ) -> Volume:
     """Tokens (1, *grid) -> volume (1, C, D, H, W) of ``sides`` voxels in [0, 1], on the CPU.
 
-    Needs memory for one batch of windows beside the result.
-
     Raises:
         ValueError: a volume of ``sides`` has another grid.
     """
     grid = tuple(tokens.shape[1:])
     if grid != tokenizer.grid(sides):
-        raise ValueError(
-            f"a volume of {[*sides]} has {[*tokenizer.grid(sides)]} tokens, not {[*grid]}; give "
-            "the sides of the volume that was encoded"
-        )
+        wanted = [*tokenizer.grid(sides)]
+        raise ValueError(f"a volume of {[*sides]} has {wanted} tokens, not {[*grid]}")
     windows = _windows(tokenizer, grid, config)
 
     def cut(start: Start) -> Tensor:

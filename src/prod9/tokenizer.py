@@ -18,7 +18,7 @@ from prod9.shapes import MAX_VOXELS, Tokens, Volume
 from prod9.torch_files import digest_of, fitted, read_export, write_export
 
 CHANNELS = 1
-"""Channels of a volume: one grey value. (Each modality of a scan is a volume of its own.)"""
+"""Of a volume: one grey value. (Each modality of a scan is a volume of its own.)"""
 
 
 def _plain_name(name: str) -> str:
@@ -56,30 +56,18 @@ class TokenizerSpec(Section):
     preprocessing: PreprocessingConfig | None = None
     """How scans become volumes; None where volumes are taken as they are stored."""
     train_subjects: tuple[str, ...] = ()
-    """Whom the weights have seen, where the split is by subject: nobody of them may be a test."""
+    """Subjects that the weights have seen, where the split is by subject."""
     config_yaml: str
     """The resolved Stage 1 configuration."""
 
 
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Make the untrained network of a configuration."""
-    return Autoencoder(
-        in_channels=CHANNELS,
-        levels=config.levels,
-        num_channels=config.num_channels,
-        attention_levels=config.attention_levels,
-        num_res_blocks=config.num_res_blocks,
-        norm_num_groups=config.norm_num_groups,
-        stem_stride=config.stem_stride,
-    )
+    return Autoencoder(in_channels=CHANNELS, **dict(config))
 
 
 class Tokenizer(nn.Module):
-    """Volumes to tokens and back, with frozen weights.
-
-    Args:
-        spec: what the weights are for.
-        autoencoder: the trained network of ``spec.autoencoder``.
+    """Volumes to tokens and back, with the frozen weights of a trained network.
 
     Raises:
         ValueError: some token does not survive tokens -> codes -> tokens.
@@ -91,10 +79,9 @@ class Tokenizer(nn.Module):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.fsq = autoencoder.fsq
         self.digest = digest_of(spec, autoencoder.state_dict())
-        everything = torch.arange(self.codebook_size)[None]
-        if not torch.equal(
-            self.fsq.codes_to_indices(self.fsq.indices_to_codes(everything)), everything
-        ):
+        all_tokens = torch.arange(self.codebook_size)[None]
+        back = self.fsq.codes_to_indices(self.fsq.indices_to_codes(all_tokens))
+        if not torch.equal(back, all_tokens):
             raise ValueError(f"tokens of levels {self.fsq.levels} do not survive the round trip")
 
     def train(self, mode: bool = True) -> "Tokenizer":

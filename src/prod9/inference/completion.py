@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prod9.data.brats.cases import GRID_TOLERANCE_MM, grid_distance_mm
+from prod9.data.brats.cases import grid_difference
 from prod9.data.native_space import NativeVolume
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.data.volume_files.write import refuse_overwrite
@@ -37,11 +37,7 @@ class CompletedFiles:
         return [*self.results, self.picture, self.record]
 
     def require_free(self, inputs: Sequence[Path], overwrite: bool) -> None:
-        """Refuse to replace a file unless told to, and an input in any case.
-
-        Raises:
-            Prod9Error: it names the file.
-        """
+        """Refuse to replace a file unless told to, and an input in any case."""
         given = {path.resolve() for path in inputs}
         for path in self.all:
             if path.resolve() in given:
@@ -89,34 +85,18 @@ def to_network(stored: StoredVolume, tokenizer: Tokenizer) -> NativeVolume:
 
 
 def require_same_grid(first: StoredVolume, other: StoredVolume) -> None:
-    """Refuse two volumes whose voxels do not lie in the same places.
-
-    Raises:
-        Prod9Error: it names both.
-    """
-    shape, theirs = first.array.shape, other.array.shape
-    if shape != theirs:
-        found = f"{' x '.join(map(str, theirs))} in place of {' x '.join(map(str, shape))}"
-    else:
-        distance = grid_distance_mm(shape, first.affine, other.affine)
-        if distance <= GRID_TOLERANCE_MM:
-            return
-        found = f"its voxels lie up to {distance:.3g} mm away"
-    raise Prod9Error(
-        f"{other.path} is on another grid than {first.path} ({found}); register and resample one "
-        "to the other first."
-    )
+    """Refuse two volumes whose voxels do not lie in the same places."""
+    if difference := grid_difference(first, other):
+        raise Prod9Error(
+            f"{other.path} is on another grid than {first.path} ({difference}); register and "
+            "resample one to the other first."
+        )
 
 
 def background_cells(model: Model, sources: Sequence[Tensor]) -> Tensor:
-    """Return which cells of the grid hold nothing in any source, nor do their neighbours.
+    """Return the cells, bool (*grid), where neither they nor their neighbours hold anything.
 
-    Args:
-        model: whose grid.
-        sources: volumes (1, 1, D, H, W), 0 outside the foreground.
-
-    Returns:
-        bool, shape (*grid).
+    ``sources`` are volumes (1, 1, D, H, W) that are 0 outside the foreground.
     """
     stride = model.tokenizer.autoencoder.stride
     occupied = torch.stack([source[0, 0] > 0 for source in sources]).any(0).float()

@@ -44,7 +44,7 @@ def inpaint(
         scan: the volume.
         mask: on the same grid; every voxel that is not 0 is sampled.
         request: the channel of the scan, once for each of K samples, and how.
-        on_window: called with (windows done, windows in all).
+        on_window: told of the progress.
 
     Returns:
         float32 (K, D, H, W): intensities, on the scan's grid; outside the mask the scan's own.

@@ -47,13 +47,9 @@ def translated_tokens(
     request: SampleRequest,
     on_window: OnWindow = lambda done, total: None,
 ) -> Tokens:
-    """Sample the tokens (K, *grid) of a channel, of which ``request`` has the labels.
+    """Sample the tokens (K, *grid) of a channel, the K labels of ``request``.
 
-    Args:
-        model: the model.
-        volumes: (1, 1, D, H, W) in [0, 1], 0 outside the foreground, of each source channel.
-        request: the target channel, once for each of K samples, and how.
-        on_window: called with (windows done, windows in all).
+    ``volumes`` are (1, 1, D, H, W) in [0, 1], 0 outside the foreground, of each source channel.
     """
     tokens = {m: encode(model.tokenizer, v, request.windows) for m, v in volumes.items()}
     first = next(iter(tokens.values()))
@@ -82,7 +78,7 @@ def translate(
         model: a model of scans.
         sources: volume of each channel that is there, all on one grid.
         request: the target channel, once for each of K samples, and how.
-        on_window: called with (windows done, windows in all).
+        on_window: told of the progress.
 
     Raises:
         Prod9Error: the target is among the sources; a volume is empty or on another grid.
@@ -134,12 +130,11 @@ def translate_files(
     Args:
         model: a model of scans.
         sources: file of each channel that is there.
-        output: ``.nii`` or ``.nii.gz``; pictures and maps go beside it.
+        output: ``.nii`` or ``.nii.gz``; all other files go beside it.
         request: the target channel, once for each sample, and how.
         overwrite: replace what is there.
-        truth: the real volume of the target, if there is one; it is only shown in the picture.
-        at: voxel of the network's grid through which the picture is cut; the middle of what is
-            seen when left out.
+        truth: the real volume of the target, to be shown in the picture.
+        at: voxel of the network's grid through which the picture is cut; by default the middle.
 
     Raises:
         Prod9Error: as :func:`translate`; an unknown channel, unreadable files, results in the way.

@@ -260,11 +260,11 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another shape": (
         {"sources": {"T1": "t1.nii.gz", "T2": "short.nii.gz"}},
-        r"short\.nii\.gz is on another grid than .*t1\.nii\.gz \(13 x 12 x 8 in place of",
+        r"short\.nii\.gz is on another grid than .*t1\.nii\.gz \(13 x 12 x 9 and 13 x 12 x 8 voxels\)",
     ),
     "another affine": (
         {"sources": {"T1": "t1.nii.gz", "T2": "moved.nii.gz"}},
-        r"moved\.nii\.gz is on another grid than .*t1\.nii\.gz .*0\.5 mm away",
+        r"moved\.nii\.gz is on another grid than .*t1\.nii\.gz .*0\.5 mm apart",
     ),
     "an npy": ({"name": "flair.npy"}, r"flair\.npy must end in \.nii"),
     "a name without a format": (
@@ -472,8 +472,8 @@ def test_masks_that_do_not_fit(generator: Model, tmp_path: Path) -> None:
     assert sentence(0 * hole()).startswith("mask.nii.gz marks nothing")
     assert sentence(0 * hole() + 1).startswith("mask.nii.gz marks every voxel")
     other = "mask.nii.gz is on another grid than scan.nii.gz"
-    assert sentence(hole()[:12]).startswith(f"{other} (12 x 12 x 9 in place of 13 x 12 x 9); ")
-    assert sentence(hole(), AFFINES["LPS"]).startswith(f"{other} (its voxels lie up to ")
+    assert sentence(hole()[:12]).startswith(f"{other} (13 x 12 x 9 and 12 x 12 x 9 voxels); ")
+    assert sentence(hole(), AFFINES["LPS"]).startswith(f"{other} (affines that put ")
     assert "no modality PD" in sentence(hole(), modality="PD")
 
 
