@@ -65,7 +65,7 @@ except prod9.Prod9Error as error:
     print(error)
 ```
 """
-_INTERNAL = {"EncodedVolume.of", "EncodedVolume.load", "Model.of"}
+_INTERNAL = {"EncodedVolume.load", "Model.of", "Tokenizer.measured", "Tokenizer.volume_of"}
 
 
 def text_of(thing: Any) -> str:

@@ -17,7 +17,7 @@ from prod9.errors import Prod9Error
 
 
 def read_record(path: Path, keys: Set[str]) -> dict[str, Any] | None:
-    """Return the mapping in a JSON or YAML file; None where it is missing, damaged or lacks keys."""
+    """Return the mapping in a JSON or YAML file; None if it is missing, damaged or lacks keys."""
     with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
         text = path.read_text(encoding="utf-8")
         content: Any = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)

@@ -96,7 +96,7 @@ def replicated_crop(volume: Tensor, starts: Sequence[int], sides: Sequence[int])
 
 
 def uniform(window: Tensor) -> Hashable:
-    """Return the value, one a channel, that (B, C, D, H, W) or (B, D, H, W) has everywhere, or None."""
+    """Return what (B, C, D, H, W) or (B, D, H, W) holds everywhere, one number a channel."""
     corner = window[..., :1, :1, :1]
     return tuple(corner.flatten().tolist()) if bool((window == corner).all()) else None
 
@@ -166,7 +166,7 @@ def _windows(tokenizer: Tokenizer, grid: Sequence[int], config: SlidingWindowCon
 
 @torch.no_grad()
 def encode_latent(tokenizer: Tokenizer, volume: Volume, config: SlidingWindowConfig) -> Latent:
-    """Volume (1, C, D, H, W) in [0, 1], any size -> blended raw latent (1, l, *grid), on the CPU."""
+    """Volume (1, C, D, H, W) in [0, 1], any size -> blended latent (1, l, *grid), on the CPU."""
     stride, grid = tokenizer.autoencoder.stride, tokenizer.grid(volume.shape[2:])
     windows = _windows(tokenizer, grid, config)
     # The same padding as the autoencoder's own, so that one window gives what no window gives.

@@ -8,13 +8,13 @@ from nibabel.nifti1 import Nifti1Image
 from pydantic import ValidationError
 
 from prod9 import model as core
-from prod9.api.recorded import Recorded
-from prod9.api.tokenizer import Tokenizer
-from prod9.api.volumes import Result, VolumeLike, image_of, like, stored_volume
 from prod9.errors import Prod9Error
 from prod9.inference.generate import generation_affine
 from prod9.inference.inpaint import inpaint as sample_masked
+from prod9.inference.recorded import Recorded
+from prod9.inference.tokenizer import Tokenizer
 from prod9.inference.translate import translate as sample_channel
+from prod9.inference.volumes import Result, VolumeLike, image_of, like, stored_volume
 from prod9.sample_request import SampleRequest
 
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
-from prod9.api.model import Model
-from prod9.api.recorded import Recorded
-from prod9.api.tokenizer import PathLike, Tokenizer
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load_either
 from prod9.errors import Prod9Error
+from prod9.inference.model import Model
+from prod9.inference.recorded import Recorded
+from prod9.inference.tokenizer import PathLike, Tokenizer
 from prod9.training import stage1, stage2
 
 

@@ -15,10 +15,10 @@ import torch
 from scan_files import AFFINES, OBLIQUE, head, stored, write_scan
 
 import prod9
-from prod9.api.model import Model
 from prod9.inference.generate import generate_files
 from prod9.inference.inpaint import inpaint_files
-from prod9.inference.reconstruct import reconstruct_file
+from prod9.inference.model import Model
+from prod9.inference.tokenizer import reconstruct_file
 from prod9.inference.translate import translate_files
 from prod9.model import Model as Network
 from prod9.model import save_transformer
@@ -110,9 +110,7 @@ def test_reconstructions(model: Model, tmp_path: Path, kind: str) -> None:
     affine = AFFINES["1 mm"] if kind in ("array", "tensor") else OBLIQUE
     path = write_scan(tmp_path / "scan.nii", head(0), affine, np.float32)
     tokenizer = model.tokenizer
-    target, _ = reconstruct_file(
-        tokenizer.network, path, tmp_path, tokenizer.windows, save_tokens=True, overwrite=False
-    )
+    target, _ = reconstruct_file(tokenizer, path, tmp_path, save_tokens=True, overwrite=False)
     result = tokenizer.reconstruct(kinds_of(path)[kind])
     encoded = tokenizer.encode(kinds_of(path)[kind])
     with np.load(tmp_path / "scan_reconstructed.tokens.npz") as file:

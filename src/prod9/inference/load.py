@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from prod9.api.model import Model
-from prod9.api.recorded import Recorded, device_of
-from prod9.api.tokenizer import PathLike, Tokenizer
 from prod9.config import Stage1Config
 from prod9.config.load import load_either
 from prod9.errors import Prod9Error
+from prod9.inference.model import Model
+from prod9.inference.recorded import Recorded, device_of
+from prod9.inference.tokenizer import PathLike, Tokenizer
 from prod9.model import load_generator
 from prod9.torch_files import read_plain
 from prod9.training.run_folder import RunFolder
