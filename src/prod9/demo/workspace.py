@@ -10,7 +10,7 @@ from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load_stage1, load_stage2
 from prod9.errors import Prod9Error
 from prod9.files import write_text
-from prod9.inference.generated_set import own_names
+from prod9.inference.generate import own_names
 from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.runtime.console import say
 from prod9.training.run_folder import RunFolder

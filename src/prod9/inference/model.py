@@ -36,6 +36,8 @@ class Model:
     same samples on the same machine, and the same as the commands. Settings are ``seed``, ``steps``
     (passes of the transformer), ``temperature`` (of the softmax that tokens are sampled from) and
     ``guidance_scale`` (1 is no guidance); what is left out is as in the training's configuration.
+    All errors are :class:`Prod9Error`: unknown names, settings out of range, volumes that cannot be
+    read or do not fit together.
     """
 
     network: core.Model
@@ -73,13 +75,10 @@ class Model:
             label: name of a class (of scans: of a channel), several, or ``all``.
             n: volumes of each.
             shape: voxels per side; the training volumes' when left out.
-            settings: ``seed``, ``steps``, ``temperature``, ``guidance_scale``.
+            settings: see :class:`Model`.
 
         Returns:
             Images in [0, 1], float32, axes RAS+, of the training data's spacing.
-
-        Raises:
-            Prod9Error: an unknown label, or a setting out of range.
         """
         names = [label] if isinstance(label, str) else [*label]
         request = self._request(self.generation, names, n, settings)
@@ -105,13 +104,10 @@ class Model:
             sources: volume of each channel that is there, by its name, all on one grid.
             target: name of the missing channel.
             n: samples.
-            settings: ``seed``, ``steps``, ``temperature``, ``guidance_scale``.
+            settings: see :class:`Model`.
 
         Returns:
             Volumes on the grid of the first source, in the mean range of the sources' intensities.
-
-        Raises:
-            Prod9Error: an unknown channel; volumes that cannot be read, or on two grids.
         """
         request = self._request(self.completion, [target], n, settings)
         stored = {self.network.label_of(k): stored_volume(v, k) for k, v in sources.items()}
@@ -129,21 +125,14 @@ class Model:
         n: int = 1,
         **settings: Unpack[Settings],
     ) -> list[Result]:
-        """Sample anew what lies under a mask.
+        """Sample anew what lies under a mask; all other voxels stay the same.
 
         Args:
             volume: the volume.
             mask: on the same grid; every voxel that is not 0 is sampled.
             channel: name of the volume's channel.
             n: samples.
-            settings: ``seed``, ``steps``, ``temperature``, ``guidance_scale``.
-
-        Returns:
-            The volume; its values are the same wherever the mask is 0.
-
-        Raises:
-            Prod9Error: an unknown channel; volumes that cannot be read, or on two grids; a mask of
-                nothing, or of everything.
+            settings: see :class:`Model`.
         """
         request = self._request(self.completion, [channel], n, settings)
         stored = stored_volume(volume, "the volume")

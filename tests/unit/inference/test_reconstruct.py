@@ -17,7 +17,6 @@ from prod9.config import SlidingWindowConfig
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
-from prod9.inference import encoded
 from prod9.inference import tokenizer as module
 from prod9.inference.tokenizer import Tokenizer as FileTokenizer
 from prod9.inference.tokenizer import decode_file, reconstruct_file
@@ -229,10 +228,10 @@ def test_a_token_file_larger_than_it_may_be(
         return decode_file(FileTokenizer(tokenizer, WINDOWS), path, tmp_path, overwrite=True)
 
     decode_it(forged(tokenizer, tmp_path / "a.npz"))
-    monkeypatch.setattr(encoded, "MAX_VOXELS", 511)
+    monkeypatch.setattr(module, "MAX_VOXELS", 511)
     with pytest.raises(Prod9Error, match=r"a\.npz is damaged"):
         decode_it(tmp_path / "a.npz")
-    monkeypatch.setattr(encoded, "MAX_VOXELS", 512)
+    monkeypatch.setattr(module, "MAX_VOXELS", 512)
     decode_it(tmp_path / "a.npz")
     monkeypatch.setattr(memory_limits, "available_memory", lambda: 512 * 8 - 1)
     with pytest.raises(Prod9Error, match=r"the volume of .*a\.npz needs"):
