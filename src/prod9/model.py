@@ -140,6 +140,10 @@ class Model:
             f"this model knows no {kind} {name}; {hint}It knows {', '.join(self.class_names)}."
         )
 
+    def channel_of(self, name: str) -> int:
+        """Return the index in ``channels`` of a name that :meth:`label_of` knows."""
+        return self.label_of(name) % len(self.channels)
+
     def labels_of(self, names: Sequence[str], count: int) -> tuple[int, ...]:
         """Return ``count`` labels for each name; "all" stands for every class."""
         everything = range(len(self.class_names))

@@ -62,12 +62,11 @@ def generate_files(
 
     Args:
         model: the model.
-        request: which volumes, and how; its batch size is given.
+        request: which volumes, and how.
         folder: for the files.
         overwrite: replace a set that is there.
-        resume: only generate those batches of which a volume is missing: the set is the same, to
-            the bit.
-        on_volume: called with each volume (1, D, H, W) that this process generates now.
+        resume: only generate the batches of which a volume is missing; the set is the same.
+        on_volume: called with each volume (1, D, H, W) that this process generates.
 
     Raises:
         Prod9Error: the folder holds volumes already (with ``resume``: of another set), or cannot be
@@ -133,12 +132,7 @@ class GeneratedSet:
         return [self.folder / name for name in _names(self.labels, self.settings["classes"])]
 
     def claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Begin the set, or resume it. Called by every process of a distributed run.
-
-        Raises:
-            Prod9Error: the folder holds volumes and neither is allowed; or, with ``resume``, those
-                of something else.
-        """
+        """Begin the set, or resume it; called by every process of a distributed run."""
         if is_main():
             self._claim(resume=resume, overwrite=overwrite)
         barrier()
@@ -171,11 +165,10 @@ class GeneratedSet:
             write_text(unfinished, json.dumps(record, indent=2) + "\n")
 
     def missing_batches(self) -> list[int]:
-        """Return the numbers of the batches of which a volume is missing.
+        """Return the numbers of the batches of which a volume is missing or damaged.
 
         Called by every process of a distributed run. The main one decides: on a shared disk another
-        may not see what is there. A torn file is removed: rename is atomic, but a machine that goes
-        down may forget what was in the file.
+        may not see what is there.
         """
         return of_main(self._missing_batches() if is_main() else [])
 
@@ -201,11 +194,7 @@ class GeneratedSet:
         (self.folder / UNFINISHED).unlink(missing_ok=True)
 
     def require_complete(self) -> None:
-        """Prove that every volume is there, before the set is called complete.
-
-        Raises:
-            Prod9Error: one is not; names the first.
-        """
+        """Prove that every volume is there, before the set is called complete."""
         until = time.monotonic() + (_LATE_SECONDS if world_size() > 1 else 0)
         lost = self.files
         while lost := [path for path in lost if not path.exists()]:

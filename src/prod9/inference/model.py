@@ -110,9 +110,7 @@ class Model:
             Volumes on the grid of the first source, in the mean range of the sources' intensities.
         """
         request = self._request(self.completion, [target], n, settings)
-        stored = {self.network.label_of(k): stored_volume(v, k) for k, v in sources.items()}
-        if not stored:
-            raise Prod9Error("give at least one source to translate from.")
+        stored = {name: stored_volume(volume, name) for name, volume in sources.items()}
         found = sample_channel(self.network, stored, request)
         first, affine = next(iter(sources.values())), next(iter(stored.values())).affine
         return [like(first, sample, affine) for sample in found.samples]

@@ -31,8 +31,6 @@ from prod9.sliding_window import decode, encode
 PathLike: TypeAlias = str | os.PathLike[str]
 SUFFIX = ".tokens.npz"
 _SSIM_WINDOW = 11
-_VOXEL_BYTES = 8
-"""Of a volume: decoded, and in the source's intensities, float32 each."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class EncodedVolume:
     sides: tuple[int, int, int]
     affine: np.ndarray
     scale: IntensityScale
-    """Of the volume's intensities to [0, 1]."""
     codebook_size: int
     digest: str
     """Of the tokenizer."""
@@ -69,12 +66,7 @@ class EncodedVolume:
 
     @classmethod
     def load(cls, path: Path, tokenizer: core.Tokenizer) -> "EncodedVolume":
-        """Read a token file of this tokenizer.
-
-        Raises:
-            Prod9Error: not such a file, made by another tokenizer, or of a volume that is larger
-                than the memory.
-        """
+        """Read a token file of ``tokenizer``."""
         digest = read_npz_array(path, "digest").tobytes().hex()
         if digest != tokenizer.digest:
             raise Prod9Error(
@@ -100,7 +92,8 @@ class EncodedVolume:
                 raise ValueError("its arrays do not fit together")
         except (TypeError, ValueError) as error:
             raise Prod9Error(f"{path} is damaged ({error}); make it again.") from error
-        require_memory(_VOXEL_BYTES * d * h * w, f"the volume of {path}")
+        # Decoded, and in the source's intensities: float32 each.
+        require_memory(8 * d * h * w, f"the volume of {path}")
         scale = IntensityScale(low, high, None if np.isnan(background) else background)
         return cls(tokens.astype(np.int64), (d, h, w), affine, scale, size, digest)
 
@@ -244,13 +237,10 @@ class Tokenizer:
 def reconstruct_file(
     tokenizer: Tokenizer, path: Path, folder: Path, *, save_tokens: bool, overwrite: bool
 ) -> tuple[Path, Reconstruction]:
-    """Reconstruct a file; write the result with the source's geometry and type, and its tokens.
+    """Reconstruct a file; write the result, with the source's geometry and type, and its tokens.
 
     Returns:
         The path that was written, and what was found.
-
-    Raises:
-        Prod9Error: the file cannot be read, or the result would overwrite another.
     """
     name = f"{_stem(path)}_reconstructed"
     target, tokens = folder / f"{name}{volume_suffix(path)}", folder / f"{name}{SUFFIX}"
@@ -265,11 +255,7 @@ def reconstruct_file(
 
 
 def decode_file(tokenizer: Tokenizer, path: Path, folder: Path, *, overwrite: bool) -> Path:
-    """Decode a token file to NIfTI, float32, on the network's grid; return its path.
-
-    Raises:
-        Prod9Error: as :meth:`EncodedVolume.load`, or the result would overwrite another file.
-    """
+    """Decode a token file to NIfTI, float32, on the network's grid; return its path."""
     encoded = EncodedVolume.load(path, tokenizer.network)
     target, volume = folder / f"{_stem(path)}_decoded.nii.gz", tokenizer.volume_of(encoded)
     write_nifti(target, volume, encoded.affine, overwrite=overwrite)
@@ -277,8 +263,5 @@ def decode_file(tokenizer: Tokenizer, path: Path, folder: Path, *, overwrite: bo
 
 
 def _stem(path: Path) -> str:
-    """Return the file's name without its volume or token suffix."""
-    for suffix in (*SUFFIXES[::-1], SUFFIX):
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.stem
+    known = [each for each in (*SUFFIXES[::-1], SUFFIX) if path.name.endswith(each)]
+    return path.name.removesuffix(known[0] if known else path.suffix)

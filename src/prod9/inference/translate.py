@@ -65,7 +65,7 @@ def translated_tokens(
 
 def translate(
     model: Model,
-    sources: Mapping[int, StoredVolume],
+    sources: Mapping[str, StoredVolume],
     request: SampleRequest,
     on_window: OnWindow = lambda done, total: None,
 ) -> Translation:
@@ -76,18 +76,25 @@ def translate(
 
     Args:
         model: a model of scans.
-        sources: volume of each channel that is there, all on one grid.
+        sources: volume of each channel that is there, by its name, all on one grid.
         request: the target channel, once for each of K samples, and how.
         on_window: told of the progress.
 
     Raises:
-        Prod9Error: the target is among the sources; a volume is empty or on another grid.
+        Prod9Error: no source, an unknown one, one given twice, or the target; a volume is empty or
+            on another grid.
     """
     target = request.labels[0] % len(model.channels)
-    if target in sources:
-        name = model.channels[target]
-        raise Prod9Error(f"the target {name} is one of the sources; give another.")
-    native = {channel: to_network(each, model.tokenizer) for channel, each in sources.items()}
+    native: dict[int, NativeVolume] = {}
+    for name, volume in sources.items():
+        channel = model.channel_of(name)
+        if channel in native:
+            raise Prod9Error(f"a source is given twice in {', '.join(sources)}; give each once.")
+        if channel == target:
+            raise Prod9Error(f"the target {name} is one of the sources; give another.")
+        native[channel] = to_network(volume, model.tokenizer)
+    if not native:
+        raise Prod9Error("give at least one source to translate from.")
     first, *others = native.values()
     for other in others:
         require_same_grid(first.raw, other.raw)
@@ -143,10 +150,7 @@ def translate_files(
     target = names[request.labels[0] % len(names)]
     files = _files_beside(output, count)
     files.require_free([*sources.values(), *([truth] if truth else [])], overwrite)
-    paths = {model.label_of(name) % len(names): path for name, path in sources.items()}
-    if len(paths) < len(sources):
-        raise Prod9Error(f"a source is given twice in {', '.join(sources)}; give each once.")
-    stored = {channel: read_volume(path) for channel, path in paths.items()}
+    stored = {name: read_volume(path) for name, path in sources.items()}
     with progress_bar(f"sampling {target}", "windows") as on_window:
         found = translate(model, stored, request, on_window)
     first = next(iter(stored.values()))
@@ -155,7 +159,7 @@ def translate_files(
         real = NativeVolume.of(read_volume(truth), model.tokenizer.spec.preprocessing)
         require_same_grid(first, real.raw)
         shown.append((f"{target}, true", torch.from_numpy(real.array())))
-    inputs = {names[channel]: str(path) for channel, path in paths.items()}
+    inputs = {names[model.channel_of(name)]: str(path) for name, path in sources.items()}
     files.write_record(model, request, sources=inputs, target=target)
     types = {each.dtype for each in stored.values()}
     # The shared range need not fit the type of one source among several.
