@@ -46,77 +46,6 @@ def generation_affine(sides: tuple[int, ...], spacing: tuple[float, ...]) -> np.
     return affine
 
 
-def generate_files(
-    model: Model,
-    request: SampleRequest,
-    folder: Path,
-    *,
-    overwrite: bool,
-    resume: bool = False,
-    on_volume: Callable[[Tensor], None] = lambda volume: None,
-) -> None:
-    """Generate the volumes of a request and write them to ``folder``.
-
-    Writes ``NNNN_CLASS.nii.gz`` (uint8, axes RAS+, the training data's spacing), ``montage.png``
-    and ``manifest.json``. The processes of a distributed run share the batches.
-
-    Args:
-        model: the model.
-        request: which volumes, and how.
-        folder: for the files.
-        overwrite: replace a set that is there.
-        resume: only generate the batches of which a volume is missing; the set is the same.
-        on_volume: called with each volume (1, D, H, W) that this process generates.
-
-    Raises:
-        Prod9Error: the folder holds volumes already (with ``resume``: of another set), or cannot be
-            written.
-    """
-    spec = model.tokenizer.spec
-    sides = request.shape or spec.volume_shape
-    settings = {
-        **model.record_of(request),
-        "batch_size": request.step,
-        "shape": list(sides),
-        "transformer_config": model.spec.config_yaml,
-        "classes": list(model.class_names),
-        "tokens_shape": list(model.tokenizer.grid(sides)),
-    }
-    wanted = GeneratedSet(folder, settings, request.labels)
-    wanted.claim(resume=resume, overwrite=overwrite)
-    own = share_of(wanted.missing_batches())
-    affine = generation_affine(sides, spec.spacing_mm)
-    with progress_bar("generating", "batches") as tell:
-        tell(0, len(own))
-        for done, number in enumerate(own):
-            volumes = model.sample_volumes(
-                request, number, lambda n, total, done=done: tell(done + n / total, len(own))
-            )
-            # Written at once: many whole brains do not fit in memory.
-            for path, volume in zip(wanted.files[number * request.step :], volumes, strict=False):
-                voxels = (volume[0] * 255).round().to(torch.uint8).numpy()
-                write_nifti(path, voxels, affine, np.uint8, overwrite=True)
-                on_volume(volume)
-    barrier()
-    if is_main():
-        wanted.require_complete()
-        _draw_montage(wanted, model.class_names, request.seed)
-        wanted.finish()
-    barrier()
-
-
-def _draw_montage(wanted: GeneratedSet, class_names: tuple[str, ...], seed: int) -> None:
-    """Show the first volumes of every class, as they are in the files."""
-    shown: list[int] = []
-    volumes: list[Tensor] = []
-    for path, label in zip(wanted.files, wanted.labels, strict=True):
-        if shown.count(label) < _MONTAGE_COLUMNS:
-            shown.append(label)
-            volumes.append(torch.from_numpy(read_volume(path).array)[None] / 255)
-    rows = by_class(torch.stack(volumes), torch.tensor(shown), class_names, _MONTAGE_COLUMNS)
-    save_figure(wanted.folder / MONTAGE, montage(rows, title=f"generated, seed {seed}"))
-
-
 @dataclass(frozen=True)
 class GeneratedSet:
     """A set of volumes in a folder, one file each, sampled in batches."""
@@ -259,3 +188,74 @@ def _whole(path: Path) -> bool:
         read_content(path, open_nifti(path))
         return True
     return False
+
+
+def generate_files(
+    model: Model,
+    request: SampleRequest,
+    folder: Path,
+    *,
+    overwrite: bool,
+    resume: bool = False,
+    on_volume: Callable[[Tensor], None] = lambda volume: None,
+) -> None:
+    """Generate the volumes of a request and write them to ``folder``.
+
+    Writes ``NNNN_CLASS.nii.gz`` (uint8, axes RAS+, the training data's spacing), ``montage.png``
+    and ``manifest.json``. The processes of a distributed run share the batches.
+
+    Args:
+        model: the model.
+        request: which volumes, and how.
+        folder: for the files.
+        overwrite: replace a set that is there.
+        resume: only generate the batches of which a volume is missing; the set is the same.
+        on_volume: called with each volume (1, D, H, W) that this process generates.
+
+    Raises:
+        Prod9Error: the folder holds volumes already (with ``resume``: of another set), or cannot be
+            written.
+    """
+    spec = model.tokenizer.spec
+    sides = request.shape or spec.volume_shape
+    settings = {
+        **model.record_of(request),
+        "batch_size": request.step,
+        "shape": list(sides),
+        "transformer_config": model.spec.config_yaml,
+        "classes": list(model.class_names),
+        "tokens_shape": list(model.tokenizer.grid(sides)),
+    }
+    wanted = GeneratedSet(folder, settings, request.labels)
+    wanted.claim(resume=resume, overwrite=overwrite)
+    own = share_of(wanted.missing_batches())
+    affine = generation_affine(sides, spec.spacing_mm)
+    with progress_bar("generating", "batches") as tell:
+        tell(0, len(own))
+        for done, number in enumerate(own):
+            volumes = model.sample_volumes(
+                request, number, lambda n, total, done=done: tell(done + n / total, len(own))
+            )
+            # Written at once: many whole brains do not fit in memory.
+            for path, volume in zip(wanted.files[number * request.step :], volumes, strict=False):
+                voxels = (volume[0] * 255).round().to(torch.uint8).numpy()
+                write_nifti(path, voxels, affine, np.uint8, overwrite=True)
+                on_volume(volume)
+    barrier()
+    if is_main():
+        wanted.require_complete()
+        _draw_montage(wanted, model.class_names, request.seed)
+        wanted.finish()
+    barrier()
+
+
+def _draw_montage(wanted: GeneratedSet, class_names: tuple[str, ...], seed: int) -> None:
+    """Show the first volumes of every class, as they are in the files."""
+    shown: list[int] = []
+    volumes: list[Tensor] = []
+    for path, label in zip(wanted.files, wanted.labels, strict=True):
+        if shown.count(label) < _MONTAGE_COLUMNS:
+            shown.append(label)
+            volumes.append(torch.from_numpy(read_volume(path).array)[None] / 255)
+    rows = by_class(torch.stack(volumes), torch.tensor(shown), class_names, _MONTAGE_COLUMNS)
+    save_figure(wanted.folder / MONTAGE, montage(rows, title=f"generated, seed {seed}"))
