@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prod9.data.brats.cases import grid_difference
+from prod9.data.geometry import grid_difference
 from prod9.data.native_space import NativeVolume
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.data.volume_files.write import refuse_overwrite

@@ -107,7 +107,7 @@ def test_a_perfect_network_gives_every_voxel_back(
     exact = Tokenizer(spec, tokenizer.autoencoder)
     for name, dtype in (("a.nii.gz", np.int16), ("b.nii", np.float32)):
         path = write_scan(tmp_path / name, head(), affine, dtype)
-        volume = NativeVolume.read(path, own).tensor()
+        volume = NativeVolume.of(read_volume(path), own).tensor()
         monkeypatch.setattr(module, "decode", lambda *given, volume=volume: volume)
         target, result = reconstruct_file(
             FileTokenizer(exact, WINDOWS),
@@ -126,7 +126,7 @@ def test_figures_are_of_the_volume_that_the_network_sees(
 ) -> None:
     path = write_scan(tmp_path / "scan.nii.gz", head(), OBLIQUE)
     result = FileTokenizer(tokenizer, WINDOWS).measured(read_volume(path))
-    seen = NativeVolume.read(path, PREPROCESSING).tensor()
+    seen = NativeVolume.of(read_volume(path), PREPROCESSING).tensor()
     output = decode(tokenizer, encode(tokenizer, seen, WINDOWS), seen.shape[2:], WINDOWS)
     assert result.psnr == pytest.approx(float(psnr(output, seen)))
     assert result.psnr == pytest.approx(-10 * float((output - seen).square().mean().log10()))
