@@ -1,4 +1,3 @@
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +87,6 @@ def test_any_size_goes_in_and_comes_back(make_tokenizer: Any, sides: tuple[int, 
     assert tokens.shape[1:] == tokenizer.grid(sides) == tuple(-(-side // 2) for side in sides)
     assert tokens.dtype == torch.int64
     assert torch.equal(tokenizer.decode(tokens, sides), tokenizer.autoencoder(x).volume.clamp(0, 1))
-
-
-def test_a_file_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return (Path.touch, (trace,))
-
-    path = tmp_path / "evil.pt"
-    torch.save({"kind": "prod9-tokenizer", "spec": Evil()}, path)
-    assert "more than plain data" in problem(path)
-    path.write_bytes(pickle.dumps(Evil(), protocol=2))
-    assert "cannot be read" in problem(path)
-    assert not trace.exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
