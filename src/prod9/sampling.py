@@ -31,6 +31,8 @@ class Order:
     """(unknown cells (B, N), grid, generator) -> the score of every step; called once, first."""
     round_up: bool = False
     """Round the number of cells that stay unknown up instead of down."""
+    uses_choice_temperature: bool = False
+    """The score depends on the noise level."""
 
 
 def gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
