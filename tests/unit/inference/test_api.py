@@ -196,7 +196,8 @@ def test_volumes_that_are_none(model: Model, volume: Any) -> None:
 def test_it_is_silent(model: Model, scan: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model.generate("T1", steps=1)
     model.translate({"T1": scan}, "T2", steps=1)
-    model.inpaint(scan, write_scan(scan.with_name("mask.nii.gz"), head(0) > 700), "T1", steps=1)
+    mask = write_scan(scan.with_name("mask.nii.gz"), head(0) > 700, OBLIQUE)
+    model.inpaint(scan, mask, "T1", steps=1)
     model.tokenizer.decode(model.tokenizer.encode(scan))
     assert capfd.readouterr() == ("", "")
 
