@@ -133,11 +133,11 @@ class Model:
         channels = [known.lower() for known in self.channels]
         if name.lower() in channels and len(channels) > 1:
             return self.label_of_channel(channels.index(name.lower()))
-        kind = "modality" if self.spec.num_sources else "class"
         near = difflib.get_close_matches(name.lower(), lower, n=1)
         hint = f"did you mean {self.class_names[lower.index(near[0])]}? " if near else ""
         raise Prod9Error(
-            f"this model knows no {kind} {name}; {hint}It knows {', '.join(self.class_names)}."
+            f"this model knows no class or channel {name}; {hint}"
+            f"It knows {', '.join(self.class_names)}."
         )
 
     def channel_of(self, name: str) -> int:

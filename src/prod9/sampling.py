@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from prod9.errors import Prod9Error
 from prod9.masking import gamma
 from prod9.registry import ORDERS
 from prod9.shapes import Logits, Tokens
@@ -80,7 +81,7 @@ def sample(
 
     Raises:
         ValueError: ``steps`` is below 1.
-        Prod9Error: an unknown order or schedule.
+        Prod9Error: an unknown order or schedule, or an order's scores of another shape.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
@@ -106,6 +107,11 @@ def sample(
         if step == steps - 1:
             left = torch.zeros_like(left)
         scores = score(log_p, choice_temperature * (1 - (step + 1) / steps))
+        if scores.shape != log_p.shape or not scores.is_floating_point() or scores.isnan().any():
+            raise Prod9Error(
+                f"the sampling order {order} must return floats of shape {[*log_p.shape]}, none of "
+                f"them NaN, not {scores.dtype} of shape {[*scores.shape]}."
+            )
         scores = scores.masked_fill(~unknown, torch.inf)
         remask = unknown & (scores.argsort(1).argsort(1) < left)
         tokens = torch.where(unknown & ~remask, drawn, tokens)

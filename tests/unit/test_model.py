@@ -231,5 +231,5 @@ def test_labels(generator: Model) -> None:
     assert generator.labels_of(["Box", "ball"], 1) == (1, 0)
     with pytest.raises(Prod9Error, match="did you mean ball"):
         generator.labels_of(["bal"], 1)
-    with pytest.raises(Prod9Error, match=r"knows no class pancreas.*ball, box"):
+    with pytest.raises(Prod9Error, match=r"knows no class or channel pancreas.*ball, box"):
         generator.label_of("pancreas")

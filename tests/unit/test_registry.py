@@ -148,3 +148,30 @@ def test_a_loss_that_returns_something_else_is_named(term: Any, words: str) -> N
     prediction, target = torch.zeros(1, 1, 2, 2, 2, requires_grad=True), torch.ones(1, 1, 2, 2, 2)
     with pytest.raises(Prod9Error, match=words):
         FeatureLoss("charbonnier", 1.0, term)(prediction, target)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        lambda log_p: torch.zeros(len(log_p), log_p.shape[1] + 1),
+        lambda log_p: torch.zeros(log_p.shape, dtype=torch.int64),
+        lambda log_p: torch.full(log_p.shape, torch.nan),
+    ],
+    ids=["another shape", "whole numbers", "NaN"],
+)
+def test_an_order_with_wrong_scores_is_named(scores: Any) -> None:
+    ORDERS.register(
+        "crooked", Order(lambda unknown, grid, generator: lambda log_p, noise: scores(log_p))
+    )
+    try:
+        with pytest.raises(Prod9Error, match=r"crooked must return floats of shape \[1, 16\]"):
+            sample(
+                lambda tokens, progress: torch.zeros(*tokens.shape, 5),
+                torch.full((1, 16), 5),
+                mask_id=5,
+                steps=2,
+                order="crooked",
+                schedule="cosine",
+            )
+    finally:
+        ORDERS.remove("crooked")

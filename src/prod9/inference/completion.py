@@ -72,8 +72,8 @@ def to_network(stored: StoredVolume, tokenizer: Tokenizer) -> NativeVolume:
     """
     if tokenizer.spec.preprocessing is None:
         raise Prod9Error(
-            f"the tokenizer was trained on {tokenizer.spec.dataset_name}, not on scans; choose the "
-            "--config of a BraTS model."
+            f"the tokenizer was trained on {tokenizer.spec.dataset_name}, whose volumes have no "
+            "preprocessing that could be done to another file; choose a model of scans (BraTS)."
         )
     volume = NativeVolume.of(stored, tokenizer.spec.preprocessing)
     if volume.scale.low == volume.scale.high:
