@@ -3,7 +3,7 @@
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -32,6 +32,7 @@ from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
 
 Device = Literal["cpu", "cuda"]
+FROZEN = "feature network"
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 aten = torch.ops.aten
 
@@ -41,10 +42,7 @@ class StepCost:
     """What one step of one process needs."""
 
     parameters: dict[str, int]
-    """Network -> how many, trained or frozen."""
-    trained: int
-    averaged: int
-    """Parameters of the moving average."""
+    """Network -> how many; the first is the one that is averaged and exported."""
     held: int
     """Bytes between two steps: weights, gradients, moments, averaged weights, the batch."""
     peak: int
@@ -127,28 +125,18 @@ def step_cost(
     Stage 2 as many tokens are masked as one step in forty exceeds.
     """
     recorder = StepRecorder(_masked_share(config, sizes, batch))
-    module, networks = _module(config, sizes)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    tensors = [t for part in {module, *networks.values()} for t in _make_fake(part, mode)]
-    if checkpointing:
-        recompute_activations(next(iter(networks.values())))
-    with _surroundings(device), mode, recorder:
-        for tensor in tensors:
-            recorder.hold(tensor)
+    with _surroundings(device), FakeTensorMode(allow_non_fake_inputs=True), recorder:
+        module, networks = _module(config, sizes)
+        if checkpointing:
+            recompute_activations(next(iter(networks.values())))
         _replace_loop(module)
         step = _step(module, _batch(config, sizes, batch), precision_of(config, device))
         step()
         recorder.peak, recorder.flops = recorder.held, [0.0, 0.0]
         step()
         held = recorder.held
-    return StepCost(
-        {name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()},
-        sum(p.numel() for p in module.parameters() if p.requires_grad),
-        sum(p.numel() for p in module.ema.parameters()),
-        held,
-        recorder.peak,
-        (recorder.flops[0], recorder.flops[1]),
-    )
+    parameters = {name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()}
+    return StepCost(parameters, held, recorder.peak, (recorder.flops[0], recorder.flops[1]))
 
 
 def _masked_share(config: Stage1Config | Stage2Config, sizes: Sizes, batch: int) -> float:
@@ -187,46 +175,27 @@ def _surroundings(device: Device) -> Generator[None]:
 def _module(
     config: Stage1Config | Stage2Config, sizes: Sizes
 ) -> tuple[Stage1Module | Stage2Module, dict[str, nn.Module]]:
-    """Return the training module and its networks, the trained one first.
-
-    The networks are on the meta device: nothing is allocated, initialised or read from a file.
-    """
+    """Return the training module and its networks, the trained one first; reads no file."""
     if isinstance(config, Stage2Config):
-        with torch.device("meta"):
-            transformer = build_transformer(
-                config.model.transformer,
-                levels=sizes.autoencoder.levels,
-                num_classes=sizes.classes,
-                num_channels=sizes.channels,
-                grid=sizes.grid,
-            )
+        transformer = build_transformer(
+            config.model.transformer,
+            levels=sizes.autoencoder.levels,
+            num_classes=len(sizes.data.class_names),
+            num_channels=len(sizes.data.channels),
+            grid=sizes.grid,
+        )
         return Stage2Module(config, transformer), {"transformer": transformer}
-    with torch.device("meta"):
-        autoencoder = build_autoencoder(config.model.autoencoder)
-        discriminator = build_discriminator(config)
-        networks: dict[str, nn.Module] = {"autoencoder": autoencoder}
-        if discriminator is not None:
-            networks["discriminator"] = discriminator
-        feature = build_feature_loss(config.loss, untrained=True)
-        # A frozen network is no registered submodule of its loss: see MedicalNetPerceptualLoss.
-        frozen = getattr(feature.term, "network", None)
-        if isinstance(frozen, nn.Module):
-            networks["feature network"] = frozen
+    autoencoder = build_autoencoder(config.model.autoencoder)
+    networks: dict[str, nn.Module] = {"autoencoder": autoencoder}
+    if (discriminator := build_discriminator(config)) is not None:
+        networks["discriminator"] = discriminator
+    feature = build_feature_loss(config.loss, untrained=True)
+    # A frozen network is no registered submodule of its loss: see MedicalNetPerceptualLoss.
+    if isinstance(frozen := getattr(feature.term, "network", None), nn.Module):
+        networks[FROZEN] = frozen
     module = Stage1Module(config, autoencoder, feature, discriminator)
     module.batches_seen = config.loss.discriminator_iter_start
     return module, networks
-
-
-def _make_fake(network: nn.Module, mode: FakeTensorMode) -> Iterator[Tensor]:
-    """Replace parameters and buffers, which ``nn.Module.to`` cannot do with fake tensors."""
-    for part in network.modules():
-        for name, tensor in (*part.named_parameters("", False), *part.named_buffers("", False)):
-            if not isinstance(tensor, FakeTensor):
-                fake: Any = FakeTensor(mode, tensor.detach().to("meta"), torch.device("cpu"))
-                if isinstance(tensor, nn.Parameter):
-                    fake = nn.Parameter(fake, tensor.requires_grad)
-                setattr(part, name, fake)
-                yield fake
 
 
 def _replace_loop(module: Stage1Module | Stage2Module) -> None:
@@ -243,24 +212,27 @@ def _replace_loop(module: Stage1Module | Stage2Module) -> None:
 
     for optimizer in optimizers:
         optimizer.register_step_pre_hook(clip)
-    setattr(module, "optimizers", lambda: optimizers)  # noqa: B010
-    setattr(module, "lr_schedulers", lambda: schedulers)  # noqa: B010
-    setattr(module, "manual_backward", Tensor.backward)  # noqa: B010
-    for name in ("log", "log_dict"):
-        setattr(module, name, nothing)
+    replacements = {
+        "optimizers": lambda: optimizers,
+        "lr_schedulers": lambda: schedulers,
+        "manual_backward": Tensor.backward,
+        "log": nothing,
+        "log_dict": nothing,
+    }
+    for name, replacement in replacements.items():
+        setattr(module, name, replacement)
 
 
 def _batch(config: Stage1Config | Stage2Config, sizes: Sizes, count: int) -> Batch | TokenBatch:
-    def tokens(*sides: int) -> Tensor:
-        return torch.zeros(sides, dtype=torch.long)
-
+    labels, names = torch.zeros(count, dtype=torch.long), [""] * count
     if isinstance(config, Stage1Config):
-        volumes = torch.zeros(count, CHANNELS, *sizes.sample)
-        return Batch(volumes, tokens(count), [""] * count)
-    several = sizes.channels > 1
-    sources = tokens(count, sizes.channels, *sizes.window) if several else None
-    origin = torch.zeros(count, 3) if several else None
-    return TokenBatch(tokens(count, *sizes.window), tokens(count), [""] * count, sources, origin)
+        return Batch(torch.zeros(count, CHANNELS, *sizes.sample), labels, names)
+    tokens = labels.new_zeros(count, *sizes.window)
+    channels = len(sizes.data.channels)
+    if channels == 1:
+        return TokenBatch(tokens, labels, names)
+    sources = labels.new_zeros(count, channels, *sizes.window)
+    return TokenBatch(tokens, labels, names, sources, torch.zeros(count, 3))
 
 
 def _step(module: Any, batch: Batch | TokenBatch, precision: str) -> Callable[[], None]:
