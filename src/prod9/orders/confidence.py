@@ -13,4 +13,4 @@ def _start(
     return lambda log_p, noise: log_p + noise * gumbel(log_p, generator)
 
 
-CONFIDENCE = Order(_start)
+CONFIDENCE = Order(_start, uses_choice_temperature=True)
