@@ -3,7 +3,7 @@
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -125,10 +125,15 @@ def step_cost(
     Stage 2 as many tokens are masked as one step in forty exceeds.
     """
     recorder = StepRecorder(_masked_share(config, sizes, batch))
-    with _surroundings(device), FakeTensorMode(allow_non_fake_inputs=True), recorder:
+    with torch.device("meta"):  # nothing is allocated or initialised
         module, networks = _module(config, sizes)
-        if checkpointing:
-            recompute_activations(next(iter(networks.values())))
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    tensors = [t for part in {module, *networks.values()} for t in _make_fake(part, mode)]
+    if checkpointing:
+        recompute_activations(next(iter(networks.values())))
+    with _surroundings(device), mode, recorder:
+        for tensor in tensors:
+            recorder.hold(tensor)
         _replace_loop(module)
         step = _step(module, _batch(config, sizes, batch), precision_of(config, device))
         step()
@@ -196,6 +201,18 @@ def _module(
     module = Stage1Module(config, autoencoder, feature, discriminator)
     module.batches_seen = config.loss.discriminator_iter_start
     return module, networks
+
+
+def _make_fake(network: nn.Module, mode: FakeTensorMode) -> Iterator[Tensor]:
+    """Replace parameters and buffers, which ``nn.Module.to`` cannot do with fake tensors."""
+    for part in network.modules():
+        for name, tensor in (*part.named_parameters("", False), *part.named_buffers("", False)):
+            if not isinstance(tensor, FakeTensor):
+                fake: Any = FakeTensor(mode, tensor.detach().to("meta"), torch.device("cpu"))
+                if isinstance(tensor, nn.Parameter):
+                    fake = nn.Parameter(fake, tensor.requires_grad)
+                setattr(part, name, fake)
+                yield fake
 
 
 def _replace_loop(module: Stage1Module | Stage2Module) -> None:
