@@ -506,7 +506,7 @@ def test_a_damaged_scan_in_the_cohort(run: Any, brats: Path, script: str, config
     content[len(content) // 2] ^= 0xFF
     scan(brats).write_bytes(content)
     said = run(script, "train", "--config", brats / config, "--overwrite")
-    assert said.startswith(f"1 of 4 cases in {brats / 'cohort'} cannot be used: {CASE} ")
+    assert said.startswith(f"1 of 4 cases in {brats / 'cohort'} cannot be used, the first: {CASE} ")
     assert str(scan(brats)) in said
     assert "data.on_bad_case=skip" in said
     said = run("prod9", "data", "inspect", brats / "cohort")
