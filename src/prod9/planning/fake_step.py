@@ -125,8 +125,7 @@ def step_cost(
     Stage 2 as many tokens are masked as one step in forty exceeds.
     """
     recorder = StepRecorder(_masked_share(config, sizes, batch))
-    with torch.device("meta"):  # nothing is allocated or initialised
-        module, networks = _module(config, sizes)
+    module, networks = _module(config, sizes)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tensors = [t for part in {module, *networks.values()} for t in _make_fake(part, mode)]
     if checkpointing:
@@ -180,21 +179,27 @@ def _surroundings(device: Device) -> Generator[None]:
 def _module(
     config: Stage1Config | Stage2Config, sizes: Sizes
 ) -> tuple[Stage1Module | Stage2Module, dict[str, nn.Module]]:
-    """Return the training module and its networks, the trained one first; reads no file."""
+    """Return the training module and its networks, the trained one first.
+
+    The networks are on the meta device: nothing is allocated, initialised or read from a file.
+    """
     if isinstance(config, Stage2Config):
-        transformer = build_transformer(
-            config.model.transformer,
-            levels=sizes.autoencoder.levels,
-            num_classes=len(sizes.data.class_names),
-            num_channels=len(sizes.data.channels),
-            grid=sizes.grid,
-        )
+        with torch.device("meta"):
+            transformer = build_transformer(
+                config.model.transformer,
+                levels=sizes.autoencoder.levels,
+                num_classes=len(sizes.data.class_names),
+                num_channels=len(sizes.data.channels),
+                grid=sizes.grid,
+            )
         return Stage2Module(config, transformer), {"transformer": transformer}
-    autoencoder = build_autoencoder(config.model.autoencoder)
+    with torch.device("meta"):
+        autoencoder = build_autoencoder(config.model.autoencoder)
+        discriminator = build_discriminator(config)
+        feature = build_feature_loss(config.loss, untrained=True)
     networks: dict[str, nn.Module] = {"autoencoder": autoencoder}
-    if (discriminator := build_discriminator(config)) is not None:
+    if discriminator is not None:
         networks["discriminator"] = discriminator
-    feature = build_feature_loss(config.loss, untrained=True)
     # A frozen network is no registered submodule of its loss: see MedicalNetPerceptualLoss.
     if isinstance(frozen := getattr(feature.term, "network", None), nn.Module):
         networks[FROZEN] = frozen
