@@ -495,6 +495,7 @@ def test_scans_that_do_not_lie_in_the_same_place(run: Any, brats: Path) -> None:
     other = nifti(brats / "other.nii.gz")
     said = run(*translation(brats, f"T1={scan(brats)}", f"T2={other}"))
     assert said.startswith(f"{other} is on another grid than {scan(brats)} (")
+    assert "9 x 10 x 11 voxels" in said
     arguments = ["-c", brats / "brats2.yaml", "--modality", "T1", "-o", brats / "made"]
     said = run(STAGE2, "inpaint", *arguments, "-i", scan(brats), "-m", other)
     assert said.startswith(f"{other} is on another grid than {scan(brats)} ")
