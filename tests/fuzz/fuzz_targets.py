@@ -39,7 +39,6 @@ from prod9.report.curves import read_history
 from prod9.report.viewed_files import find_volumes
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.torch_files import read_plain, write_plain
-from prod9.training.run_folder import CONFIG_KEY, read_point
 
 AFFINE = np.array([[-1.0, 0, 0, 9], [0, 1, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
 

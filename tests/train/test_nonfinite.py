@@ -118,7 +118,7 @@ def test_skip(
     tmp_path: Path, tokenizer: Path, stage: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoiler = run(tmp_path, tokenizer, stage, {BAD}, trainer__on_nan="skip")
-    assert "1 step was left out of this run" in capsys.readouterr().err
+    assert "steps left out of this run" in capsys.readouterr().err
     counts = dict(logged(tmp_path)["train/left_out"])
     assert counts == {float(number): float(number >= BAD) for number in range(STEPS)}
     assert read_last(tmp_path / "checkpoints").content["left_out"] == 1

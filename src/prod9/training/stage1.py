@@ -31,19 +31,11 @@ from prod9.losses.weights import (
 from prod9.montage import montage
 from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.runtime.console import say
-from prod9.runtime.distributed import barrier, is_main, main_first, of_main
+from prod9.runtime.distributed import is_main, main_first, of_main
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training.previews import Preview
-from prod9.training.processes import join
-from prod9.training.run_folder import RunFolder
 from prod9.training.stage1_module import Stage1Module
-from prod9.training.strategies import require_strategy
-from prod9.training.trainer import (
-    prepare_training,
-    require_runnable,
-    resolve_device,
-    run_training,
-)
+from prod9.training.trainer import begin, prepare_training, resolve_device, run_training
 
 
 def fetch_medicalnet(config: PerceptualLossConfig) -> Path:
@@ -89,13 +81,10 @@ def build_discriminator(config: Stage1Config) -> MultiScaleDiscriminator | None:
 
 def build_module(config: Stage1Config) -> Stage1Module:
     """Return the training module with untrained networks."""
+    # In this order: the discriminator's weights are drawn first.
     discriminator = build_discriminator(config)
-    module = Stage1Module(
-        config,
-        build_autoencoder(config.model.autoencoder),
-        build_feature_loss(config.loss),
-        discriminator,
-    )
+    autoencoder = build_autoencoder(config.model.autoencoder)
+    module = Stage1Module(config, autoencoder, build_feature_loss(config.loss), discriminator)
     prepare_training(module.autoencoder, config.trainer)
     return module
 
@@ -189,26 +178,18 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
     Raises:
         Prod9Error: any mistake in configuration, data, weights or output folder.
     """
-    join(config.trainer)
-    require_strategy(config)
-    folder = RunFolder(config.output_dir)
+    folder = begin(config, resume=resume, overwrite=overwrite)
     export = config.autoencoder_export_path
     if not (resume or overwrite) and of_main(is_main() and export.exists()):
         raise Prod9Error(
             f"{export} exists; replace it with --overwrite, or choose another "
             "autoencoder_export_path."
         )
-    # All that can be wrong without the data comes first: reading scans may take hours.
     if is_main():
-        folder.check(config, resume=resume, overwrite=overwrite)
         require_writable(export.parent)
-    require_runnable(config.trainer)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config)
     volumes = training_volumes(config)
-    if is_main():
-        folder.claim(config, resume=resume, overwrite=overwrite)
-    barrier()
     parameters = sum(p.numel() for p in module.autoencoder.parameters())
     say(
         f"Stage 1: {config.data.dataset_name}, {volumes.summary}; {parameters / 1e6:.1f} M "
@@ -216,20 +197,19 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
     )
     say(f"run folder: {folder.root}; tokenizer will be written to {export}")
     pictures = config.callbacks.preview
-    trainer = run_training(
+    preview = _preview(module, volumes, pictures.num_volumes) if pictures.every_n_steps else None
+    run_training(
         config,
         folder,
         module,
         volumes.train,
         volumes.val,
-        title="Stage 1",
-        monitor="val/psnr",
-        mode="max",
-        preview=_preview(module, volumes, pictures.num_volumes) if pictures.every_n_steps else None,
+        preview=preview,
         resume=resume,
+        overwrite=overwrite,
     )
     tokenizer = tokenizer_of(module.cpu(), volumes.data)
-    if trainer.is_global_zero:
+    if is_main():
         tokenizer.save(export)
         say(f"tokenizer {tokenizer.digest[:12]} written to {export}")
     return tokenizer

@@ -24,25 +24,15 @@ from prod9.montage import montage
 from prod9.networks.condition import Condition
 from prod9.outpainting import draw_tokens
 from prod9.runtime.console import say
-from prod9.runtime.distributed import barrier, is_main, world_size
+from prod9.runtime.distributed import is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
 from prod9.training.previews import Preview
-from prod9.training.processes import join
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
-from prod9.training.strategies import require_strategy, whole_state
-from prod9.training.tokens import (
-    TrainingTokens,
-    load_tokenizer,
-    training_tokens,
-)
-from prod9.training.trainer import (
-    prepare_training,
-    require_runnable,
-    resolve_device,
-    run_training,
-)
+from prod9.training.strategies import whole_state
+from prod9.training.tokens import TrainingTokens, load_tokenizer, training_tokens
+from prod9.training.trainer import begin, prepare_training, resolve_device, run_training
 
 
 def build_module(
@@ -120,17 +110,9 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
     Raises:
         Prod9Error: any mistake in configuration, tokenizer, data or output folder.
     """
-    join(config.trainer)
-    require_strategy(config)
-    folder = RunFolder(config.output_dir)
-    if is_main():
-        folder.check(config, resume=resume, overwrite=overwrite)
-    require_runnable(config.trainer)
+    folder = begin(config, resume=resume, overwrite=overwrite)
     tokenizer = load_tokenizer(config)
     tokens = training_tokens(config, tokenizer)
-    if is_main():
-        folder.claim(config, resume=resume, overwrite=overwrite)
-    barrier()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config, tokenizer, tokens)
     parameters = sum(p.numel() for p in module.transformer.parameters())
@@ -145,17 +127,15 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         say("no previews: with trainer.strategy=fsdp no process has the whole transformer")
     elif pictures.every_n_steps:
         preview = _preview(module, tokenizer, tokens, pictures.num_volumes)
-    trainer = run_training(
+    run_training(
         config,
         folder,
         module,
         tokens.train,
         tokens.val,
-        title="Stage 2",
-        monitor="val/loss",
-        mode="min",
         preview=preview,
         resume=resume,
+        overwrite=overwrite,
     )
     data = tokens.data
     spec = TransformerSpec(
@@ -175,7 +155,7 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
     if split:
         state, transformer = whole_state(transformer), untrained(spec)
         transformer.load_state_dict(state)
-    if trainer.is_global_zero:
+    if is_main():
         save_transformer(folder.transformer, spec, transformer)
         say(f"transformer written to {folder.transformer}")
     device = resolve_device(config.trainer.accelerator)
