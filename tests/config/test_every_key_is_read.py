@@ -246,6 +246,7 @@ def strategy_of_two(config: Config, run: Any) -> object:
     """Of a run of two processes: one process needs no strategy."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "world_size", lambda: 2)
+        strategies.require_strategy(config)
         return type(strategies.build_strategy(config)).__name__
 
 

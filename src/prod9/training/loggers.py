@@ -30,22 +30,19 @@ class HistoryLogger(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self._columns: list[str] = []
-        self._rows = 0
 
     @property
     def name(self) -> str:
-        """Empty: a folder belongs to one run."""
         return ""
 
     @property
     def version(self) -> str:
-        """Empty, as :attr:`name`."""
         return ""
 
     def log_metrics(
         self, metrics: Mapping[str, Tensor | float | int], step: int | None = None
     ) -> None:
-        """Write a row; ``step`` is by default the number of rows so far.
+        """Write a row.
 
         Raises:
             Prod9Error: the file cannot be written, as on a full disk; earlier rows stay.
@@ -56,7 +53,7 @@ class HistoryLogger(Logger):
             name: value.item() if isinstance(value, Tensor) else value
             for name, value in metrics.items()
         }
-        row["step"] = self._rows if step is None else step
+        row["step"] = step
         if not self._columns:
             keep_history(self.path.parent)
         if row.keys() <= set(self._columns) and self.path.exists():
@@ -65,7 +62,6 @@ class HistoryLogger(Logger):
             columns = sorted(row.keys() | set(self._columns))
             self._rewrite(columns, row)
             self._columns = columns
-        self._rows += 1
 
     def _rewrite(self, columns: Sequence[str], row: Mapping[str, Any]) -> None:
         before: list[dict[str, str]] = []

@@ -181,7 +181,6 @@ class Stage1Module(StageModule[Stage1Config]):
     # --- validation, with the EMA -----------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the sums."""
         self.usage.reset()
         self._means.reset()
 
@@ -210,12 +209,10 @@ class Stage1Module(StageModule[Stage1Config]):
     # --- checkpoints ------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counts."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["batches_seen"] = self.batches_seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counts."""
         super().on_load_checkpoint(checkpoint)
         self.batches_seen = int(checkpoint["batches_seen"])
 

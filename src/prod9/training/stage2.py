@@ -1,6 +1,7 @@
 """Stage 2 from its configuration: tokenizer, token stores, transformer, run."""
 
 from dataclasses import asdict, replace
+from functools import partial
 
 import matplotlib.figure
 import pytorch_lightning as pl
@@ -10,12 +11,10 @@ from torch import Tensor
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.data.crops import examples
-from prod9.data.dataset import Dataset
 from prod9.model import (
     CovariateSpec,
     Model,
     TransformerSpec,
-    build_transformer,
     load_generator,
     save_transformer,
     untrained,
@@ -31,33 +30,18 @@ from prod9.training.previews import Preview
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
 from prod9.training.strategies import whole_state
-from prod9.training.tokens import TrainingTokens, load_tokenizer, training_tokens
-from prod9.training.trainer import begin, prepare_training, resolve_device, run_training
-
-
-def build_module(
-    config: Stage2Config, tokenizer: Tokenizer, tokens: TrainingTokens
-) -> Stage2Module:
-    """Return the training module with an untrained transformer."""
-    transformer = build_transformer(
-        config.model.transformer,
-        levels=tokenizer.fsq.levels,
-        num_classes=len(tokens.data.class_names),
-        num_channels=len(tokens.data.channels),
-        covariates=_covariates(tokens.data),
-        grid=tokenizer.grid(),
-    )
-    module = Stage2Module(config, transformer, tokenizer.digest)
-    prepare_training(module.transformer, config.trainer)
-    return module
-
-
-def _covariates(data: Dataset) -> tuple[CovariateSpec, ...]:
-    return tuple(CovariateSpec.model_validate(asdict(each)) for each in data.covariates)
+from prod9.training.tokens import load_tokenizer, training_tokens, window_of
+from prod9.training.trainer import (
+    TrainingData,
+    begin,
+    prepare_training,
+    resolve_device,
+    run_training,
+)
 
 
 def _preview(
-    module: Stage2Module, tokenizer: Tokenizer, tokens: TrainingTokens, count: int
+    module: Stage2Module, tokenizer: Tokenizer, tokens: TrainingData, count: int
 ) -> Preview:
     """Generate with the averaged weights, always from the same seed.
 
@@ -65,18 +49,19 @@ def _preview(
     truth, what is generated from all other channels, and from class and channel alone.
     """
     config, names, channels = module.config, tokens.data.label_names, len(tokens.data.channels)
+    window = window_of(config, tokenizer)
     shown = examples(tokens.val, count) if channels > 1 else None
 
     def generated(condition: Condition, sampler: SamplerConfig) -> Tensor:
         stream = torch.Generator(module.device).manual_seed(config.seed)
-        network, window = module.ema.network, tokens.window
+        network = module.ema.network
         shape = (len(condition.classes), *window)
         empty = torch.full(shape, network.mask_id, device=module.device)
         result = draw_tokens(network, condition, empty, sampler, stream, window=window)
         return decoded(result)
 
     def decoded(grids: Tokens) -> Tensor:
-        whole = tokenizer.spec.volume_shape if tokens.window == tokenizer.grid() else None
+        whole = tokenizer.spec.volume_shape if window == tokenizer.grid() else None
         return tokenizer.to(module.device).decode(grids.to(module.device), whole)
 
     @torch.no_grad()
@@ -113,44 +98,29 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
     folder = begin(config, resume=resume, overwrite=overwrite)
     tokenizer = load_tokenizer(config)
     tokens = training_tokens(config, tokenizer)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    module = build_module(config, tokenizer, tokens)
-    parameters = sum(p.numel() for p in module.transformer.parameters())
-    say(
-        f"Stage 2: {config.data.dataset_name}, {tokens.summary}, {tokenizer.codebook_size} codes; "
-        f"{parameters / 1e6:.1f} M parameters"
-    )
-    say(f"run folder: {folder.root}; transformer will be written to {folder.transformer}")
-    pictures, preview = config.callbacks.preview, None
-    split = config.trainer.strategy == "fsdp" and world_size() > 1
-    if pictures.every_n_steps and split:
-        say("no previews: with trainer.strategy=fsdp no process has the whole transformer")
-    elif pictures.every_n_steps:
-        preview = _preview(module, tokenizer, tokens, pictures.num_volumes)
-    run_training(
-        config,
-        folder,
-        module,
-        tokens.train,
-        tokens.val,
-        preview=preview,
-        resume=resume,
-        overwrite=overwrite,
-    )
     data = tokens.data
     spec = TransformerSpec(
         transformer=config.model.transformer,
         levels=tokenizer.fsq.levels,
         class_names=data.class_names,
         channels=tuple(channel.name for channel in data.channels),
-        covariates=_covariates(data),
+        covariates=tuple(CovariateSpec.model_validate(asdict(each)) for each in data.covariates),
         num_sources=len(data.channels) if len(data.channels) > 1 else 0,
         grid=tokenizer.grid(),
-        window=tokens.window,
+        window=window_of(config, tokenizer),
         train_subjects=tuple(sorted(set(data.subjects))),
         tokenizer_digest=tokenizer.digest,
         config_yaml=dump(config),
     )
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module = Stage2Module(config, untrained(spec), tokenizer.digest)
+    prepare_training(module.transformer, config.trainer)
+    say(f"Stage 2: {tokenizer.codebook_size} codes, to be written to {folder.transformer}")
+    split = config.trainer.strategy == "fsdp" and world_size() > 1
+    preview = None if split else partial(_preview, module, tokenizer, tokens)
+    if split and config.callbacks.preview.every_n_steps:
+        say("no previews: with trainer.strategy=fsdp no process has the whole transformer")
+    run_training(config, folder, module, tokens, preview, resume=resume, overwrite=overwrite)
     transformer = module.ema.network
     if split:
         state, transformer = whole_state(transformer), untrained(spec)

@@ -114,7 +114,6 @@ class Stage2Module(StageModule[Stage2Config]):
             self._train_hits.zero_()
 
     def on_train_batch_end(self, outputs: Any, batch: TokenBatch, batch_idx: int) -> None:
-        """Update the EMA."""
         if self.nonfinite_guard.learned:
             self.ema.update(self.transformer)
 
@@ -130,7 +129,6 @@ class Stage2Module(StageModule[Stage2Config]):
     # --- validation, with the EMA -----------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the sums."""
         self._means.reset()
         self._val_hits = _no_hits().to(self.device)
         if self._device_mesh is not None:
@@ -178,7 +176,6 @@ class Stage2Module(StageModule[Stage2Config]):
     # --- checkpoints ------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the tokenizer's digest and the counts."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["tokenizer_digest"] = self.tokenizer_digest
         checkpoint["train_hits"] = total(self._train_hits).cpu().clone()

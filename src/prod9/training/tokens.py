@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,20 +23,7 @@ from prod9.runtime.progress import progress_bar
 from prod9.sliding_window import encode
 from prod9.tokenizer import Tokenizer, TokenizerSpec
 from prod9.training.run_folder import RunFolder
-from prod9.training.trainer import resolve_device
-
-
-@dataclass(frozen=True)
-class TrainingTokens:
-    """Batches of tokens of both splits, and what the transformer must know of them."""
-
-    train: DataLoader[TokenBatch]
-    val: DataLoader[TokenBatch]
-    data: Dataset
-    """The training split."""
-    window: tuple[int, int, int]
-    """Cells per sample."""
-    summary: str
+from prod9.training.trainer import TrainingData, resolve_device
 
 
 def load_tokenizer(config: Stage2Config) -> Tokenizer:
@@ -83,21 +69,19 @@ def open_data(config: Stage2Config, tokenizer: Tokenizer) -> Splits:
     return splits
 
 
-def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingTokens:
+def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingData:
     """Open the training and validation split of a configuration.
 
     Raises:
         Prod9Error: data that is missing or cannot be read; a folder that cannot be written.
     """
-    splits, window = open_data(config, tokenizer), _window(config, tokenizer)
-    data = splits["train"]
-    store, train = open_tokens(config, tokenizer, data, "train")
+    splits = open_data(config, tokenizer)
+    store, train = open_tokens(config, tokenizer, splits["train"], "train")
     _, val = open_tokens(config, tokenizer, splits["val"], "val")
-    grid, cut = tokenizer.grid(), ""
+    summary = f"{len(store)} training volumes of {_by(tokenizer.grid())} tokens"
     if isinstance(config.data, CroppedSourceConfig):
-        cut = f", in crops of {_by(window)}"
-    summary = f"{len(store)} training volumes of {_by(grid)} tokens{cut}"
-    return TrainingTokens(train, val, data, window, summary)
+        summary += f", in crops of {_by(window_of(config, tokenizer))}"
+    return TrainingData(train, val, splits["train"], summary)
 
 
 def open_tokens(
@@ -148,7 +132,7 @@ def open_tokens(
         data,
         config.data,
         stride=tokenizer.autoencoder.stride,
-        window=_window(config, tokenizer),
+        window=window_of(config, tokenizer),
         train=train,
         seed=config.seed,
     )
@@ -159,7 +143,7 @@ def _by(sides: tuple[int, ...]) -> str:
     return "x".join(map(str, sides))
 
 
-def _window(config: Stage2Config, tokenizer: Tokenizer) -> tuple[int, int, int]:
+def window_of(config: Stage2Config, tokenizer: Tokenizer) -> tuple[int, int, int]:
     """Cells per sample: ``roi_size`` where training crops, but not more than the grid has."""
     grid = tokenizer.grid()
     if not isinstance(config.data, CroppedSourceConfig):

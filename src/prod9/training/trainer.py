@@ -5,33 +5,35 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import nn
 from torch.utils.data import DataLoader
 
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.data.batches import set_epoch
+from prod9.data.dataset import Dataset
 from prod9.errors import Prod9Error
 from prod9.networks.activation_checkpointing import recompute_activations
 from prod9.networks.autoencoder import Autoencoder
 from prod9.networks.transformer import MaskedTransformer
 from prod9.runtime.console import say
 from prod9.runtime.distributed import is_main, of_main, world_size
-from prod9.training import processes
 from prod9.training.checkpoint_files import Position, WholeCheckpoints
 from prod9.training.last_checkpoint import LastCheckpoint
 from prod9.training.loggers import build_loggers, require_logger
 from prod9.training.previews import Preview, Previews
-from prod9.training.processes import join
+from prod9.training.processes import join, on_this_machine
 from prod9.training.progress import TrainingProgress
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage_module import StageModule
-from prod9.training.strategies import build_strategy, environment, require_strategy
+from prod9.training.strategies import build_strategy, require_strategy
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -153,6 +155,17 @@ def begin(config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool)
     return folder
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """Batches of the training and the validation split."""
+
+    train: DataLoader[Any]
+    val: DataLoader[Any]
+    data: Dataset
+    """The training split."""
+    summary: str
+
+
 def build_trainer(
     config: Stage1Config | Stage2Config,
     folder: RunFolder,
@@ -162,7 +175,8 @@ def build_trainer(
     """Return Lightning's Trainer; a resumed run has taken so many ``steps``."""
     quieten_lightning()
     settings = config.trainer
-    here = processes.on_this_machine()
+    here = on_this_machine()
+    environment = LightningEnvironment() if world_size() == 1 else TorchElasticEnvironment()
     return pl.Trainer(
         accelerator=lightning_accelerator(settings.accelerator),
         devices=here,
@@ -176,7 +190,7 @@ def build_trainer(
         log_every_n_steps=settings.log_every_n_steps,
         logger=build_loggers(config, folder, steps),
         callbacks=[*callbacks],
-        plugins=[WholeCheckpoints(), environment()],
+        plugins=[WholeCheckpoints(), environment],
         num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
         enable_progress_bar=False,
@@ -189,14 +203,13 @@ def run_training(
     config: Stage1Config | Stage2Config,
     folder: RunFolder,
     module: StageModule[Any],
-    train: DataLoader[Any],
-    val: DataLoader[Any],
+    data: TrainingData,
+    preview: Callable[[int], Preview] | None,
     *,
-    preview: Preview | None,
     resume: bool,
     overwrite: bool,
-) -> pl.Trainer:
-    """Train a stage's module in ``folder``; return the trainer.
+) -> None:
+    """Train a stage's module; ``preview`` draws so many volumes.
 
     Raises:
         Prod9Error: as :meth:`RunFolder.claim`.
@@ -205,6 +218,9 @@ def run_training(
     saved = folder.claim(config, resume=resume, overwrite=overwrite) if is_main() else None
     path, position = of_main((str(saved.path), saved.position) if saved else (None, Position()))
     del saved  # it holds the whole checkpoint
+    millions = sum(p.numel() for p in module.ema.parameters()) / 1e6
+    say(f"{module.title}: {config.data.dataset_name}, {data.summary}; {millions:.1f} M parameters")
+    say(f"run folder: {folder.root}")
     last = LastCheckpoint(folder.checkpoints, config)
     callbacks: list[Callback] = [last]
     keep_best = config.callbacks.checkpoint.keep_best
@@ -220,18 +236,18 @@ def run_training(
         callbacks.insert(0, best)  # before the last checkpoint, which records which they are
     if is_main():
         callbacks.append(TrainingProgress(module.title))
-    if preview is not None:
-        every = config.callbacks.preview.every_n_steps
-        callbacks.append(Previews(folder.previews, every, preview))
+    pictures = config.callbacks.preview
+    if preview is not None and pictures.every_n_steps:
+        drawn = preview(pictures.num_volumes)
+        callbacks.append(Previews(folder.previews, pictures.every_n_steps, drawn))
     trainer = build_trainer(config, folder, callbacks, position.steps)
     if path is not None:
-        start_where_it_ended(position, config, train)
+        start_where_it_ended(position, config, data.train)
     # Lightning's own SIGTERM handler calls collectives in the middle of whatever runs, and no
     # public setting switches it off.
     cast(Any, trainer)._signal_connector.register_signal_handlers = lambda: None
     with last.signals.listening():
-        trainer.fit(module, train, val, ckpt_path=path, weights_only=True)
-    return trainer
+        trainer.fit(module, data.train, data.val, ckpt_path=path, weights_only=True)
 
 
 def start_where_it_ended(
