@@ -11,7 +11,7 @@ from prod9.runtime.console import say
 from prod9.runtime.distributed import Means
 from prod9.training.ema import EMA
 from prod9.training.nonfinite import NonfiniteGuard
-from prod9.training.optimizer import step_if_finite
+from prod9.training.optimizer import clip, loss_scaler
 
 ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)
 
@@ -45,9 +45,22 @@ class StageModule(pl.LightningModule, Generic[ConfigT]):
         """Whether the gradients of the last optimizer step were kept."""
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradients, and drop them where they are not finite."""
+        """Clip the gradients; drop them where a loss term or their norm is not finite.
+
+        Lightning has taken fp16's loss scale out of the gradients before.
+        """
+        guard, suffix, groups = self.nonfinite_guard, self._suffix, optimizer.param_groups
         limit = self.config.training.stability.gradient_clip
-        self._finite = step_if_finite(self, optimizer, self.nonfinite_guard, limit, self._suffix)
+        norm = clip([p for group in groups for p in group["params"]], limit)
+        self.log(f"train/grad_norm{suffix}", norm)
+        # A tensor on the CPU: Lightning would copy a number to the device, which waits for it.
+        self.log(f"train/learning_rate{suffix}", torch.tensor(float(groups[0]["lr"])))
+        scaled = loss_scaler(self) is not None
+        self._finite = guard.admits(norm, scaled=scaled, network=suffix)
+        if guard.policy != "stop":
+            self.log("train/left_out", torch.tensor(float(guard.found)))
+        if not self._finite:  # without gradients AdamW changes neither weights nor moments
+            optimizer.zero_grad(set_to_none=True)
 
     def on_train_end(self) -> None:
         """Print how many steps were left out."""
