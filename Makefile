@@ -38,7 +38,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m prod9.config.document --check docs/configuration.md
+	$(BIN)/python tools/config_page.py --check docs/configuration.md
 	$(BIN)/python -m prod9.results.document --check docs/metrics.md
 	$(BIN)/python tools/api_page.py --check docs/api.md
 	$(BIN)/pytest -q tests/docs
@@ -61,7 +61,7 @@ bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup
-	$(BIN)/python -m prod9.config.document > docs/configuration.md
+	$(BIN)/python tools/config_page.py docs/configuration.md
 	$(BIN)/python -m prod9.results.document > docs/metrics.md
 	$(BIN)/python tools/api_page.py > docs/api.md
 	$(BIN)/python -m benchmarks --tables > benchmarks/results/README.md

@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from prod9.errors import Prod9Error
@@ -72,7 +72,7 @@ class Registry(Generic[Entry]):
             Prod9Error: an unknown name; the message lists the known ones.
         """
         if name not in self._entries:
-            raise Prod9Error(f"the {self.what} {self._unknown(name)}.")
+            raise Prod9Error(f"the {self.what} {self._unknown(name)}")
         entry = self._entries[name] = imported(self._entries[name])
         return entry
 
@@ -87,7 +87,7 @@ class Registry(Generic[Entry]):
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, self.names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         return f"must be one of {', '.join(self.names)}, not {name!r}{hint}"
 
     def __get_pydantic_core_schema__(
@@ -99,6 +99,11 @@ class Registry(Generic[Entry]):
             return name
 
         return core_schema.no_info_after_validator_function(known, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self._entries)}
 
 
 def imported(entry: Any) -> Any:

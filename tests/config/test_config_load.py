@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prod9.config import BraTSDataConfig, MedMNISTDataConfig, Stage1Config
+from prod9.config.entries import Entries, merge, nested, parse, scalar
 from prod9.config.load import dump, load_stage1, load_stage2
-from prod9.config.tree import Place, Tree, merge, parse, scalar
 
 BASE = """\
 output_dir: outputs/x
@@ -176,8 +176,8 @@ values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0
 def test_variables_substitute_literally(value: str, default: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROD9_X", value)
-        result, _ = parse(f"a: '<${{PROD9_X:{default}}}>'", "f")
-    assert result == {"a": f"<{value or default}>"}
+        entries = parse(f"a: '<${{PROD9_X:{default}}}>'", "f")
+    assert nested(entries) == {"a": f"<{value or default}>"}
 
 
 # --- scalars
@@ -234,53 +234,40 @@ mappings: st.SearchStrategy[dict[str, Any]] = st.recursive(
 )
 
 
-def tree(values: dict[str, Any], source: str) -> Tree:
-    _, places = parse(yaml.safe_dump(values), source)
-    return Tree(values, places)
-
-
-def leaf_paths(values: dict[str, Any], keys: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    found: dict[tuple[str, ...], Any] = {}
-    for key, value in values.items():
-        inner = leaf_paths(value, (*keys, key)) if isinstance(value, dict) else {}
-        found |= inner or {(*keys, key): value}
-    return found
+def entries(values: dict[str, Any], source: str) -> Entries:
+    return parse(yaml.safe_dump(values), source, lines=False) if values else {}
 
 
 @given(mappings, mappings)
 def test_merge_keeps_values_and_where_they_came_from(
     low: dict[str, Any], high: dict[str, Any]
 ) -> None:
-    merged = merge(tree(low, "low"), tree(high, "high"))
-    below, above = leaf_paths(low), leaf_paths(high)
-    for keys, value in leaf_paths(merged.values).items():
-        if value != {}:
-            source, values = ("high", above) if keys in above else ("low", below)
-            assert value == values[keys]
-            assert merged.places[keys].source == source
-    for keys in merged.places:  # no place of a key that is gone
-        inside: Any = merged.values
-        for key in keys:
-            inside = inside[key]
+    below, above = entries(low, "low"), entries(high, "high")
+    merged = merge(below, above)
+    for keys, entry in merged.items():
+        assert entry == (above if keys in above else below)[keys]
+    for keys, entry in above.items():  # only an empty section is not taken
+        assert keys in merged or entry.value == {}
+    for keys in below.keys() - merged.keys():  # something above took its place
+        assert any(keys[: len(own)] == own or own[: len(keys)] == keys for own in above)
+    nested(merged)  # no key is a section and a value
 
 
 @given(mappings)
 def test_merge_identities(values: dict[str, Any]) -> None:
-    some, none = tree(values, "f"), Tree({}, {})
-    assert merge(some, none) == merge(none, some) == merge(some, some) == some
+    some = entries(values, "f")
+    assert merge(some, {}) == merge({}, some) == merge(some, some) == some
+    assert nested(some) == values
 
 
-def test_places_have_lines() -> None:
-    _, places = parse("a: 1\nb:\n  c: [1,\n  2]\n  d: {e: 1}\n", "f")
-    assert {".".join(keys): place.line for keys, place in places.items()} == {
-        "a": 1,
-        "b": 2,
-        "b.c": 3,
-        "b.d": 5,
-        "b.d.e": 5,
+def test_entries_have_lines() -> None:
+    found = parse("a: 1\nb:\n  c: [1,\n  2]\n  d: {e: 1}\n  g: {}\n", "f")
+    assert {".".join(keys): entry for keys, entry in found.items()} == {
+        "a": (1, "f:1"),
+        "b.c": ([1, 2], "f:3"),
+        "b.d.e": (1, "f:5"),
+        "b.g": ({}, "f:6"),
     }
-    assert str(places["b", "d"]) == "f:5"
-    assert str(Place("command line")) == "command line"
 
 
 # --- dump

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from prod9.config import BraTSSourceConfig, MedMNISTDataConfig, Stage1Config, Stage2Config
-from prod9.config.find import shipped
-from prod9.config.load import dump, load_stage1, load_stage2, resolve_config
+from prod9.config.load import dump, load_stage1, load_stage2
+from prod9.config.shipped import resolve_config, shipped
 from prod9.errors import Prod9Error
 
 SPEC = "src/prod9/configs/maskgit/"

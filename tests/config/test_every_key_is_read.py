@@ -25,7 +25,7 @@ from prod9.config import (
     Stage1Config,
     Stage2Config,
 )
-from prod9.config.schema import fields
+from prod9.config.base import leaves
 from prod9.data import medmnist
 from prod9.data.brats import dataset as stage_scans
 from prod9.data.brats.layouts import MODALITIES
@@ -734,6 +734,10 @@ BRATS2: dict[str, Key] = {
 
 def one_value(annotation: object) -> bool:
     return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
+
+
+def fields(model: Any, prefix: str = "") -> Iterable[tuple[str, FieldInfo]]:
+    return [(key, info) for key, _, info in leaves(model, prefix)]
 
 
 def keys(found: Iterable[tuple[str, FieldInfo]]) -> set[str]:

@@ -92,7 +92,7 @@ def test_registered_loss_has_a_section_with_defaults() -> None:
 def test_its_keys_are_as_strict_as_any() -> None:
     for override, words in {
         "loss.charbonnier.epsilo=1": r"not a known key; did you mean epsilon\?",
-        "loss.charbonnier.epsilon=x": "must be a number",
+        "loss.charbonnier.epsilon=x": "should be a valid number",
         "loss.charbonier.epsilon=1": r"did you mean charbonnier\?",
         "loss.loss_type=charbonier": r"did you mean charbonnier\?",
     }.items():

@@ -1,18 +1,15 @@
 """``prod9 evaluate``: figures and a page on volumes of any generator."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from prod9.cli.options import MAX_SEED, OverwriteOption
 from prod9.config.evaluation import FeatureSpaceKey
+from prod9.runtime.processes import require_alone
 
 _SPACES = get_args(FeatureSpaceKey)
-
-
-def _optional(text: str) -> Any:
-    return typer.Option(help=text, show_default=False)
 
 
 def evaluate(
@@ -26,17 +23,17 @@ def evaluate(
             "brainregionmnist3d (its test split) or organmnist3d/val."
         ),
     ],
-    generated: Annotated[str | None, _optional("Generated volumes: a folder.")] = None,
+    generated: Annotated[str | None, typer.Option(help="Generated volumes: a folder.")] = None,
     train: Annotated[
         str | None,
-        _optional(
-            "The generator's training volumes: finds copies; a data set's own training split when "
-            "left out."
+        typer.Option(
+            help="The generator's training volumes: finds copies; a data set's own training split "
+            "when left out."
         ),
     ] = None,
     reconstructed: Annotated[
         str | None,
-        _optional("Reconstructions of real volumes: a folder; files are paired by name."),
+        typer.Option(help="Reconstructions of real volumes: a folder; files are paired by name."),
     ] = None,
     intensity: Annotated[
         str,
@@ -52,7 +49,7 @@ def evaluate(
         ),
     ] = None,
     medicalnet: Annotated[
-        Path | None, _optional("MedicalNet's weights; the cached ones when left out.")
+        Path | None, typer.Option(help="MedicalNet's weights; the cached ones when left out.")
     ] = None,
     usefulness: Annotated[
         bool, typer.Option(help="Train classifiers on generated volumes too.")
@@ -68,11 +65,10 @@ def evaluate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
+    require_alone("prod9 evaluate")
     from prod9.evaluation.evaluator import METRICS, REPORT
     from prod9.evaluation.runner import evaluate as run_evaluation
-    from prod9.runtime.processes import require_alone
 
-    require_alone("prod9 evaluate")
     found = run_evaluation(
         real,
         generated,

@@ -28,16 +28,12 @@ def generate(
             "-c",
             help="YAML file; shipped ones are found by their name too. With --modality: the "
             "shipped BraTS one when left out.",
-            show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output",
-            "-o",
-            help="Folder for the volumes; OUTPUT_DIR/generated when left out.",
-            show_default=False,
+            "--output", "-o", help="Folder for the volumes; OUTPUT_DIR/generated when left out."
         ),
     ] = None,
     num_samples: Annotated[
@@ -93,7 +89,7 @@ def generate(
         "sampler",
         seed=seed,
         steps=steps,
-        guidance=guidance,
+        guidance_scale=guidance,
         temperature=temperature,
     )
     gather(resolved.trainer)

@@ -1,13 +1,12 @@
 """``prod9``: demo, data, weights, plan, doctor."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import typer
 
 from prod9.cli.evaluate import evaluate
-from prod9.cli.options import OverwriteOption
+from prod9.cli.options import OverwriteOption, print_table
 from prod9.cli.plan import plan
 from prod9.cli.run import guarded, new_app
 from prod9.cli.view import view
@@ -31,12 +30,7 @@ def demo(
     ] = "regions",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder for everything the demo makes.",
-            show_default="outputs/demo, outputs/demo_brats",
-        ),
+        typer.Option("--output", "-o", help="outputs/demo or outputs/demo_brats when left out."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier demo.")
@@ -96,16 +90,11 @@ def fetch_data(
 ) -> None:
     """Download a data set (or build the embedded one) and check it."""
     from prod9.config import MedMNISTSourceConfig
-    from prod9.config.data import MedMNISTName
+    from prod9.config.load import validated
     from prod9.data import medmnist
 
-    if name not in get_args(MedMNISTName):
-        raise Prod9Error(
-            f"there is no data set {name}; choose from: {', '.join(get_args(MedMNISTName))}."
-        )
-    if size not in (28, 64):
-        raise Prod9Error(f"--size {size}: MedMNIST 3D has sizes 28 and 64.")
-    config = MedMNISTSourceConfig.model_validate({"dataset_name": name, "size": size, "root": root})
+    values = {"dataset_name": name, "size": size, "root": root}
+    config = validated(MedMNISTSourceConfig, values, "command line")
     medmnist.check(config)
     for path in medmnist.prepare(config):
         typer.echo(str(path))
@@ -128,7 +117,7 @@ def inspect_data(
         found = inspect_cohort(
             folder, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    _print_table(found.lines())
+    print_table(found.lines())
     if found.bad:
         raise Prod9Error(
             f"{len(found.bad)} of {len(found.bad) + len(found.usable)} cases of {folder} cannot be "
@@ -180,18 +169,7 @@ def doctor(root: RootOption = _ROOT) -> None:
     """Print versions, device, threads, memory, and which data sets and weights are found."""
     from prod9.cli.doctor import findings
 
-    _print_table(findings(root))
-
-
-def _print_table(rows: Iterable[tuple[str, str]]) -> None:
-    """Print pairs of what, and what was found."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table("what", Column("found", overflow="fold"), show_header=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+    print_table(findings(root))
 
 
 run = guarded(app)

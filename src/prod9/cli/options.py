@@ -1,5 +1,6 @@
 """Options that several commands share. Nothing here imports PyTorch: ``--help`` must be quick."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,28 +20,18 @@ ConfigOption = Annotated[
 ]
 OverridesArgument = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Overrides such as data.batch_size=2.", show_default=False
-    ),
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides such as data.batch_size=2."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-StepsOption = Annotated[
-    int | None,
-    typer.Option("--steps", min=1, help="Overrides the config's steps.", show_default=False),
-]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Overrides the config's steps.")]
 GuidanceOption = Annotated[
-    float | None,
-    typer.Option(
-        "--guidance", min=1.0, help="Overrides the config's guidance_scale.", show_default=False
-    ),
+    float | None, typer.Option(min=1.0, help="Overrides the config's guidance_scale.")
 ]
 TemperatureOption = Annotated[
-    float | None,
-    typer.Option("--temperature", help="Overrides the config's temperature.", show_default=False),
+    float | None, typer.Option(help="Overrides the config's temperature.")
 ]
 SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", min=0, max=MAX_SEED, help="Seed; the config's when left out."),
+    int | None, typer.Option(min=0, max=MAX_SEED, help="Seed; the config's when left out.")
 ]
 
 
@@ -50,18 +41,23 @@ def configured(
     section: Literal["sampler", "completion"],
     *,
     seed: int | None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    temperature: float | None = None,
+    **given: float | None,
 ) -> "Stage2Config":
-    """Read a configuration with what was said on the command line of its ``section``."""
+    """Read a configuration; ``given`` are keys of ``section`` from options, None for the others."""
     from prod9.config.load import load_stage2
 
-    chosen = {
-        f"{section}.steps": steps,
-        f"{section}.guidance_scale": guidance,
-        f"{section}.temperature": temperature,
-        "seed": seed,
-    }
-    given = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    return load_stage2(config, [*(overrides or ()), *given])
+    chosen = {f"{section}.{key}": value for key, value in given.items()} | {"seed": seed}
+    options = [f"{key}={value}" for key, value in chosen.items() if value is not None]
+    return load_stage2(config, [*(overrides or ()), *options])
+
+
+def print_table(rows: Iterable[tuple[str, str]], title: str | None = None) -> None:
+    """Print pairs of what, and what was found, on stdout."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    found = Column("found", overflow="fold")
+    table = Table("what", found, title=title, title_justify="left", show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=True).print(table)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prod9.cli.options import ConfigOption, OverridesArgument
+from prod9.cli.options import ConfigOption, OverridesArgument, print_table
 
 _UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
@@ -16,18 +16,18 @@ def plan(
     overrides: OverridesArgument = None,
     gpu_memory: Annotated[
         float | None,
-        typer.Option("--gpu-memory", min=0.1, help="GiB of a GPU; this CPU when left out."),
+        typer.Option(min=0.1, help="GiB of a GPU; this CPU when left out."),
     ] = None,
-    devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs in all.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs in all.")] = 1,
     tflops: Annotated[
-        float | None, typer.Option("--tflops", min=0.001, help="What the GPU sustains, TFLOP/s.")
+        float | None, typer.Option(min=0.001, help="What the GPU sustains, TFLOP/s.")
     ] = None,
     stage1: Annotated[
         Path | None,
-        typer.Option("--stage1", help="Stage 2: the configuration that makes its tokenizer."),
+        typer.Option(help="Stage 2: the configuration that makes its tokenizer."),
     ] = None,
     cases: Annotated[
-        int | None, typer.Option("--cases", min=3, help="BraTS: how many, if they are not here.")
+        int | None, typer.Option(min=3, help="BraTS: how many, if they are not here.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file too.")
@@ -38,9 +38,6 @@ def plan(
     Reads the configuration, the tokenizer if it is there, and the names in a BraTS folder; no
     volume. Time is given for a GPU whose --tflops are known.
     """
-    from rich.console import Console
-    from rich.table import Column, Table
-
     from prod9.files import write_text
     from prod9.planning.plan import make_plan
 
@@ -53,14 +50,14 @@ def plan(
         stage1=stage1,
         cases=cases,
     )
-    table = Table("what", Column("estimate", overflow="fold"), show_header=False)
+    rows: list[tuple[str, str]] = []
     for name, value in figures.items():
         *words, unit = name.split("_")
         if unit not in ("bytes", "flops", "seconds", "hours"):
             words, unit = [*words, unit], ""
         if value not in ("", [], None):
-            table.add_row(" ".join(words), text(value, unit))
-    Console(soft_wrap=True).print(table)
+            rows.append((" ".join(words), text(value, unit)))
+    print_table(rows)
     if output is not None:
         write_text(output, json.dumps({"kind": "prod9-plan", **figures}, indent=2) + "\n")
         typer.echo(f"written to {output}")

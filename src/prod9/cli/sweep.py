@@ -13,14 +13,14 @@ from prod9.cli.options import (
     configured,
 )
 from prod9.config.evaluation import FeatureSpaceKey
+from prod9.runtime.processes import require_alone
 
 
 def sweep(
     config: ConfigOption,
     overrides: OverridesArgument = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="OUTPUT_DIR/sweep when left out.", show_default=False),
+        Path | None, typer.Option("--output", "-o", help="OUTPUT_DIR/sweep when left out.")
     ] = None,
     steps: Annotated[list[int] | None, typer.Option(help="Repeatable.")] = None,
     temperature: Annotated[list[float] | None, typer.Option(help="Repeatable.")] = None,
@@ -35,8 +35,7 @@ def sweep(
         int, typer.Option("--num-samples", "-n", min=1, help="Volumes per class and setting.")
     ] = 16,
     space: Annotated[
-        FeatureSpaceKey,
-        typer.Option(help="Feature space of the Frechet distance."),
+        FeatureSpaceKey, typer.Option(help="Feature space of the Frechet distance.")
     ] = "efficientnet",
     seed: SeedOption = None,
     overwrite: OverwriteOption = False,
@@ -46,11 +45,10 @@ def sweep(
     Judged on the validation split. What an option leaves out stays as the config has it. An
     interrupted sweep goes on where it was.
     """
+    require_alone("sweep")
     from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
     from prod9.evaluation.sweep import sweep as run_sweep
-    from prod9.runtime.processes import require_alone
 
-    require_alone("sweep")
     resolved = configured(config, overrides, "sampler", seed=seed)
     values = {
         "steps": steps or (),

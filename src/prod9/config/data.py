@@ -75,7 +75,7 @@ class CroppedSourceConfig(SourceConfig):
     )
 
 
-class MedMNISTSourceConfig(SourceConfig):
+class MedMNISTSourceConfig(SourceConfig, title="MedMNIST"):
     """Volumes in MedMNIST's npz layout, as they are (Stage 2: each volume has its own tokens)."""
 
     dataset_name: MedMNISTName = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -88,7 +88,7 @@ class MedMNISTSourceConfig(SourceConfig):
     download: bool = Field(default=True, description="Download a file that is not in `root`.")
 
 
-class MedMNISTDataConfig(MedMNISTSourceConfig):
+class MedMNISTDataConfig(MedMNISTSourceConfig, title="MedMNIST"):
     """Volumes in MedMNIST's npz layout, with random changes while training (Stage 1)."""
 
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -112,7 +112,7 @@ class PreprocessingConfig(Section):
         return self
 
 
-class BraTSSourceConfig(CroppedSourceConfig):
+class BraTSSourceConfig(CroppedSourceConfig, title="BraTS"):
     """A BraTS folder of any year."""
 
     dataset_name: Literal["brats"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -148,7 +148,7 @@ class BraTSSourceConfig(CroppedSourceConfig):
         return self
 
 
-class BraTSDataConfig(BraTSSourceConfig):
+class BraTSDataConfig(BraTSSourceConfig, title="BraTS"):
     """A BraTS folder of any year, with preprocessing and random changes (Stage 1)."""
 
     preprocessing: PreprocessingConfig = PreprocessingConfig()

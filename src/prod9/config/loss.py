@@ -65,7 +65,7 @@ class FocalFrequencyLossConfig(LossSection):
     @classmethod
     def _spatial(cls, axes: tuple[int, ...]) -> tuple[int, ...]:
         if not set(axes) <= {2, 3, 4} or len(set(axes)) != len(axes):
-            raise ValueError(f"axes must be distinct and among 2, 3, 4, not {list(axes)}")
+            raise ValueError(f"must be distinct and among 2, 3, 4, not {list(axes)}")
         return axes
 
 

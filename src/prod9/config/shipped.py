@@ -1,34 +1,30 @@
-"""Which file a ``--config`` means."""
+"""The configurations inside the package, and which file a ``--config`` means."""
 
 import difflib
+import re
 from importlib.resources import files
 from pathlib import Path
 
 from prod9.errors import Prod9Error
 
-_SHIPPED = Path(str(files("prod9"))) / "configs"
+_FOLDER = Path(str(files("prod9"))) / "configs"
 
 
 def shipped() -> list[str]:
     """Return the configurations inside the package, such as ``maskgit/demo/stage1.yaml``."""
-    return sorted(path.relative_to(_SHIPPED).as_posix() for path in _SHIPPED.rglob("*.yaml"))
+    return sorted(path.relative_to(_FOLDER).as_posix() for path in _FOLDER.rglob("*.yaml"))
 
 
 def shipped_path(path: Path) -> Path | None:
-    """Return the packaged file that a relative ``path`` ends in, if there is one.
+    """Return the packaged file that a relative ``path`` names, if there is one.
 
     ``src/prod9/configs/maskgit/...``, ``maskgit/...`` and ``demo/...`` name packaged files, so
     that the documented commands work wherever prod9 is installed.
     """
-    parts = path.parts
-    if path.is_absolute() or ".." in parts:
+    if path.is_absolute():
         return None
-    if "configs" in parts:
-        parts = parts[parts.index("configs") + 1 :]
-    if parts[:1] == ("demo",):
-        parts = ("maskgit", *parts)
-    name = "/".join(parts)
-    return _SHIPPED / name if name in shipped() else None
+    name = re.sub(r"^(.*/)?configs/", "", path.as_posix())
+    return next((_FOLDER / each for each in (name, f"maskgit/{name}") if each in shipped()), None)
 
 
 def is_file(path: Path) -> bool:
