@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.trainer.states import TrainerFn
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
@@ -120,11 +119,10 @@ class LastCheckpoint(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Stop at a signal: the validation is repeated when the run is resumed."""
-        if trainer.state.fn == TrainerFn.FITTING and batch_idx < self._shared_batches:
+        if batch_idx < self._shared_batches:
             self._save_and_stop(trainer, due=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save where it is time."""
         self._roll_back_if_due(trainer)
         epochs = trainer.current_epoch + 1
         last = trainer.should_stop or epochs >= (trainer.max_epochs or 0)
