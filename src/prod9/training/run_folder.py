@@ -2,12 +2,10 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.data import CroppedSourceConfig
+from prod9.config.entries import parse
 from prod9.config.load import dump
 from prod9.errors import Prod9Error
 from prod9.files import remove_leftovers, require_writable, write_text
@@ -128,7 +126,10 @@ def keep_history(folder: Path) -> None:
 
 def _require_same_training(point: Saved, config: Stage1Config | Stage2Config) -> None:
     """Refuse to resume with other data, networks or losses; other keys may change."""
-    changed = sorted(_differences(yaml.safe_load(point.config), yaml.safe_load(dump(config))))
+    texts = (point.config, dump(config))
+    before, now = (parse(text, str(point.path), lines=False) for text in texts)
+    differing = {keys for keys in before.keys() | now.keys() if before.get(keys) != now.get(keys)}
+    changed = sorted(".".join(keys) for keys in differing)
     fixed = ["model.", "loss.", "data.preprocessing.", "data.split_"]
     fixed += ["seed", "data.dataset_name", "data.size"]
     if isinstance(config.data, CroppedSourceConfig):  # elsewhere windows do not decide the crops
@@ -141,12 +142,3 @@ def _require_same_training(point: Saved, config: Stage1Config | Stage2Config) ->
             f"{point.path} is a checkpoint of another configuration: {', '.join(found)} "
             "differ; use that configuration, or another output_dir."
         )
-
-
-def _differences(a: Any, b: Any, prefix: str = "") -> set[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        found: set[str] = set()
-        for key in a.keys() | b.keys():
-            found |= _differences(a.get(key), b.get(key), f"{prefix}{key}.")
-        return found
-    return set() if a == b else {prefix.removesuffix(".")}
