@@ -96,8 +96,8 @@ def open_tokens(count: int, side: int, seed: int, npy: bool = True) -> Iterable[
     import numpy as np
 
     from prod9.config.data import SourceConfig
-    from prod9.data.crops import batches_of
-    from prod9.data.dataset import ArrayDataset
+    from prod9.data.array_dataset import ArrayDataset
+    from prod9.data.batches import batches_of
     from prod9.data.tokens.crops import TokenCrops
     from prod9.data.tokens.store import reopen
 

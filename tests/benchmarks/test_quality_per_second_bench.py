@@ -15,8 +15,8 @@ from benchmarks.quality_contenders import MAISI_FSQ, VQVAE, RivalSettings, Train
 from benchmarks.timed_training import Budget, SpendBudget, mean_psnr, train_plainly
 from prod9.config import MedMNISTDataConfig, Stage1Config, TrainerConfig
 from prod9.config.training import SchedulerConfig
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.crops import Batch, volume_loader
-from prod9.data.dataset import ArrayDataset
 from prod9.training.ema import EMA
 from prod9.training.optimizer import rate_at
 from prod9.training.trainer import TrainingData

@@ -27,9 +27,9 @@ from prod9.config import (
 )
 from prod9.config.base import leaves
 from prod9.data import medmnist
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.brats import dataset as stage_scans
 from prod9.data.brats.layouts import MODALITIES
-from prod9.data.dataset import ArrayDataset
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.tokens.store import TokenBatch
 from prod9.errors import Prod9Error

@@ -30,8 +30,8 @@ from prod9.data.splits import open_split
 from prod9.data.tokens.store import sound_meta
 from prod9.data.volume_files.npz import npz_headers, read_npy, read_npz_array
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.write_inside import write_inside
-from prod9.data.volume_sets.listing import list_volumes
+from prod9.data.volume_files.write import write_inside
+from prod9.data.volume_sets.folder import list_volumes
 from prod9.errors import Prod9Error
 from prod9.evaluation.features.cache import _read as read_features
 from prod9.model import TransformerSpec, build_transformer, load_generator, save_transformer
@@ -125,7 +125,7 @@ def case_of(path: Path) -> Case:
 
 
 def read_channels(path: Path) -> object:
-    return channel_order(case_of(path.parent / "imagesTr" / "BRATS_001.nii.gz"))
+    return channel_order(path.parent / "imagesTr" / "BRATS_001.nii.gz")
 
 
 def describe_seeds() -> list[bytes]:

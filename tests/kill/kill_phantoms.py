@@ -33,6 +33,6 @@ def scan_cache(folder: Path) -> None:
     """Preprocess two scans."""
     cases = find_cases(folder / "cohort").cases
     settings = PreprocessingConfig.model_validate({"spacing_mm": (8.0, 8.0, 8.0)})
-    prepared = prepare(cases, settings, folder / "cache")
-    assert len(prepared.scans) == 2
-    assert not prepared.bad
+    scans, bad = prepare(cases, settings, folder / "cache")
+    assert len(scans) == 2
+    assert not bad

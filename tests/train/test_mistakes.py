@@ -225,9 +225,7 @@ def test_missing_weights_of_the_perceptual_loss(
 def test_a_truncated_npz(run: Any, fresh: Path) -> None:
     path = fresh / "data" / f"{FLAG}.npz"
     path.write_bytes(path.read_bytes()[:5000])
-    assert f"{path} is not a readable .npz file" in run(
-        STAGE1, "train", "--config", fresh / "stage1.yaml"
-    )
+    assert f"{path} cannot be read" in run(STAGE1, "train", "--config", fresh / "stage1.yaml")
 
 
 def test_a_pickled_npz(run: Any, fresh: Path) -> None:
@@ -496,7 +494,7 @@ def test_the_target_is_a_source(run: Any, brats: Path) -> None:
 def test_scans_that_do_not_lie_in_the_same_place(run: Any, brats: Path) -> None:
     other = nifti(brats / "other.nii.gz")
     said = run(*translation(brats, f"T1={scan(brats)}", f"T2={other}"))
-    assert said.startswith(f"{other} is on another grid than {scan(brats)} (9 x 10 x 11 in place ")
+    assert said.startswith(f"{other} is on another grid than {scan(brats)} (")
     arguments = ["-c", brats / "brats2.yaml", "--modality", "T1", "-o", brats / "made"]
     said = run(STAGE2, "inpaint", *arguments, "-i", scan(brats), "-m", other)
     assert said.startswith(f"{other} is on another grid than {scan(brats)} ")
@@ -592,4 +590,4 @@ def test_console_scripts_end_alike(trained: Path) -> None:
     path = trained / "data" / f"{FLAG}.npz"
     path.write_bytes(path.read_bytes()[:5000])
     said = process(STAGE1, "test", "-c", trained / "stage1.yaml")
-    assert said.startswith(f"{path} is not a readable .npz file")
+    assert said.startswith(f"{path} cannot be read")

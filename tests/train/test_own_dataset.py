@@ -11,12 +11,12 @@ import torch
 from prod9.config import SourceConfig, Stage1Config, Stage2Config
 from prod9.config.data import AugmentationConfig
 from prod9.config.load import dump, load
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.crops import examples
 from prod9.data.dataset import (
-    ArrayDataset,
     Channel,
     Covariate,
-    open_dataset,
+    open_splits,
     outline,
     register_dataset,
     require_unseen,
@@ -122,7 +122,7 @@ def test_the_configuration_knows_it(configs: Any, tmp_path: Path) -> None:
 def test_samples_are_classes_times_channels_with_their_covariates(configs: Any, model: Any) -> None:
     tokenizer = load_tokenizer(configs[1])
     batch = examples(training_tokens(configs[1], tokenizer).train, 32)
-    data = open_dataset(configs[1].data, "train")
+    data = open_splits(configs[1].data)["train"]
     assert data.label_names[:3] == ("ball/image", "ball/edges", "box/image")
     assert len(batch.names) == len(data) * 2
     for row, (label, name) in enumerate(zip(batch.labels.tolist(), batch.names, strict=True)):
@@ -171,7 +171,7 @@ def test_it_is_saved_generated_and_measured(configs: Any, model: Any) -> None:
     assert float(measure_stage1(configs[0], "test")["psnr"]) > 0  # type: ignore[arg-type]
     figures = measure_stage2(configs[1], "test")
     assert "edges from image, foreground PSNR" in figures
-    assert source_sets(open_dataset(configs[1].data, "test")) == (1, [[0]])
+    assert source_sets(open_splits(configs[1].data)["test"]) == (1, [[0]])
 
 
 def test_the_plan_counts_it(configs: Any, model: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from prod9.config import BraTSDataConfig, SlidingWindowConfig
 from prod9.config.load import load_stage1
-from prod9.data.dataset import open_dataset
+from prod9.data.dataset import open_splits
 from prod9.data.phantom.cohort import make_phantom
 from prod9.evaluation.reconstruction import window_agreement
 from prod9.training import stage1
@@ -40,7 +40,7 @@ def test_windows_agree_with_one_pass(tmp_path: Path) -> None:
     )
     assert isinstance(config.data, BraTSDataConfig)
     tokenizer = stage1.train(config)
-    scans = open_dataset(config.data, "test")
+    scans = open_splits(config.data)["test"]
     # 60 x 60 x 39 voxels, and an odd, anisotropic part of them.
     whole = torch.from_numpy(scans.whole(0, 0))[None, None]
     for volume in (whole, whole[:, :, 3:50, 7:58, 2:37]):

@@ -10,7 +10,7 @@ import torch
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data import medmnist
-from prod9.data.dataset import ArrayDataset
+from prod9.data.array_dataset import ArrayDataset
 from prod9.report.curves import History, read_history
 
 Log = list[tuple[int, list[str], float]]

@@ -15,8 +15,7 @@ from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.store import TokenStoreKey
-from prod9.data.volume_files.write import write_nifti, write_volume
-from prod9.data.volume_files.write_inside import write_inside
+from prod9.data.volume_files.write import write_inside, write_nifti, write_volume
 from prod9.errors import Prod9Error
 from prod9.files import write_text
 from prod9.inference.generate import generate_files

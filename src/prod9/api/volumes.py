@@ -9,9 +9,8 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
-from prod9.data.dataset import require_finite
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.stored_volume import StoredVolume, require_real, spatial_sides
+from prod9.data.volume_files.stored_volume import StoredVolume
 
 VolumeLike: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | SpatialImage
 """A volume of one channel: a path to NIfTI or npy, an array (D, H, W), or a nibabel image."""
@@ -29,19 +28,11 @@ def stored_volume(volume: VolumeLike, name: str) -> StoredVolume:
     """
     if isinstance(volume, str | os.PathLike):
         return read_volume(Path(volume))
-    affine, header = np.eye(4), None
     if isinstance(volume, SpatialImage):
         affine, header = np.asarray(volume.affine, np.float64), cast(Any, volume.header)
-        array = np.asanyarray(volume.dataobj)
-    else:
-        array = volume.detach().cpu().numpy() if isinstance(volume, Tensor) else volume
-    require_real(array.dtype, Path(name))
-    dtype = array.dtype
-    array = array.reshape(spatial_sides(array.shape, Path(name)))
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
-        array = np.ascontiguousarray(array, np.float32)
-    require_finite(array, name)
-    return StoredVolume(array, affine, dtype, Path(name), header)
+        return StoredVolume.of(np.asanyarray(volume.dataobj), Path(name), affine, header)
+    array = volume.detach().cpu().numpy() if isinstance(volume, Tensor) else volume
+    return StoredVolume.of(array, Path(name))
 
 
 def image_of(array: np.ndarray, affine: np.ndarray) -> Nifti1Image:

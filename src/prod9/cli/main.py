@@ -117,7 +117,7 @@ def inspect_data(
         found = inspect_cohort(
             folder, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    print_table(found.lines())
+    print_table(found.lines)
     if found.bad:
         raise Prod9Error(
             f"{len(found.bad)} of {len(found.bad) + len(found.usable)} cases of {folder} cannot be "

@@ -1,4 +1,4 @@
-"""Which items make up which batch: a function of (seed, epoch), and of nothing else."""
+"""Which items make up which batch: a function of (seed, epoch) alone."""
 
 import signal
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from prod9.config.data import SourceConfig
 from prod9.errors import Prod9Error
 from prod9.runtime.distributed import rank, world_size
 
@@ -19,8 +20,7 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 class BatchKey(NamedTuple):
     """What a data set needs to make one batch.
 
-    The epoch travels with the indices because a persistent worker's copy of the data set never
-    hears of a new epoch.
+    The epoch is in it because a persistent worker's copy of the data set is not told of a new one.
     """
 
     epoch: int
@@ -29,15 +29,11 @@ class BatchKey(NamedTuple):
 
 @runtime_checkable
 class BatchSource(Protocol[BatchT_co]):
-    """A data set that makes whole batches, without collating item by item."""
+    """A data set of ``len`` items that makes whole batches, those of the items ``key.indices``."""
 
-    def __len__(self) -> int:
-        """Return the number of items."""
-        ...
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, key: BatchKey, /) -> BatchT_co:
-        """Return the batch of the items ``key.indices``."""
-        ...
+    def __getitem__(self, key: BatchKey, /) -> BatchT_co: ...
 
 
 class EpochBatches(Sampler[BatchKey]):
@@ -111,10 +107,10 @@ def _leave_signals_to_the_parent(worker: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def make_loader(
-    source: BatchSource[T], batch_size: int, *, train: bool, seed: int, num_workers: int
+def batches_of(
+    source: BatchSource[T], config: SourceConfig, *, train: bool, seed: int
 ) -> DataLoader[T]:
-    """Return a loader of whole batches.
+    """Return batches of ``source``; shuffled by (seed, epoch) in training, else in order.
 
     It shares items among the processes of a distributed run itself: Lightning's
     ``use_distributed_sampler`` must be off.
@@ -130,9 +126,9 @@ def make_loader(
     return DataLoader(
         cast("Dataset[T]", source),
         batch_size=None,  # the sampler yields whole batches, the data set makes them
-        sampler=EpochBatches(len(source), batch_size, train=train, seed=seed),
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
+        sampler=EpochBatches(len(source), config.batch_size, train=train, seed=seed),
+        num_workers=config.num_workers,
+        persistent_workers=config.num_workers > 0,
         collate_fn=_as_it_is,
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),

@@ -63,21 +63,16 @@ class Variation:
 
 
 def template_path(name: str = "t1") -> Path:
-    """Return the path of the MNI152 2009a map ``name`` (``t1``, ``gm``, ``wm``) inside nilearn.
-
-    Raises:
-        Prod9Error: nilearn is missing or does not carry the template.
-    """
+    """Return the path of the MNI152 2009a map ``name`` (``t1``, ``gm``, ``wm``) inside nilearn."""
     spec = importlib.util.find_spec("nilearn")
-    if spec is not None and spec.origin is not None:
-        file = f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-        path = Path(spec.origin).parent / "datasets" / "data" / file
-        if path.exists():
-            return path
-    raise Prod9Error(
-        "the MNI152 template was not found inside the nilearn package; "
-        "reinstall it with: pip install --force-reinstall nilearn"
-    )
+    file = f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+    path = Path(str(spec and spec.origin)).parent / file
+    if not path.exists():
+        raise Prod9Error(
+            "the MNI152 template was not found inside the nilearn package; "
+            "reinstall it with: pip install --force-reinstall nilearn"
+        )
+    return path
 
 
 def _load_template(smoothing_mm: float) -> tuple[Tensor, Tensor]:
@@ -138,8 +133,6 @@ class RegionSampler:
     """Draws cubes of named brain regions with random anatomy and contrast."""
 
     def __init__(self, size: int, variation: Variation | None = None) -> None:
-        if size not in SPACING_MM:
-            raise Prod9Error(f"brainregionmnist3d has sizes 28 and 64, not {size}; set data.size.")
         self.size = size
         self.variation = variation or Variation()
         spacing = SPACING_MM[size]
@@ -192,8 +185,8 @@ class RegionSampler:
         inverse = torch.linalg.inv(self.affine)
         # mm = R (scale * offset) + bend(offset) + centre
         mm = (linear @ offsets.flatten(1)).view_as(bend) + bend + centres[:, :, None, None, None]
-        return (
-            torch.einsum("ij,bj...->bi...", inverse[:3, :3], mm) + inverse[:3, 3, None, None, None]
+        return torch.einsum("ij,bj...->bi...", inverse[:3, :3], mm) + inverse[:3, 3].view(
+            3, 1, 1, 1
         )
 
     def _read(self, voxels: Tensor) -> Tensor:
@@ -213,11 +206,7 @@ class RegionSampler:
 
 
 def build(path: Path, size: int, seed: int = SEED, batch: int = 61) -> None:
-    """Write the data set as a MedMNIST ``npz`` of ``size`` 28 or 64; byte-identical each time.
-
-    Raises:
-        Prod9Error: ``size`` is neither, or the file cannot be written.
-    """
+    """Write the data set as a MedMNIST ``npz`` of ``size`` 28 or 64; byte-identical each time."""
     sampler = RegionSampler(size)
     arrays: dict[str, np.ndarray] = {}
     for index, (split, count) in enumerate(SPLIT_SIZES.items()):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from prod9.config.data import AugmentationConfig, CroppedSourceConfig, SourceConfig
-from prod9.data.batches import BatchKey, BatchSource, make_loader
+from prod9.data.batches import BatchKey, batches_of
 from prod9.data.dataset import Dataset
 
 BatchT = TypeVar("BatchT")
@@ -79,7 +79,6 @@ class VolumeCrops(TorchDataset[Batch]):
         return len(self.data) * len(self.data.channels) * self.repetitions
 
     def __getitem__(self, key: BatchKey) -> Batch:
-        """Return the batch of the crops ``key.indices``."""
         data, count = self.data, len(self.data.channels)
         crops = np.empty((len(key.indices), 1, *self.roi), np.float32)
         labels = np.empty(len(key.indices), np.int64)
@@ -111,14 +110,10 @@ def augment(
     geometry: np.random.Generator,
     intensity: np.random.Generator,
 ) -> np.ndarray:
-    """Mirror a volume (D, H, W) in [0, 1] and change its intensities at random.
+    """Return a volume (D, H, W) in [0, 1] mirrored and with other intensities, at random.
 
-    Args:
-        volume: is not changed itself.
-        change: what may happen.
-        flip_axes: along which it may be mirrored.
-        geometry: source of what all channels of an item must share.
-        intensity: source of everything else; may be the same object.
+    ``geometry`` is the source of what all channels of an item share, ``intensity`` that of
+    everything else; they may be the same object.
     """
     # Always the same draws, so that switching one change off leaves the others as they were.
     mirrored = geometry.random(3) < 0.5
@@ -131,22 +126,12 @@ def augment(
     return volume
 
 
-def batches_of(
-    source: BatchSource[BatchT], config: SourceConfig, *, train: bool, seed: int
-) -> DataLoader[BatchT]:
-    """Return batches of ``source``; shuffled by (seed, epoch) in training, else in order."""
-    return make_loader(
-        source, config.batch_size, train=train, seed=seed, num_workers=config.num_workers
-    )
-
-
 def volume_loader(
     data: Dataset, config: SourceConfig, roi: Sequence[int], *, train: bool, seed: int
 ) -> DataLoader[Batch]:
     """Return the batches of :class:`VolumeCrops`, whose arguments these are."""
-    return batches_of(
-        VolumeCrops(data, config, roi, train=train, seed=seed), config, train=train, seed=seed
-    )
+    crops = VolumeCrops(data, config, roi, train=train, seed=seed)
+    return batches_of(crops, config, train=train, seed=seed)
 
 
 def examples(loader: DataLoader[BatchT], count: int) -> BatchT:

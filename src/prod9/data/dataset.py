@@ -47,7 +47,7 @@ class Dataset(ABC):
     """One split of a data set. Subclasses set the attributes without a default."""
 
     name: str
-    """What tables call it, such as ``organmnist3d/test``."""
+    """Shown in tables, such as ``organmnist3d/test``."""
     channels: tuple[Channel, ...]
     names: Sequence[str]
     """One per item, unique."""
@@ -56,16 +56,16 @@ class Dataset(ABC):
     class_names: tuple[str, ...] = ("all",)
     covariates: tuple[Covariate, ...] = ()
     spacing_mm: tuple[float, float, float] | None = None
-    """None where it is not known."""
+    """None if not known."""
     subjects: Sequence[str] = ()
-    """Who each item is of; () where that is not known and the splits are taken as published."""
+    """The subject of each item; () if not known: then the splits are taken as published."""
     preprocessing: PreprocessingConfig | None = None
-    """How files became volumes; None where they are taken as they are stored."""
+    """How files became volumes; None if they are used as they are stored."""
     intensity: str = "stored in [0, 1]"
     """How stored intensities became [0, 1], in words."""
     translation_order: tuple[int, ...] = ()
-    """Channels from the one that is most often at hand to the rarest. ``test`` measures the last,
-    drawn from the first, the first two, and so on; () takes the order of ``channels``."""
+    """Channels from the most to the least often acquired. ``test`` measures the last, generated
+    from the first, from the first two, and so on; () takes the order of ``channels``."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,7 +85,7 @@ class Dataset(ABC):
         return (None,) * len(self.covariates)
 
     def flip_axes(self, item: int) -> tuple[int, ...]:
-        """Return the axes (0, 1, 2) along which a mirror image is as likely of the item's class."""
+        """Return the axes (0, 1, 2) along which a mirrored volume keeps its class."""
         return ()
 
     def box(self, item: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,8 +108,16 @@ class Dataset(ABC):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Name of each label."""
-        return label_names(self.class_names, tuple(channel.name for channel in self.channels))
+        """Name of each label: of a class and a channel, channels of the first class first.
+
+        The class alone if there is one channel, the channel alone if there is one class.
+        """
+        channels = tuple(channel.name for channel in self.channels)
+        if len(channels) == 1:
+            return self.class_names
+        if len(self.class_names) == 1:
+            return channels
+        return tuple(f"{one}/{channel}" for one in self.class_names for channel in channels)
 
     def label_of(self, item: int, channel: int) -> int:
         """Return the label of a volume: its class and its channel as one number."""
@@ -123,103 +131,9 @@ class Dataset(ABC):
 
 @runtime_checkable
 class Splits(Protocol):
-    """``splits["train"]``: a dictionary, or what reads a split when it is asked for."""
+    """``splits["train"]``: a dictionary, or an object that reads a split on demand."""
 
     def __getitem__(self, split: Split, /) -> Dataset: ...
-
-
-def label_names(class_names: Sequence[str], channels: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of all (class, channel), channels of the first class first.
-
-    The class alone where there is one channel, the channel alone where there is one class.
-    """
-    if len(channels) == 1:
-        return tuple(class_names)
-    if len(class_names) == 1:
-        return tuple(channels)
-    return tuple(f"{one}/{channel}" for one in class_names for channel in channels)
-
-
-class ArrayDataset(Dataset):
-    """Volumes in memory.
-
-    Args:
-        name: as of :class:`Dataset`.
-        images: (N, C, D, H, W); uint8, which is divided by 255, or float in [0, 1].
-        channels: C.
-        names: one per item; numbered when left out.
-        classes: index of each item's class, (N,); all 0 when left out.
-        class_names: of the classes.
-        flips: axes of :meth:`flip_axes` for each class; none when left out.
-        subjects: as of :class:`Dataset`.
-        covariates: as of :class:`Dataset`.
-        values: of the covariates, for each item.
-        spacing_mm: as of :class:`Dataset`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        images: np.ndarray,
-        channels: tuple[Channel, ...] = (Channel("volume"),),
-        *,
-        names: Sequence[str] | None = None,
-        classes: np.ndarray | None = None,
-        class_names: tuple[str, ...] = ("all",),
-        flips: Sequence[tuple[int, ...]] | None = None,
-        subjects: Sequence[str] = (),
-        covariates: tuple[Covariate, ...] = (),
-        values: Sequence[tuple[float | None, ...]] = (),
-        spacing_mm: tuple[float, float, float] | None = None,
-    ) -> None:
-        self.name, self.images, self.channels = name, images, channels
-        d, h, w = images.shape[2:]
-        self.shape = d, h, w
-        self.names = names or tuple(f"{index:05d}" for index in range(len(images)))
-        self.classes = np.zeros(len(images), np.int64) if classes is None else classes
-        self.class_names, self.flips = class_names, flips or [()] * len(class_names)
-        self.subjects, self.spacing_mm = subjects, spacing_mm
-        self.covariates, self.values = covariates, values
-        self.intensity = "uint8 / 255" if images.dtype == np.uint8 else "stored in [0, 1]"
-
-    def crop(
-        self, item: int, channel: int, start: Sequence[int], sides: Sequence[int]
-    ) -> np.ndarray:
-        """Return voxels of a channel, float32.
-
-        Raises:
-            Prod9Error: the volume has NaN or infinite voxels; the sentence names it.
-        """
-        where = tuple(slice(s, s + side) for s, side in zip(start, sides, strict=True))
-        part = self.images[(item, channel, *where)]
-        if part.dtype == np.uint8 and self.channels[channel].kind == "intensity":
-            return np.divide(part, 255, dtype=np.float32)
-        part = part.astype(np.float32)
-        require_finite(part, self.name_of(item, channel))
-        return part
-
-    def class_of(self, item: int) -> int:
-        return int(self.classes[item])
-
-    def covariates_of(self, item: int) -> tuple[float | None, ...]:
-        return self.values[item] if self.values else super().covariates_of(item)
-
-    def flip_axes(self, item: int) -> tuple[int, ...]:
-        return self.flips[self.class_of(item)]
-
-
-def require_finite(volume: np.ndarray, name: str) -> None:
-    """Refuse a volume with NaN or infinite voxels.
-
-    Raises:
-        Prod9Error: with the volume's name and the number of such voxels.
-    """
-    bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
-    if bad:
-        raise Prod9Error(
-            f"{name} has {bad} of {volume.size} voxels that are NaN or infinite; repair the volume "
-            "or leave it out."
-        )
 
 
 @dataclass(frozen=True)
@@ -227,7 +141,7 @@ class Outline:
     """What is known of a data set without reading a volume, for ``prod9 plan``."""
 
     train: int | None
-    """Items of the training split; None where nobody knows."""
+    """Items of the training split; None if not known."""
     val: int | None
     shape: Sides
     class_names: tuple[str, ...]
@@ -235,7 +149,7 @@ class Outline:
     note: str = ""
     """Where the numbers of items come from."""
     assumed: bool = False
-    """Whether ``shape`` is what such data usually has."""
+    """Whether ``shape`` is only what such data usually has."""
 
 
 Open: TypeAlias = Callable[[SourceConfig, PreprocessingConfig | None], Splits]
@@ -245,16 +159,13 @@ Open: TypeAlias = Callable[[SourceConfig, PreprocessingConfig | None], Splits]
 def register_dataset(
     name: str, config: type[SourceConfig], stage2: type[SourceConfig] | None = None
 ) -> Callable[[Open], Open]:
-    """Return a decorator that registers what opens a data set as ``data.dataset_name: NAME``.
+    """Return a decorator that registers a function as the data set ``data.dataset_name: NAME``.
 
-    Args:
-        name: of the data set.
-        config: the section ``data`` of Stage 1.
-        stage2: of Stage 2, as Stage 1's when left out.
+    ``config`` is the section ``data`` of Stage 1, ``stage2`` that of Stage 2 if it differs.
     """
 
     def section(model: type[SourceConfig]) -> type[SourceConfig]:
-        """Return the section of this name alone: ``data.dataset_name`` chooses by it."""
+        """Return the model whose ``dataset_name`` is this name alone."""
         fields: dict[str, Any] = {"dataset_name": (Literal[name], ...)}
         return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
 
@@ -271,33 +182,19 @@ def register_dataset(
 def open_splits(config: SourceConfig, preprocessing: PreprocessingConfig | None = None) -> Splits:
     """Open the data set of a section ``data``; a split may be read when it is first asked for.
 
-    Args:
-        config: names the data set.
-        preprocessing: of the tokenizer, in Stage 2.
+    Stage 2 gives the ``preprocessing`` of its tokenizer.
 
     Raises:
-        Prod9Error: data that is missing, cannot be had or cannot be read.
+        Prod9Error: data that is missing, cannot be downloaded or cannot be read.
     """
     opener = cast(Open, imported(DATASETS.get(config.dataset_name).open))
     return opener(config, preprocessing)
 
 
-def open_dataset(
-    config: SourceConfig, split: Split, preprocessing: PreprocessingConfig | None = None
-) -> Dataset:
-    """Open one split, see :func:`open_splits`."""
-    return open_splits(config, preprocessing)[split]
-
-
 def outline(config: SourceConfig, subjects: int | None = None) -> Outline:
-    """Say how much data a section ``data`` stands for, reading as little as possible.
+    """Return the size of the data set of a section ``data``, reading as little as possible.
 
-    Args:
-        config: names the data set.
-        subjects: how many there are, where the data is elsewhere.
-
-    Raises:
-        Prod9Error: as :func:`open_splits`.
+    ``subjects`` is their number, for data that is not on this machine.
     """
     kind = DATASETS.get(config.dataset_name)
     if kind.outline is not None:
@@ -308,11 +205,7 @@ def outline(config: SourceConfig, subjects: int | None = None) -> Outline:
 
 
 def require_unseen(trained_on: Collection[str], splits: Splits, what: str) -> None:
-    """Refuse a split whose val or test has subjects that ``what`` was trained on.
-
-    Raises:
-        Prod9Error: it names the first.
-    """
+    """Refuse splits whose val or test has subjects that ``what`` was trained on."""
     if not trained_on:
         return
     seen = sorted({*splits["val"].subjects, *splits["test"].subjects} & {*trained_on})

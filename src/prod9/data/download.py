@@ -8,34 +8,32 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from prod9.errors import Prod9Error
 from prod9.files import hexdigest, write_errors
+from prod9.runtime.console import say
 
-TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
+TIMEOUT_S = (10.0, 60.0)
+"""To connect, and between two pieces."""
 PIECE_BYTES = 1 << 18
 
 
 def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: str) -> Path:
-    """Return ``path``, downloaded from ``url`` if it is not there yet.
+    """Return ``path``, downloaded from ``url`` if it does not exist yet.
 
-    What has arrived lies in ``<path>.part``; an interrupted download goes on from there.
+    An interrupted download is continued from ``<path>.part``.
 
-    Args:
-        url: Where the file comes from (http or https).
-        path: Where it belongs.
-        digest: ``md5:<hex>`` or ``sha256:<hex>``.
-        allowed: False forbids the download; a file that is there is checked all the same.
-        what: What the file is, for messages ("organmnist3d (28)").
-        hint: What else the user can do, for messages; a clause without a full stop.
+    ``digest`` is ``md5:<hex>`` or ``sha256:<hex>``; an existing file is checked too. ``what`` is
+    the file's name for messages, ``hint`` what else the user can do, a clause without a full stop.
 
     Raises:
         Prod9Error: the file has another digest; it is missing and must not be, or cannot be,
             downloaded. The sentence names file, URL, digest and target.
     """
+    algorithm, _, expected = digest.partition(":")
     if path.exists():
-        found = _digest_of(path, digest)
-        if found != digest:
+        found = hexdigest(path, algorithm)
+        if found != expected:
             raise Prod9Error(
-                f"{path} is not {what}: its digest is {found}, expected {digest}; delete it (or "
-                f"replace it with the file from {url})."
+                f"{path} is not {what}: its digest is {algorithm}:{found}, expected {digest}; "
+                f"delete it (or replace it with the file from {url})."
             )
         return path
     by_hand = f"fetch {url} ({digest}) elsewhere and put it at {path}; {hint}."
@@ -45,60 +43,41 @@ def fetch(url: str, path: Path, *, digest: str, allowed: bool, what: str, hint: 
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _download(url, part, path, digest, what)
+            _download(url, part, f"{what} from {url} to {path}")
         except requests.RequestException as error:  # an OSError, too
-            raise Prod9Error(f"cannot download {what} ({_reason(error)}): {by_hand}") from error
-        found = _digest_of(part, digest)
-        if found != digest:
+            offline = isinstance(error, requests.ConnectionError)
+            reason = "no connection to the server" if offline else error
+            raise Prod9Error(f"cannot download {what} ({reason}): {by_hand}") from error
+        found = hexdigest(part, algorithm)
+        if found != expected:
             part.unlink()
             raise Prod9Error(
-                f"what {url} sent is not {what}: its digest is {found}, expected {digest}; it was "
-                f"deleted. Try again, or {by_hand}"
+                f"what {url} sent is not {what}: its digest is {algorithm}:{found}, expected "
+                f"{digest}; it was deleted. Try again, or {by_hand}"
             )
         part.replace(path)
     return path
 
 
-def _digest_of(path: Path, like: str) -> str:
-    algorithm = like.partition(":")[0]
-    return f"{algorithm}:{hexdigest(path, algorithm)}"
-
-
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
-        return "the server did not answer in time"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection to the server"
-    return str(error) or type(error).__name__
-
-
-def _download(url: str, part: Path, target: Path, digest: str, what: str) -> None:
+def _download(url: str, part: Path, what: str) -> None:
     """Bring ``part`` to its full length."""
     have = part.stat().st_size if part.exists() else 0
     # "identity": a range of compressed bytes would be a range of another file.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable and have:
-            # Nothing beyond what is here: the file is complete, or it is not this file at all.
-            if _digest_of(part, digest) != digest:
-                part.unlink()
-                _download(url, part, target, digest, what)
+            part.unlink()
+            _download(url, part, what)
             return
         response.raise_for_status()
         if response.status_code != requests.codes.partial_content:
             have = 0
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise requests.RequestException("the server sent another range than asked for")
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdecimal() else None
-        console = Console(stderr=True)
         size = f"{total / 1e6:.1f} MB" if total else "unknown size"
-        since = f", {have / 1e6:.1f} MB of it here already" if have else ""
-        message = f"Downloading {what} from {url} ({size}{since}) to {target}"
-        console.print(message, markup=False, soft_wrap=True)
+        say(f"Downloading {what} ({size}, {have / 1e6:.1f} MB of it here already)")
         columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+        console = Console(stderr=True)
         with part.open("ab" if have else "wb") as file, Progress(*columns, console=console) as bar:
             task = bar.add_task("download", total=total, completed=have)
             for piece in response.iter_content(PIECE_BYTES):

@@ -14,8 +14,8 @@ class IntensityScale:
     low: float
     high: float
     background: float | None = None
-    """What the scan stores where there is nothing, 0.0; None where it has no such voxels, or where
-    the range is not of the foreground."""
+    """The stored value outside the foreground, 0.0; None if the scan has no such voxels, or if the
+    range is not of the foreground."""
 
     @classmethod
     def of(
@@ -24,10 +24,10 @@ class IntensityScale:
         """Return the range of a volume.
 
         Args:
-            raw: The volume.
-            percentiles: Lower and upper (0..100), for any dtype, of the foreground: the voxels that
-                are not exactly 0. Without a foreground the range is 0..0. By default uint8 has the
-                range 0..255, as MedMNIST has, and everything else its minimum and maximum.
+            raw: the volume.
+            percentiles: lower and upper (0..100) of the foreground: the voxels that are not exactly
+                0. Without a foreground the range is 0..0. By default uint8 has the range 0..255,
+                as MedMNIST has, and everything else its minimum and maximum.
         """
         if percentiles is not None:
             foreground = raw.array[raw.array != 0]  # a copy, free to be put into another order
@@ -61,10 +61,9 @@ class IntensityScale:
         """Return the original intensities, float32; a constant volume gets its constant back.
 
         Args:
-            array: In [0, 1].
-            foreground: bool, of the array's shape: False gets the background's value. Without one,
-                voxels of exactly 0 do, and with them the foreground at or below ``low`` (all of a
-                constant one). A scale without a background needs none and ignores it.
+            array: in [0, 1].
+            foreground: bool, of the array's shape: False gets the background's value; when left
+                out, voxels of exactly 0 do. Ignored by a scale without a background.
         """
         result = np.empty(array.shape, np.float32)
         for slab in slabs(array.shape):

@@ -4,7 +4,7 @@ Yang et al., MedMNIST v2, Scientific Data 2023; data CC BY 4.0.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prod9.data import brain_regions
@@ -20,23 +20,19 @@ class Row:
     class_names: tuple[str, ...]
     split_sizes: tuple[int, int, int]
     """Published numbers of train, val and test volumes (a file of another size is accepted)."""
-    md5: Mapping[int, str]
-    """By voxels per side; empty for the embedded data set."""
     flip_axes: tuple[int, ...]
-    """Spatial axes (0, 1, 2) along which a mirror image is as likely a member of its class.
+    """Spatial axes (0, 1, 2) along which a mirrored volume keeps its class.
 
-    Organ and brain regions: none. They show a body in a fixed position, and a class may be a side
-    of it. Left-right turns a left kidney into a right one. Each other axis leaves an upside-down
-    or back-to-front body, which no scan shows; a cube that is known by its content alone cannot be
-    told from the other side's, turned by half a turn; and the frontal pole becomes an occipital
-    one. The other five are nodules, ribs, adrenals, vessels and synapses whose position is not
-    part of their class: all three axes.
+    Organ and brain regions: none, as a class may be a side of the body. The other five are nodules,
+    ribs, adrenals, vessels and synapses whose position is not part of their class: all three axes.
     """
+    md5: Mapping[int, str] = field(default_factory=dict[int, str])
+    """Of the published files, by voxels per side; empty for the embedded data set."""
 
     def file(self, root: Path, size: int) -> Path:
         """Return where the npz of ``size``^3 volumes lies under ``root``."""
         suffix = "" if size == 28 else f"_{size}"
-        # Built by prod9: the version keeps an older prod9's file from being taken for this one's.
+        # Built by prod9: an older prod9's file must not be taken for this one's.
         version = "" if self.md5 else f"_v{brain_regions.VERSION}"
         return root / f"{self.flag}{suffix}{version}.npz"
 
@@ -46,72 +42,41 @@ class Row:
         return f"https://zenodo.org/records/10519652/files/{name}?download=1"
 
 
-def _published(
-    flag: str,
-    class_names: tuple[str, ...],
-    split_sizes: tuple[int, int, int],
-    md5_28: str,
-    md5_64: str,
-    flip_axes: tuple[int, ...] = (0, 1, 2),
-) -> Row:
-    return Row(flag, class_names, split_sizes, {28: md5_28, 64: md5_64}, flip_axes)
+_CLASSES = {
+    "organmnist3d": "liver kidney-right kidney-left femur-right femur-left bladder heart "
+    "lung-right lung-left spleen pancreas",
+    "nodulemnist3d": "benign malignant",
+    "adrenalmnist3d": "normal hyperplasia",
+    "fracturemnist3d": "buckle nondisplaced displaced",
+    "vesselmnist3d": "vessel aneurysm",
+    "synapsemnist3d": "inhibitory excitatory",
+}
+# Volumes in train, val and test; MD5 of the files of 28 and of 64 voxels per side.
+_FILES = """
+organmnist3d     971 161 610 a0c5a1ff56af4f155c46d46fbb45a2fe 58a2205adf14a9d0a189cb06dc78bf10
+nodulemnist3d   1158 165 310 8755a7e9e05a4d9ce80a24c3e7a256f3 c47c5b7d457bf6332200d2ea6d64ecd8
+adrenalmnist3d  1188  98 298 bbd3c5a5576322bc4cdfea780653b1ce 17721accfe9fb005146a47d33bc54b2f
+fracturemnist3d 1027 103 240 6aa7b0143a6b42da40027a9dda61302f f01d7e6316aedf4210da0da5b7437b42
+vesselmnist3d   1335 191 382 b41fd4f7e7e2feedddb201585ecafa1b 6bb274a8846e1097066dcd64e2c4520f
+synapsemnist3d  1230 177 352 1235b78a3cd6280881dd7850a78eadb6 43bd14ebf3af9d3dd072446fedc14d5e
+"""
 
 
-_ORGANS = (
-    "liver kidney-right kidney-left femur-right femur-left bladder heart lung-right lung-left "
-    "spleen pancreas"
-)
+def _row(line: str) -> Row:
+    flag, train, val, test, *md5 = line.split()
+    flips = () if flag == "organmnist3d" else (0, 1, 2)
+    sizes = (int(train), int(val), int(test))
+    return Row(
+        flag, tuple(_CLASSES[flag].split()), sizes, flips, dict(zip((28, 64), md5, strict=True))
+    )
 
-PUBLISHED: tuple[Row, ...] = (
-    _published(
-        "organmnist3d",
-        tuple(_ORGANS.split()),
-        (971, 161, 610),
-        "a0c5a1ff56af4f155c46d46fbb45a2fe",
-        "58a2205adf14a9d0a189cb06dc78bf10",
-        flip_axes=(),
-    ),
-    _published(
-        "nodulemnist3d",
-        ("benign", "malignant"),
-        (1158, 165, 310),
-        "8755a7e9e05a4d9ce80a24c3e7a256f3",
-        "c47c5b7d457bf6332200d2ea6d64ecd8",
-    ),
-    _published(
-        "adrenalmnist3d",
-        ("normal", "hyperplasia"),
-        (1188, 98, 298),
-        "bbd3c5a5576322bc4cdfea780653b1ce",
-        "17721accfe9fb005146a47d33bc54b2f",
-    ),
-    _published(
-        "fracturemnist3d",
-        ("buckle", "nondisplaced", "displaced"),
-        (1027, 103, 240),
-        "6aa7b0143a6b42da40027a9dda61302f",
-        "f01d7e6316aedf4210da0da5b7437b42",
-    ),
-    _published(
-        "vesselmnist3d",
-        ("vessel", "aneurysm"),
-        (1335, 191, 382),
-        "b41fd4f7e7e2feedddb201585ecafa1b",
-        "6bb274a8846e1097066dcd64e2c4520f",
-    ),
-    _published(
-        "synapsemnist3d",
-        ("inhibitory", "excitatory"),
-        (1230, 177, 352),
-        "1235b78a3cd6280881dd7850a78eadb6",
-        "43bd14ebf3af9d3dd072446fedc14d5e",
-    ),
-)
+
+PUBLISHED: tuple[Row, ...] = tuple(_row(line) for line in _FILES.strip().splitlines())
 _SIZES = brain_regions.SPLIT_SIZES
-EMBEDDED = Row(
-    BRAIN, brain_regions.CLASS_NAMES, (_SIZES["train"], _SIZES["val"], _SIZES["test"]), {}, ()
+_EMBEDDED = Row(
+    BRAIN, brain_regions.CLASS_NAMES, (_SIZES["train"], _SIZES["val"], _SIZES["test"]), ()
 )
-TABLE: dict[str, Row] = {row.flag: row for row in (*PUBLISHED, EMBEDDED)}
+TABLE: dict[str, Row] = {row.flag: row for row in (*PUBLISHED, _EMBEDDED)}
 
 
 def members(dataset_name: str) -> tuple[Row, ...]:

@@ -1,7 +1,6 @@
 """A file of the user's, brought to a tokenizer's geometry and intensities, and back."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,16 +9,15 @@ from torch import Tensor
 from prod9.config import PreprocessingConfig
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
-from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume
 
 NOTHING = 0.02
-"""A decoder's background is nearly 0, not exactly: intensities up to here are taken for it."""
+"""A decoder's background is nearly 0, not exactly: intensities up to here count as background."""
 
 
 @dataclass(frozen=True)
 class NativeVolume:
-    """A volume as it was stored, and the way to what a network sees."""
+    """A volume as it was stored, and the way to a network's input."""
 
     raw: StoredVolume
     scale: IntensityScale
@@ -27,18 +25,8 @@ class NativeVolume:
     """None where volumes are taken on the grid on which they are stored."""
 
     @classmethod
-    def read(cls, path: Path, preprocessing: PreprocessingConfig | None) -> "NativeVolume":
-        """Read a file as a tokenizer with this ``preprocessing`` wants it.
-
-        Raises:
-            Prod9Error: as :func:`prod9.data.volume_files.read.read_volume` and
-                :meth:`prod9.data.geometry.Placement.of`.
-        """
-        return cls.of(read_volume(path), preprocessing)
-
-    @classmethod
     def of(cls, raw: StoredVolume, preprocessing: PreprocessingConfig | None) -> "NativeVolume":
-        """Return a volume that was read already."""
+        """Return a volume for a tokenizer with this ``preprocessing``."""
         if preprocessing is None:
             return cls(raw, IntensityScale.of(raw), None)
         placement = Placement.of(
@@ -52,20 +40,18 @@ class NativeVolume:
         return self.raw.array != 0
 
     def array(self) -> np.ndarray:
-        """Return what a network sees: float32 (D, H, W) in [0, 1]."""
+        """Return the network's input: float32 (D, H, W) in [0, 1]."""
         scaled = self.scale.apply(self.raw.array)
         return scaled if self.placement is None else self.placement.apply(scaled)
 
     def tensor(self) -> Tensor:
-        """Return what a network sees: float32 (1, 1, D, H, W) in [0, 1]."""
+        """Return the network's input: float32 (1, 1, D, H, W) in [0, 1]."""
         return torch.from_numpy(np.ascontiguousarray(self.array()))[None, None]
 
     def on_grid(self, inside: np.ndarray) -> np.ndarray:
         """Bring a mask of the stored shape to the network's grid: float32, above 0 in any of it."""
-        array = inside.astype(np.float32)
-        if self.placement is not None:
-            array = self.placement.apply(array)
-        return np.ascontiguousarray(array)
+        array = np.ascontiguousarray(inside, np.float32)
+        return array if self.placement is None else self.placement.apply(array)
 
     def restore(
         self,
@@ -77,8 +63,8 @@ class NativeVolume:
 
         Args:
             volume: (D, H, W) in [0, 1], of :meth:`array`'s shape.
-            scale: which intensities; this volume's own when left out.
-            foreground: bool, of the stored shape; elsewhere the background's value is given.
+            scale: of the intensities; this volume's own when left out.
+            foreground: bool, of the stored shape; all else gets the background's value.
         """
         array = volume.numpy()
         if self.placement is not None:

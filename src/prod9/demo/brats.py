@@ -12,6 +12,7 @@ from prod9.data.brats.layouts import find_cases
 from prod9.data.dataset import Dataset, open_splits
 from prod9.data.native_space import NativeVolume
 from prod9.data.phantom.cohort import make_phantom
+from prod9.data.volume_files.read import read_volume
 from prod9.demo.both_stages import train_both, write_page
 from prod9.demo.workspace import Clock, claim, configs, override
 from prod9.errors import Prod9Error
@@ -127,7 +128,7 @@ def _example(output: Path, generator: Model, test: Dataset, how: SampleRequest) 
     cases = find_cases(output / "cohort").cases
     case = next(case for case in cases if case.name == name)
     assert case.segmentation is not None
-    tumour = NativeVolume.read(case.segmentation, test.preprocessing)
+    tumour = NativeVolume.of(read_volume(case.segmentation), test.preprocessing)
     at = np.argwhere(tumour.on_grid(tumour.foreground) > 0).mean(0).round().astype(int)
     channels = generator.channels
     return translate_files(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prod9.config import PreprocessingConfig
-from prod9.data.brats.cases import GRID_TOLERANCE_MM, grid_distance_mm
+from prod9.data.geometry import grid_difference
 from prod9.data.native_space import NativeVolume
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.data.volume_files.write import refuse_overwrite
@@ -53,20 +53,11 @@ def require_same_grid(first: StoredVolume, other: StoredVolume) -> None:
     Raises:
         Prod9Error: it names both.
     """
-    shape = first.array.shape
-    if other.array.shape == shape:
-        distance = grid_distance_mm(shape, first.affine, other.affine)
-        if distance <= GRID_TOLERANCE_MM:
-            return
-        found = f"its voxels lie up to {distance:.3g} mm away"
-    else:
-        found = (
-            f"{' x '.join(map(str, other.array.shape))} in place of {' x '.join(map(str, shape))}"
+    if difference := grid_difference(first, other):
+        raise Prod9Error(
+            f"{other.path} is on another grid than {first.path} ({difference}); register and "
+            "resample one to the other first."
         )
-    raise Prod9Error(
-        f"{other.path} is on another grid than {first.path} ({found}); register and resample one "
-        "to the other first."
-    )
 
 
 def require_free(paths: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:

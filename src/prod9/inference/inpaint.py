@@ -10,7 +10,7 @@ from scipy import ndimage
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
-from prod9.data.volume_files.write_inside import write_inside
+from prod9.data.volume_files.write import write_inside
 from prod9.errors import Prod9Error
 from prod9.inference.completion import (
     background_cells,

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from prod9.config import Stage2Config
 from prod9.config.data import CroppedSourceConfig
-from prod9.data.crops import batches_of
+from prod9.data.batches import batches_of
 from prod9.data.dataset import Dataset, Splits, open_splits, outline, require_unseen
 from prod9.data.splits import Split
 from prod9.data.tokens.build import open_or_build
@@ -124,7 +124,6 @@ def open_tokens(
             codebook_size=tokenizer.codebook_size,
             encode=encoded,
             progress=tell,
-            say=say,
         )
     train = split == "train"
     crops = TokenCrops(

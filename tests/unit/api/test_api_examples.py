@@ -11,7 +11,7 @@ from scan_files import head, write_scan
 from prod9.config import Stage2Config
 from prod9.config.load import dump
 from prod9.data import medmnist
-from prod9.data.dataset import ArrayDataset
+from prod9.data.array_dataset import ArrayDataset
 from prod9.model import save_transformer
 
 README = Path(__file__).parents[3] / "README.md"

@@ -4,11 +4,12 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from prod9.config import SourceConfig
 from prod9.data import batches
-from prod9.data.batches import BatchKey, EpochBatches, make_loader, set_epoch
+from prod9.data.batches import BatchKey, EpochBatches, batches_of, set_epoch
 from prod9.errors import Prod9Error
 
 
@@ -23,6 +24,10 @@ class Items:
 
     def __getitem__(self, key: BatchKey) -> BatchKey:
         return key
+
+
+def config(batch_size: int, num_workers: int = 0) -> SourceConfig:
+    return SourceConfig(dataset_name="toy", batch_size=batch_size, num_workers=num_workers)
 
 
 def shares(
@@ -49,8 +54,7 @@ def as_process(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
 
 @given(st.integers(1, 40), st.integers(1, 4), st.sampled_from([1, 2, 3]))
 def test_together_processes_see_what_one_would(count: int, size: int, world: int) -> None:
-    if count < size * world:
-        return
+    assume(count >= size * world)
     (alone,) = shares(count, size * world, 1, train=True)
     together = shares(count, size, world, train=True)
     for number, batch in enumerate(alone):
@@ -93,7 +97,7 @@ def test_an_epoch_can_be_begun_in_its_middle() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_begins_where_it_is_told(workers: int) -> None:
     def loader() -> object:
-        return make_loader(Items(9), 2, train=True, seed=0, num_workers=workers)
+        return batches_of(Items(9), config(2, workers), train=True, seed=0)
 
     first = loader()
     set_epoch(first, 2)
@@ -107,9 +111,9 @@ def test_a_loader_begins_where_it_is_told(workers: int) -> None:
 
 def test_fewer_items_than_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     as_process(monkeypatch, 0, 3)
-    make_loader(Items(3), 1, train=False, seed=0, num_workers=0)
+    batches_of(Items(3), config(1), train=False, seed=0)
     with pytest.raises(Prod9Error, match="a split of 2 items cannot be shared by 3 processes"):
-        make_loader(Items(2), 1, train=False, seed=0, num_workers=0)
+        batches_of(Items(2), config(1), train=False, seed=0)
 
 
 def handlers(set_up: Callable[[int], None]) -> list[object]:

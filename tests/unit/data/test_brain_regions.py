@@ -144,12 +144,6 @@ def test_the_seed_decides_every_byte_and_the_cores_none(
             assert not np.array_equal(one[f"{split}_images"], other[f"{split}_images"])
 
 
-def test_other_sizes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Prod9Error, match="sizes 28 and 64, not 32"):
-        build(tmp_path / "brain.npz", 32)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_missing_template_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(Prod9Error, match="reinstall"):

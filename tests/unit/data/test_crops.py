@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from prod9.config import BraTSDataConfig, MedMNISTDataConfig
 from prod9.config.data import AugmentationConfig
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.batches import BatchKey, set_epoch
 from prod9.data.brats.dataset import BraTSDataset
 from prod9.data.brats.layouts import MODALITIES
 from prod9.data.crops import Batch, VolumeCrops, augment, crop_start, volume_loader
-from prod9.data.dataset import ArrayDataset, Channel
+from prod9.data.dataset import Channel
 from prod9.errors import Prod9Error
 
 

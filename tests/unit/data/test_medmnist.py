@@ -154,7 +154,7 @@ def test_the_embedded_set_is_built_once(tmp_path: Path, monkeypatch: pytest.Monk
 def test_not_an_npz(tmp_path: Path) -> None:
     path = tmp_path / "nodulemnist3d.npz"
     path.write_bytes(b"<html>404</html>")
-    assert "nodulemnist3d.npz is not a readable" in refused(tmp_path)
+    assert "nodulemnist3d.npz cannot be read" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
@@ -162,7 +162,7 @@ def test_truncated(tmp_path: Path, share: float) -> None:
     path = write(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert "nodulemnist3d.npz is not a readable" in refused(tmp_path)
+    assert "nodulemnist3d.npz cannot be read" in refused(tmp_path)
 
 
 def test_damaged_voxels(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_damaged_voxels(tmp_path: Path) -> None:
     path.write_bytes(content)
     message = refused(tmp_path)
     assert "train_images" in message
-    assert "nodulemnist3d.npz is not a readable" in message
+    assert "nodulemnist3d.npz cannot be read" in message
 
 
 def test_pickled(tmp_path: Path) -> None:
@@ -194,9 +194,9 @@ def test_a_missing_array_is_named(tmp_path: Path, key: str) -> None:
     ("change", "words"),
     [
         ({"train_images": np.zeros((4, 28, 28, 28), np.float32)}, ("uint8", "float32")),
-        ({"train_images": np.zeros((4, 28, 28), np.uint8)}, ("N x 28 x 28 x 28", "4 x 28 x 28")),
+        ({"train_images": np.zeros((4, 28, 28), np.uint8)}, ("N x 28 x 28 x 28", "4 x 28 x 28 of")),
         ({"train_images": np.zeros((4, 64, 64, 64), np.uint8)}, ("data.size", "64 x 64 x 64")),
-        ({"train_labels": np.zeros((5, 1), np.uint8)}, ("'train_labels'", "4 x 1", "5 x 1")),
+        ({"train_labels": np.zeros((5, 1), np.uint8)}, ("'train_labels'", "N x 1", "5 x 1")),
         ({"train_labels": np.zeros((4, 2), np.uint8)}, ("'train_labels'", "4 x 2")),
         ({"train_labels": np.zeros((4, 1), np.float64)}, ("'train_labels'", "float64")),
         ({"train_labels": np.full((4, 1), 2, np.uint8)}, ("'train_labels'", "0..1", "2..2")),
@@ -206,7 +206,7 @@ def test_a_missing_array_is_named(tmp_path: Path, key: str) -> None:
                 "train_images": np.zeros((0, 28, 28, 28), np.uint8),
                 "train_labels": np.zeros((0, 1), np.uint8),
             },
-            ("'train_images'", "empty"),
+            ("'train_images'", "0 x 28"),
         ),
     ],
 )
@@ -253,4 +253,4 @@ def test_describe(tmp_path: Path) -> None:
     assert not organ.present
     assert organ.counts == {"train": 971, "val": 161, "test": 610}
     assert organ.problem is None
-    assert "not a readable" in str(files["nodulemnist3d", 28].problem)
+    assert "cannot be read" in str(files["nodulemnist3d", 28].problem)

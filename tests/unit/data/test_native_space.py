@@ -10,6 +10,7 @@ from prod9.config import PreprocessingConfig
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
 from prod9.data.native_space import NativeVolume
+from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
 
@@ -58,7 +59,7 @@ def settings(spacing: Any, percentiles: Any = WHOLE) -> PreprocessingConfig:
 def test_what_a_network_sees_is_scaled_and_upright(path: Path) -> None:
     # The first stored axis runs backwards, the second to the left: turned to right and front,
     # they change places, and both are read from their ends. Spacing: 1.5 to the right, 1 forward.
-    prepared = NativeVolume.read(path, settings((1.5, 1.0, 3.0)))
+    prepared = NativeVolume.of(read_volume(path), settings((1.5, 1.0, 3.0)))
     stored = ramp().astype(np.float64)
     head = stored[stored > 0]
     expected = np.where(stored > 0, (stored - head.min()) / (head.max() - head.min()), 0)
@@ -72,7 +73,7 @@ def test_what_a_network_sees_is_scaled_and_upright(path: Path) -> None:
 
 
 def test_without_resampling_the_way_there_and_back_is_the_scan(path: Path) -> None:
-    prepared = NativeVolume.read(path, settings((1.5, 1.0, 3.0)))
+    prepared = NativeVolume.of(read_volume(path), settings((1.5, 1.0, 3.0)))
     for foreground in (None, prepared.foreground):
         back = prepared.restore(torch.from_numpy(prepared.array()), foreground=foreground)
         assert back.shape == SHAPE
@@ -85,7 +86,7 @@ def test_without_resampling_the_way_there_and_back_is_the_scan(path: Path) -> No
 
 def test_resampled_ramps_come_back_where_they_are_straight(path: Path) -> None:
     # Linear interpolation gives back what is linear: everything a slice away from the head's edge.
-    prepared = NativeVolume.read(path, settings((1.0, 1.0, 1.0)))
+    prepared = NativeVolume.of(read_volume(path), settings((1.0, 1.0, 1.0)))
     array = prepared.array()
     assert array.shape == (16, 14, 27)
     back = prepared.restore(torch.from_numpy(array), foreground=prepared.foreground)
@@ -94,7 +95,7 @@ def test_resampled_ramps_come_back_where_they_are_straight(path: Path) -> None:
 
 
 def test_it_is_scale_then_placement(path: Path) -> None:
-    prepared = NativeVolume.read(path, settings((2.0, 2.0, 2.0), (1.0, 99.0)))
+    prepared = NativeVolume.of(read_volume(path), settings((2.0, 2.0, 2.0), (1.0, 99.0)))
     scale = IntensityScale.of(prepared.raw, (1.0, 99.0))
     placement = Placement.of(SHAPE, prepared.raw.affine, (2.0, 2.0, 2.0))
     expected = placement.apply(scale.apply(prepared.raw.array))
@@ -108,7 +109,7 @@ def test_it_is_scale_then_placement(path: Path) -> None:
 @pytest.mark.parametrize("spacing", [(1.5, 1.0, 3.0), (2.0, 2.0, 2.0), (1.0, 1.0, 1.0)])
 def test_nothing_appears_outside_the_foreground(path: Path, spacing: Any) -> None:
     # Whatever a network says there, the background is known.
-    prepared = NativeVolume.read(path, settings(spacing))
+    prepared = NativeVolume.of(read_volume(path), settings(spacing))
     bright = torch.ones(prepared.array().shape)
     back = prepared.restore(bright, foreground=prepared.foreground)
     assert not back[ramp() == 0].any()
@@ -119,7 +120,7 @@ def test_nothing_appears_outside_the_foreground(path: Path, spacing: Any) -> Non
 
 def test_another_scans_intensities(path: Path) -> None:
     # A drawn modality takes the place of this scan and the brightness of another.
-    prepared = NativeVolume.read(path, settings((1.5, 1.0, 3.0)))
+    prepared = NativeVolume.of(read_volume(path), settings((1.5, 1.0, 3.0)))
     half = torch.full(prepared.array().shape, 0.5)
     other = IntensityScale(1000.0, 3000.0, 0.0)
     back = prepared.restore(half, other, prepared.foreground)
@@ -127,7 +128,7 @@ def test_another_scans_intensities(path: Path) -> None:
 
 
 def test_without_preprocessing_a_volume_stays_on_its_grid(path: Path) -> None:
-    prepared = NativeVolume.read(path, None)
+    prepared = NativeVolume.of(read_volume(path), None)
     assert prepared.placement is None
     np.testing.assert_allclose(prepared.array(), ramp() / ramp().max(), rtol=0, atol=1e-6)
     back = prepared.restore(torch.from_numpy(prepared.array()))
@@ -139,4 +140,4 @@ def test_without_preprocessing_a_volume_stays_on_its_grid(path: Path) -> None:
 
 def test_a_grid_that_would_be_too_large_is_refused_by_name(path: Path) -> None:
     with pytest.raises(Prod9Error, match=r"scan\.nii\.gz would have .* choose a wider spacing"):
-        NativeVolume.read(path, settings((1e-3, 1e-3, 1e-3)))
+        NativeVolume.of(read_volume(path), settings((1e-3, 1e-3, 1e-3)))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from skimage.exposure import match_histograms
 from torch import Tensor
 
-from prod9.data.dataset import ArrayDataset, Channel
+from prod9.data.array_dataset import ArrayDataset
+from prod9.data.dataset import Channel
 from prod9.evaluation.translation import (
     evaluate_translation,
     foreground_of,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.native_space import NativeVolume
+from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
 from prod9.inference.completion import background_cells
 from prod9.inference.inpaint import InpaintedFiles, inpaint_files
@@ -154,7 +155,9 @@ def test_what_is_drawn_from_what(
     translated(generator, tmp_path, sources, samples=2)
     (call,) = drawn
     mask_id = generator.transformer.mask_id
-    volumes = [NativeVolume.read(path, PREPROCESSING).tensor() for path in sources.values()]
+    volumes = [
+        NativeVolume.of(read_volume(path), PREPROCESSING).tensor() for path in sources.values()
+    ]
     tokens = [encode(generator.tokenizer, volume, WINDOWS)[0] for volume in volumes]
     assert call["labels"] == (FLAIR, FLAIR)
     for sample in call["sources"]:
@@ -257,11 +260,11 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another shape": (
         {"sources": {"T1": "t1.nii.gz", "T2": "short.nii.gz"}},
-        r"short\.nii\.gz is on another grid than .*t1\.nii\.gz \(13 x 12 x 8 in place of",
+        r"short\.nii\.gz is on another grid than .*t1\.nii\.gz .*and 13 x 12 x 8 voxels",
     ),
     "another affine": (
         {"sources": {"T1": "t1.nii.gz", "T2": "moved.nii.gz"}},
-        r"moved\.nii\.gz is on another grid than .*t1\.nii\.gz .*0\.5 mm away",
+        r"moved\.nii\.gz is on another grid than .*t1\.nii\.gz .*0\.5 mm apart",
     ),
     "an npy": ({"name": "flair.npy"}, r"flair\.npy must end in \.nii"),
     "a name without a format": (
@@ -391,7 +394,7 @@ def test_tokens_away_from_the_mask_are_the_scans(
     # All around the hole is 500: so the nearest visible voxel is, whichever is taken.
     plain = head(shape=shape)
     plain[3:8, 4:9, 2:6] = 500
-    clean = NativeVolume.read(write_scan(tmp_path / "clean.nii", plain), PREPROCESSING)
+    clean = NativeVolume.of(read_volume(write_scan(tmp_path / "clean.nii", plain)), PREPROCESSING)
     plain[HOLE] = 20_000
     scan = write_scan(tmp_path / "scan.nii", plain)
     mask = write_scan(tmp_path / "mask.nii", hole(shape), dtype=np.uint8)
@@ -469,8 +472,8 @@ def test_masks_that_do_not_fit(generator: Model, tmp_path: Path) -> None:
     assert sentence(0 * hole()).startswith("mask.nii.gz marks nothing")
     assert sentence(0 * hole() + 1).startswith("mask.nii.gz marks every voxel")
     other = "mask.nii.gz is on another grid than scan.nii.gz"
-    assert sentence(hole()[:12]).startswith(f"{other} (12 x 12 x 9 in place of 13 x 12 x 9); ")
-    assert sentence(hole(), AFFINES["LPS"]).startswith(f"{other} (its voxels lie up to ")
+    assert sentence(hole()[:12]).startswith(f"{other} (13 x 12 x 9 and 12 x 12 x 9 voxels); ")
+    assert sentence(hole(), AFFINES["LPS"]).startswith(f"{other} (affines that put a corner ")
     assert "no modality PD" in sentence(hole(), modality="PD")
 
 

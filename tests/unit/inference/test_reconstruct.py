@@ -119,7 +119,7 @@ def test_figures_are_of_the_volume_that_the_network_sees(
 ) -> None:
     path = write_scan(tmp_path / "scan.nii.gz", head(), OBLIQUE)
     result = reconstruct.reconstruct(tokenizer, read_volume(path), WINDOWS)
-    seen = NativeVolume.read(path, PREPROCESSING).tensor()
+    seen = NativeVolume.of(read_volume(path), PREPROCESSING).tensor()
     output = decode(tokenizer, encode(tokenizer, seen, WINDOWS), seen.shape[2:], WINDOWS)
     assert result.psnr == pytest.approx(float(psnr(output, seen)))
     assert result.psnr == pytest.approx(-10 * float((output - seen).square().mean().log10()))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from prod9.data.dataset import ArrayDataset
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_dataset
 from prod9.results.distances import (
     CurvePoint,

@@ -237,7 +237,7 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_nifti_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(Prod9Error, match=f"{name} is not a readable NIfTI file"):
+    with pytest.raises(Prod9Error, match=f"{name} cannot be read"):
         find_volumes([tmp_path])
 
 

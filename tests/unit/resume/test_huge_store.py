@@ -9,8 +9,8 @@ import pytest
 from forked import answer_of, memory_mib
 
 from prod9.config import SourceConfig
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.batches import BatchKey
-from prod9.data.dataset import ArrayDataset
 from prod9.data.tokens.crops import TokenCrops
 from prod9.data.tokens.store import reopen, sound_meta
 

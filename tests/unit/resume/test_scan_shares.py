@@ -53,9 +53,9 @@ def prepare_all(rank: int, cases: list[Case], cache: Path, log: Path) -> None:
         return preprocess(case, *rest)
 
     module._preprocess = logged
-    seen: list[str] = []
-    prepared = prepare(cases, TWO_MM, cache, lambda case: seen.append(case.name))
-    assert sorted(seen) == sorted(case.name for case in cases)  # each once
+    seen: list[None] = []
+    prepared = prepare(cases, TWO_MM, cache, lambda: seen.append(None))
+    assert len(seen) == len(cases)  # each once
     log.with_suffix(f".{rank}").write_text(json.dumps(told_of(prepared)))
 
 
@@ -102,14 +102,13 @@ def test_a_cut_entry_is_made_again(cases: list[Case], tmp_path: Path) -> None:
 def growth(folder: Path, count: int) -> list[float]:
     """Read a crop of every modality of ``count`` scans; return MiB read and MiB of growth."""
     sides = (96, 96, 96)
-    mm = (1.0, 1.0, 1.0)
     path = folder / "scan.npy"
     scans: list[Scan] = []
     for index in range(count):
         own = folder / f"{index}.npy"
         if not own.exists():
             own.hardlink_to(path)
-        scans.append(Scan(f"s{index}", "s", "", own, sides, (0, 0, 0), sides, mm, sides, mm))
+        scans.append(Scan(f"s{index}", "s", "", own, sides, (0, 0, 0), sides))
     config = BraTSDataConfig(dataset_name="brats")
     data = BraTSDataset("cohort", scans, sides, TWO_MM)
     crops = VolumeCrops(data, config, sides, train=False, seed=0)

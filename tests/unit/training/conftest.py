@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 
-from prod9.data.dataset import ArrayDataset
+from prod9.data.array_dataset import ArrayDataset
 from prod9.training.trainer import quieten_lightning
 
 

@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from prod9.config import MedMNISTDataConfig, Stage1Config
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.crops import volume_loader
-from prod9.data.dataset import ArrayDataset
 from prod9.losses.feature_loss import build_feature_loss
 from prod9.tokenizer import build_autoencoder
 from prod9.training.loggers import HistoryLogger

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from prod9.config import MedMNISTDataConfig, Stage1Config
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.batches import set_epoch
 from prod9.data.crops import Batch, volume_loader
-from prod9.data.dataset import ArrayDataset
 from prod9.errors import Prod9Error
 from prod9.losses.adaptive import adaptive_weight
 from prod9.losses.adversarial import discriminator_loss, generator_loss

@@ -1,8 +1,7 @@
 """A BraTS folder as data set: found, checked, preprocessed, split by subject."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import numpy as np
 from rich.progress import Progress
 
 from prod9.config.data import BraTSSourceConfig, PreprocessingConfig, SourceConfig
-from prod9.data.brats.layouts import MODALITIES, BadCase, Cohort, find_cases, subject_of
+from prod9.data.brats.layouts import MODALITIES, BadCase, find_cases, subject_of
 from prod9.data.brats.scan_cache import Scan, prepare
 from prod9.data.dataset import Channel, Dataset, Outline, Sides
-from prod9.data.splits import SPLITS, Split, SubjectSplit, draw_split, open_split, split_counts
+from prod9.data.splits import SPLITS, Split, SubjectSplit, open_split, split_counts
+from prod9.data.volume_files.stored_volume import times
 from prod9.errors import Prod9Error
 from prod9.losses.weights import cache_dir
 from prod9.runtime.console import say
@@ -77,7 +77,7 @@ class BraTSDataset(Dataset):
 def open_brats(
     config: SourceConfig, preprocessing: PreprocessingConfig | None = None
 ) -> dict[Split, BraTSDataset]:
-    """Find, check, preprocess and split the scans of ``data.data_dir``; say what was found.
+    """Find, check, preprocess and split the scans of ``data.data_dir``; print what was found.
 
     Raises:
         Prod9Error: no folder, or no cases in it; bad cases, unless they are to be skipped; a split
@@ -100,9 +100,15 @@ def open_brats(
     cache = _cache(config)
     with Progress(transient=True) as bar:
         task = bar.add_task("reading scans", total=len(cohort.cases))
-        scans, unread = prepare(cohort.cases, preprocessing, cache, lambda case: bar.advance(task))
+        scans, unread = prepare(cohort.cases, preprocessing, cache, lambda: bar.advance(task))
     bad = sorted((*cohort.bad, *unread), key=lambda case: case.name)
-    say(f"{config.data_dir}: {_found(cohort, scans, len(bad))}, in {cache}")
+    d, h, w = (max((scan.shape[axis] for scan in scans), default=0) for axis in range(3))
+    say(
+        f"{config.data_dir}: release {' and '.join(cohort.releases)}; {len(scans)} usable cases of "
+        f"{len({scan.subject for scan in scans})} subjects, {len(bad)} broken; "
+        f"{', '.join(MODALITIES)}; preprocessed to {times((d, h, w))} voxels of "
+        f"{times(preprocessing.spacing_mm)} mm, in {cache}"
+    )
     if len(cohort.releases) > 1:
         say(
             "warning: releases share patients under other names; with several in one folder the "
@@ -112,9 +118,10 @@ def open_brats(
         _report(bad, config, total=len(cohort.cases) + len(cohort.bad))
     if not scans:
         raise Prod9Error(f"{config.data_dir} has no case that can be used; see the causes above.")
-    with main_first():  # it is written where there is none
-        split = _split(config, cohort, unread, write=True)
-    d, h, w = (max(scan.shape[axis] for scan in scans) for axis in range(3))
+    # Broken cases are dealt out too: once repaired, they have their place.
+    names = [case.name for case in (*cohort.cases, *cohort.bad)]
+    with main_first():  # it is written if there is none
+        split = _split(config, names)
     splits: dict[Split, BraTSDataset] = {
         name: BraTSDataset(
             f"{config.data_dir}, {name} split",
@@ -135,12 +142,7 @@ def open_brats(
 
 
 def outline_brats(config: SourceConfig, subjects: int | None = None) -> Outline:
-    """Count the cases by their names; the shape is that of BraTS releases.
-
-    Raises:
-        Prod9Error: a folder without cases, or too few of them to split; a split file that does not
-            fit.
-    """
+    """Count the cases by their names; the shape is that of BraTS releases."""
     assert isinstance(config, BraTSSourceConfig)
     preprocessing = getattr(config, "preprocessing", PreprocessingConfig())
     train = val = None
@@ -150,7 +152,8 @@ def outline_brats(config: SourceConfig, subjects: int | None = None) -> Outline:
         (train, val, _), note = split_counts(subjects, shares), "as --cases says"
     elif config.data_dir.exists():
         cohort = find_cases(config.data_dir)
-        split = _split(config, cohort, (), write=False)
+        names = [case.name for case in (*cohort.cases, *cohort.bad)]
+        split = _split(config, names, write=False)
         splits = [split.split_of(case.subject) for case in cohort.cases]
         train, val = splits.count("train"), splits.count("val")
         note = f"of {len(cohort.cases)} cases in {config.data_dir}, unread"
@@ -159,16 +162,16 @@ def outline_brats(config: SourceConfig, subjects: int | None = None) -> Outline:
     return Outline(train, val, (d, h, w), ("all",), MODALITIES, note, assumed=True)
 
 
-def _split(
-    config: BraTSSourceConfig, cohort: Cohort, unread: Iterable[BadCase], *, write: bool
-) -> SubjectSplit:
-    # Broken cases are dealt out too: once repaired, they have their place.
-    bad = {subject_of(case.name) for case in (*cohort.bad, *unread)}
-    subjects = sorted({*cohort.subjects, *bad})
-    seed, val, test = config.split_seed, config.val_share, config.test_share
-    if write or config.split_file.exists():
-        return open_split(config.split_file, subjects, seed=seed, val_share=val, test_share=test)
-    return draw_split(subjects, seed=seed, val_share=val, test_share=test)
+def _split(config: BraTSSourceConfig, names: Sequence[str], *, write: bool = True) -> SubjectSplit:
+    """Open the split of the subjects of the cases ``names``."""
+    return open_split(
+        config.split_file,
+        [subject_of(name) for name in names],
+        seed=config.split_seed,
+        val_share=config.val_share,
+        test_share=config.test_share,
+        write=write,
+    )
 
 
 def _cache(config: BraTSSourceConfig) -> Path:
@@ -180,26 +183,6 @@ def _cache(config: BraTSSourceConfig) -> Path:
             "only read; choose a folder outside it."
         )
     return cache
-
-
-def _grids(grids: Iterable[tuple[Sequence[int], Sequence[float]]]) -> str:
-    """Say which grids there are, the most frequent first."""
-    counts = Counter(
-        f"{'x'.join(map(str, shape))} at {' x '.join(f'{mm:.3g}' for mm in spacing)} mm"
-        for shape, spacing in grids
-    )
-    texts = [f"{grid} ({count})" for grid, count in counts.most_common(3)]
-    more = f" and {len(counts) - 3} more grids" if len(counts) > 3 else ""
-    return (", ".join(texts) or "no grid") + more
-
-
-def _found(cohort: Cohort, scans: Sequence[Scan], bad: int) -> str:
-    return (
-        f"release {' and '.join(cohort.releases)}; {len(scans)} usable cases of "
-        f"{len({scan.subject for scan in scans})} subjects, {bad} broken; "
-        f"{', '.join(MODALITIES)}; {_grids((s.stored_shape, s.stored_spacing_mm) for s in scans)}; "
-        f"preprocessed to {_grids((s.shape, s.spacing_mm) for s in scans)}"
-    )
 
 
 def _report(bad: Sequence[BadCase], config: BraTSSourceConfig, total: int) -> None:

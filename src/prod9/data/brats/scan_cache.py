@@ -9,27 +9,23 @@ smaller record by path, size and time spares reading unchanged files again.
 import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.affines import voxel_sizes
 
 from prod9.config.data import PreprocessingConfig
-from prod9.data.brats.cases import BadCaseError, channel_order, read_case
+from prod9.data.brats.cases import channel_order, faults_of, read_case
 from prod9.data.brats.layouts import MODALITIES, BadCase, Case
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
-from prod9.errors import Prod9Error
 from prod9.files import atomic_write, hexdigest, write_text
 from prod9.runtime.distributed import barrier, share_of, world_size
 
-_DIGEST = re.compile("[0-9a-f]{64}")
 _VERSION = 1
 """Of the preprocessing's arithmetic: raise it with any change, and old cache entries are unused."""
 
@@ -50,63 +46,54 @@ class Scan:
     """First voxel of the box in the whole scan."""
     box_shape: tuple[int, int, int]
     """(d, h, w) of the box."""
-    spacing_mm: tuple[float, float, float]
-    stored_shape: tuple[int, int, int]
-    """As the files have it, before resampling and reorientation."""
-    stored_spacing_mm: tuple[float, float, float]
 
 
 def prepare(
     cases: Sequence[Case],
     preprocessing: PreprocessingConfig,
     cache: Path,
-    on_case: Callable[[Case], None] = lambda case: None,
+    on_case: Callable[[], object] = lambda: None,
 ) -> tuple[tuple[Scan, ...], tuple[BadCase, ...]]:
     """Preprocess every case that is not in the cache yet; return all scans, and all bad cases.
 
-    The processes of a distributed run share the cases, and get the same result.
-
-    Args:
-        cases: as :func:`prod9.data.brats.layouts.find_cases` found them.
-        preprocessing: spacing and percentiles.
-        cache: folder for the results.
-        on_case: told of every case when it is done, by whichever process.
-
-    Raises:
-        Prod9Error: the cache cannot be written.
+    The processes of a distributed run share the cases, and get the same result. ``on_case`` is
+    called once for every case, when it is done.
     """
-    told: set[int] = set()
 
     def one(case: Case) -> Scan | BadCase:
         try:
-            result = _prepare_case(case, preprocessing, cache)
-        except BadCaseError as error:
-            result = BadCase(case.name, error.cause)
-        if id(case) not in told:
-            told.add(id(case))
-            on_case(case)
-        return result
+            return _prepare_case(case, preprocessing, cache)
+        except BadCase as bad:
+            return bad
+        finally:
+            on_case()
 
+    own = share_of(cases)
     # Unpacking gzip leaves the interpreter free; four cases at once are some 2 GiB at most.
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1) // world_size())) as pool:
-        if world_size() > 1:
-            list(pool.map(one, share_of(cases)))
-            barrier()  # from here on everything is found in the cache, but for bad cases
-        results = list(pool.map(one, cases))
-    scans = tuple(result for result in results if isinstance(result, Scan))
-    return scans, tuple(result for result in results if isinstance(result, BadCase))
+        results = dict(zip([case.name for case in own], pool.map(one, own), strict=True))
+        barrier()  # from here on the others' are found in the cache, but for bad cases
+        others = [case for case in cases if case.name not in results]
+        results |= zip([case.name for case in others], pool.map(one, others), strict=True)
+    found = [results[case.name] for case in cases]
+    return (
+        tuple(result for result in found if isinstance(result, Scan)),
+        tuple(result for result in found if isinstance(result, BadCase)),
+    )
 
 
 def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -> Scan:
     files = list(dict.fromkeys(case.files[modality] for modality in MODALITIES))
-    settings = json.dumps([_VERSION, preprocessing.model_dump(mode="json"), channel_order(case)])
-    with _readable(case):
-        stats = [[str(path.resolve()), *_size_and_time(path)] for path in files]
-    record = cache / "files" / f"{_sha256(settings, json.dumps(stats))}.txt"
+    with faults_of(case):
+        channels = channel_order(files[0]) if case.release == "msd" else ()
+        stats = [(path, path.stat()) for path in files]
+    settings = json.dumps([_VERSION, preprocessing.model_dump(mode="json"), channels])
+    places = [[str(path.resolve()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    record = cache / "files" / f"{_sha256(settings, json.dumps(places))}.txt"
     scan = _cached(case, cache, _noted(record))
     if scan is not None:
         return scan
-    with _readable(case):
+    with faults_of(case):
         contents = [hexdigest(path, "sha256") for path in files]
     digest = _sha256(settings, case.release, *contents)
     if _cached(case, cache, digest) is None:
@@ -122,12 +109,10 @@ def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -
 
 
 def _noted(record: Path) -> str:
-    """Return the digest in a record; an empty text where there is no whole one."""
-    try:
-        digest = record.read_text(encoding="ascii")
-    except (OSError, ValueError):  # ValueError: torn, and no text
-        return ""
-    return digest if _DIGEST.fullmatch(digest) else ""
+    """Return the digest in a record; an empty text if it cannot be read."""
+    with suppress(OSError, ValueError):  # ValueError: torn, and no text
+        return record.read_text(encoding="ascii")
+    return ""
 
 
 def _cached(case: Case, cache: Path, digest: str) -> Scan | None:
@@ -135,28 +120,13 @@ def _cached(case: Case, cache: Path, digest: str) -> Scan | None:
     path = cache / f"{digest}.npy"
     try:
         meta: dict[str, Any] = json.loads((cache / f"{digest}.json").read_text(encoding="utf-8"))
-        # Cut short when the machine went down?
-        if path.stat().st_size != meta.pop("bytes"):
+        if path.stat().st_size != meta["bytes"]:  # cut short when the machine went down
             return None
         box_shape = np.load(path, mmap_mode="r", allow_pickle=False).shape[1:]
-        places = {name: tuple(value) for name, value in meta.items()}
-        return Scan(case.name, case.subject, digest, path, box_shape=box_shape, **places)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        shape, box = tuple(meta["shape"]), tuple(meta["box"])
+        return Scan(case.name, case.subject, digest, path, shape, box, box_shape)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-@contextmanager
-def _readable(case: Case) -> Generator[None]:
-    """Make a file that is gone, such as a link to nowhere, a fault of the case."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
-        raise BadCaseError(case, f"cannot be read ({error}); copy it again") from error
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _sha256(*texts: str) -> str:
@@ -166,20 +136,19 @@ def _sha256(*texts: str) -> str:
 def _preprocess(
     case: Case, preprocessing: PreprocessingConfig
 ) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the box around the head, float16 (C, d, h, w), and where it lies."""
     volumes = read_case(case)
     first = volumes[0]
-    try:
+    with faults_of(case):
         placement = Placement.of(
             first.array.shape, first.affine, preprocessing.spacing_mm, str(first.path)
         )
-    except Prod9Error as error:
-        raise BadCaseError(case, f"cannot be used: {str(error).removesuffix('.')}") from error
     whole = np.empty((len(MODALITIES), *placement.shape), np.float16)
     for index, (modality, volume) in enumerate(zip(MODALITIES, volumes, strict=True)):
         scale = IntensityScale.of(volume, preprocessing.percentiles)
         if scale.low == scale.high:
-            raise BadCaseError(
-                case,
+            raise BadCase(
+                case.name,
                 f"has a {modality} without contrast: {volume.path} has one foreground value, "
                 f"{scale.low:g}; replace it",
             )
@@ -187,11 +156,4 @@ def _preprocess(
     inside = np.nonzero(whole.any(0))
     low, high = [int(axis.min()) for axis in inside], [int(axis.max()) + 1 for axis in inside]
     boxed = whole[(slice(None), *map(slice, low, high))]
-    meta = {
-        "shape": list(placement.shape),
-        "box": low,
-        "spacing_mm": list(placement.spacing_mm),
-        "stored_shape": list(placement.source_shape),
-        "stored_spacing_mm": voxel_sizes(first.affine).tolist(),
-    }
-    return np.ascontiguousarray(boxed), meta
+    return np.ascontiguousarray(boxed), {"shape": list(placement.shape), "box": low}

@@ -11,27 +11,22 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
+from prod9.data.brats.layouts import DECATHLON_CHANNELS, ENDINGS, MODALITIES, SEGMENTATION
 from prod9.data.phantom.case import PhantomCase, draw_case
 from prod9.data.phantom.tumour import CORE, ENHANCING, OEDEMA
 from prod9.errors import Prod9Error
-from prod9.files import atomic_write, remove_leftovers, temporary_for, write_text
+from prod9.files import atomic_write, remove_leftovers, temporary_for, write_errors, write_text
 
 Release: TypeAlias = Literal["2021", "2023", "msd"]
 
-# In every file's header: nobody takes it for a patient's, and nothing else is ever replaced.
 MARK = "prod9 phantom, drawn from the MNI152 2009a template; not a patient"
+"""In every file's header: it cannot be mistaken for a patient's, and nothing else is replaced."""
 
-_SUFFIXES = {
-    "2021": {"T1": "_t1", "T1ce": "_t1ce", "T2": "_t2", "FLAIR": "_flair"},
-    "2023": {"T1": "-t1n", "T1ce": "-t1c", "T2": "-t2w", "FLAIR": "-t2f"},
-}
-_SEGMENTATION = {"2021": "_seg", "2023": "-seg"}
 _LABELS = {
     "2021": {CORE: 1, OEDEMA: 2, ENHANCING: 4},
     "2023": {CORE: 1, OEDEMA: 2, ENHANCING: 3},
     "msd": {OEDEMA: 1, CORE: 2, ENHANCING: 3},
 }
-_MSD_CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
 _MSD_DESCRIPTION = {
     "name": "BRATS",
     "description": MARK,
@@ -62,40 +57,30 @@ def make_phantom(
     The same seed gives the same cases in every release, and the same bytes each time.
 
     Args:
-        folder: Where; made if it is missing.
-        cases: How many, at least 1.
-        release: The layout, with its names and its labels: ``2021``, ``2023`` or ``msd`` (the
+        folder: made if it is missing.
+        cases: how many.
+        release: the layout, with its names and its labels: ``2021``, ``2023`` or ``msd`` (the
             Medical Segmentation Decathlon's Task01_BrainTumour).
-        seed: Of the cohort, at least 0.
-        overwrite: Write into a folder that is not empty. Phantoms of the same names are replaced,
-            all else is left as it is.
-        voxel_mm: The voxels' side, see :func:`prod9.data.phantom.case.draw_case`.
-        on_case: Called with each case's index once it is written.
-
-    Raises:
-        Prod9Error: a number is out of its range, the folder is not empty (without ``overwrite``),
-            something in it that is no phantom has a name that is needed (with ``overwrite``), or it
-            cannot be written.
+        seed: of the cohort, at least 0.
+        overwrite: write into a folder that is not empty. Phantoms of the same names are replaced;
+            other files are never replaced.
+        voxel_mm: the voxels' side, see :func:`prod9.data.phantom.case.draw_case`.
+        on_case: called with each case's index once it is written.
     """
-    if cases < 1:
-        raise Prod9Error(f"a phantom has at least 1 case, not {cases}.")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise Prod9Error(
             f"{folder} is not empty; choose another folder, or pass --overwrite to replace the "
             "phantoms in it."
         )
-    names = {index: _case_name(release, index) for index in range(cases)}
-    for name in names.values():
-        for place in _places(release, name):
-            _require_replaceable(folder / place)
-    description = folder / "dataset.json"
-    if release == "msd":
-        _require_replaceable(description)
-    for index, name in names.items():
+    names = [_case_name(release, index) for index in range(cases)]
+    places = [place for name in names for place in _places(release, name)]
+    for place in (*places, *(["dataset.json"] if release == "msd" else [])):
+        _require_replaceable(folder / place)
+    for index, name in enumerate(names):
         _write_case(folder, release, name, draw_case(seed, index, voxel_mm=voxel_mm))
         on_case(index)
     if release == "msd":
-        write_text(description, _msd_description(folder))
+        write_text(folder / "dataset.json", _msd_description(folder))
 
 
 def _case_name(release: Release, index: int) -> str:
@@ -114,57 +99,43 @@ def _places(release: Release, name: str) -> list[str]:
 
 
 def _require_replaceable(place: Path) -> None:
-    if place.is_dir():
-        files = sorted(path for path in place.rglob("*") if not path.is_dir())
-    else:
-        files = [place] if place.exists() else []
-    for path in files:
-        if not _is_phantom(path):
+    paths = place.rglob("*") if place.is_dir() else [place]
+    for path in sorted(path for path in paths if path.exists() and not path.is_dir()):
+        try:
+            content = path.read_bytes()
+            own = MARK.encode() in (gzip.decompress(content) if path.suffix == ".gz" else content)
+        except (OSError, EOFError, zlib.error):
+            own = False
+        if not own:
             raise Prod9Error(f"{path} is no phantom and is not replaced; choose another folder.")
 
 
-def _is_phantom(path: Path) -> bool:
-    try:
-        if path.suffix != ".gz":
-            return MARK in path.read_text("utf-8")
-        with gzip.open(path) as file:
-            return MARK.encode() in file.read(348)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error):
-        return False
-
-
 def _write_case(folder: Path, release: Release, name: str, case: PhantomCase) -> None:
-    partial = temporary_for(folder / name)
-    remove_leftovers(folder)
     lookup = np.zeros(256, np.uint8)
     for label, stored in _LABELS[release].items():
         lookup[label] = stored
     segmentation = lookup[case.segmentation]
-    try:
-        if release == "msd":
-            image = np.stack([case.images[channel] for channel in _MSD_CHANNELS], axis=-1)
-            _write_nifti(partial / "imagesTr" / f"{name}.nii.gz", image, case.affine)
-            _write_nifti(partial / "labelsTr" / f"{name}.nii.gz", segmentation, case.affine)
-        else:
-            inside = partial / name
-            for modality, suffix in _SUFFIXES[release].items():
-                path = inside / f"{name}{suffix}.nii.gz"
-                _write_nifti(path, case.images[modality], case.affine)
-            path = inside / f"{name}{_SEGMENTATION[release]}.nii.gz"
-            _write_nifti(path, segmentation, case.affine)
-        for place in _places(release, name):
-            target = folder / place
-            target.parent.mkdir(exist_ok=True)
-            if target.is_dir():  # a folder cannot take another's place, a file can
-                target.rename(partial / "replaced")
-            (partial / place).replace(target)
-    except OSError as error:
-        raise Prod9Error(
-            f"cannot write the case {name} into {folder}: {error.strerror or error}; free some "
-            "space or choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if release == "msd":
+        image = np.stack([case.images[channel] for channel in DECATHLON_CHANNELS], axis=-1)
+        files = {f"imagesTr/{name}.nii.gz": image, f"labelsTr/{name}.nii.gz": segmentation}
+    else:
+        ends = ENDINGS["2018-2021" if release == "2021" else "2023-2024"]
+        files = {f"{name}/{name}{ends[m]}.nii.gz": case.images[m] for m in MODALITIES}
+        files[f"{name}/{name}{ends[SEGMENTATION]}.nii.gz"] = segmentation
+    partial = temporary_for(folder / name)
+    remove_leftovers(folder)
+    with write_errors(folder / name):
+        try:
+            for file, array in files.items():
+                _write_nifti(partial / file, array, case.affine)
+            for place in _places(release, name):
+                target = folder / place
+                target.parent.mkdir(exist_ok=True)
+                if target.is_dir():  # a folder cannot take another's place, a file can
+                    target.rename(partial / "replaced")
+                (partial / place).replace(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

@@ -7,9 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prod9.data.phantom.anatomy import Anatomy, rotation
-from prod9.data.phantom.atlas import Atlas
-from prod9.data.phantom.canvas import Canvas
+from prod9.data.phantom.anatomy import Anatomy, Atlas, Canvas, rotation
 
 BACKGROUND, CORE, OEDEMA, ENHANCING = 0, 1, 2, 3
 

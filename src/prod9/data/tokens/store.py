@@ -58,7 +58,7 @@ class TokenStore:
     def take(self, where: Any) -> np.ndarray:
         """Return a copy of part of the tokens, int64; ``where`` as for an array's ``[]``.
 
-        What is read of a large store counts as this process's memory only for so long.
+        Pages of a large store are released afterwards: they would count as this process's memory.
         """
         part = self.tokens[where].astype(np.int64)
         mapped = getattr(self.tokens, "_mmap", None)
@@ -67,7 +67,7 @@ class TokenStore:
         return part
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to a worker as a path: NumPy would send every token."""
+        """Send the path to a worker: NumPy would send every token."""
         return reopen, (self.path,)
 
 
@@ -91,15 +91,13 @@ def sound_meta(path: Path) -> dict[str, Any] | None:
     """Return ``meta.json`` if it and the files it names are whole."""
     try:
         meta: dict[str, Any] = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        store = reopen(path)  # before the digests, which take long: it fails where files are cut
+        store = reopen(path)  # before the digests, which take long: it fails if files are cut
         whole = (
             [*store.tokens.shape] == meta["shape"]
             and len(store.names) == len(store.labels) == len(store.tokens)
             and store.tokens.dtype == meta["dtype"]
-            and all(
-                hexdigest(path / file, "sha256") == meta["sha256"][file]
-                for file in ("tokens.npy", "labels.npy")
-            )
+            and all(hexdigest(path / file, "sha256") == own for file, own in meta["sha256"].items())
+            and set(meta["sha256"]) == {"tokens.npy", "labels.npy"}
         )
     except Exception:  # a damaged or forged file may raise anything
         return None

@@ -2,15 +2,13 @@
 
 import math
 import zipfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from prod9.errors import Prod9Error
+from prod9.data.volume_files.stored_volume import reading
 from prod9.runtime.memory_limits import require_memory
 
 
@@ -21,49 +19,19 @@ class ArrayHeader(NamedTuple):
     dtype: np.dtype
 
 
-def read_npy_header(file: IO[bytes] | BufferedIOBase) -> ArrayHeader:
-    """Read the header of an open ``.npy`` file.
-
-    Raises:
-        ValueError: it is no such header, or one of pickled objects.
-    """
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            read = np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    except Exception as error:  # numpy parses it as Python, which fails with many types
-        raise ValueError(f"it has no npy header ({error})") from error
-    if dtype.hasobject:
-        raise ValueError("it holds pickled Python objects, which prod9 never loads")
-    if dtype.itemsize == 0:
-        raise ValueError(f"its elements, {dtype!r}, have no size")
-    return ArrayHeader(shape, dtype)
-
-
 def npz_headers(path: Path) -> dict[str, ArrayHeader]:
-    """Return the header of every array in an ``.npz``, by its key, without reading the arrays.
-
-    Raises:
-        Prod9Error: the file is missing or no readable npz.
-    """
+    """Return the header of every array in an ``.npz``, by its key, without reading the arrays."""
     headers: dict[str, ArrayHeader] = {}
-    with _array_errors(path), zipfile.ZipFile(path) as archive:
+    with reading(path), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             with archive.open(name) as file:
-                headers[name.removesuffix(".npy")] = read_npy_header(file)
+                headers[name.removesuffix(".npy")] = _read_header(file)
     return headers
 
 
 def read_npz_array(path: Path, key: str) -> np.ndarray:
-    """Read one array of an ``.npz``.
-
-    Raises:
-        Prod9Error: the file is missing, has no such array, or the array is cut short, damaged,
-            pickled or too large for the memory.
-    """
-    with _array_errors(path), zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+    """Read one array of an ``.npz``; what is missing, damaged or too large is a Prod9Error."""
+    with reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
         array = _read_array(file, f"array '{key}' in {path}")
         while file.read(1 << 20):  # to the end, where zipfile compares the checksum
             pass
@@ -71,31 +39,24 @@ def read_npz_array(path: Path, key: str) -> np.ndarray:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Read a ``.npy`` file.
-
-    Raises:
-        Prod9Error: it is missing, cut short, damaged, pickled or too large for the memory.
-    """
-    with _array_errors(path), path.open("rb") as file:
+    """Read a ``.npy`` file; what is missing, damaged or too large is a Prod9Error."""
+    with reading(path), path.open("rb") as file:
         return _read_array(file, str(path))
 
 
+def _read_header(file: IO[bytes] | BufferedIOBase) -> ArrayHeader:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read = np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject or dtype.itemsize == 0:
+        raise ValueError("it holds pickled Python objects or empty elements, which are never read")
+    return ArrayHeader(shape, dtype)
+
+
 def _read_array(file: IO[bytes] | BufferedIOBase, what: str) -> np.ndarray:
-    header = read_npy_header(file)
+    header = _read_header(file)
     require_memory(math.prod(header.shape) * header.dtype.itemsize, what)
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
-
-
-@contextmanager
-def _array_errors(path: Path) -> Generator[None]:
-    try:
-        yield
-    except Prod9Error:
-        raise
-    except FileNotFoundError:
-        raise Prod9Error(f"{path} does not exist; check the path.") from None
-    except Exception as error:  # numpy, zipfile and zlib raise many types
-        raise Prod9Error(
-            f"{path} is not a readable {path.suffix} file ({error}); fetch or write it again."
-        ) from error

@@ -2,8 +2,6 @@
 
 import gzip
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -12,14 +10,14 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
 from nibabel.volumeutils import apply_read_scaling
 
-from prod9.data.dataset import require_finite
 from prod9.data.volume_files.npz import read_npy
 from prod9.data.volume_files.stored_volume import (
-    NiftiHeader,
     StoredVolume,
+    reading,
     require_real,
     slabs,
     spatial_sides,
+    times,
     volume_suffix,
 )
 from prod9.errors import Prod9Error
@@ -35,37 +33,21 @@ def read_volume(path: Path) -> StoredVolume:
     """Read a volume; trailing axes of length 1 are dropped.
 
     Raises:
-        Prod9Error: the file is missing, of another kind, cut short, pickled, not 3D, empty, not of
-            real numbers, has NaN or infinite voxels, or more of them than prod9 reads or the memory
-            holds; the sentence names it.
+        Prod9Error: the file is missing, damaged, of another kind, not 3D, empty, not of finite real
+            numbers, or too large; the sentence names it.
     """
     if volume_suffix(path) == ".npy":
-        array, affine, header = read_npy(path), np.eye(4), None
-    else:
-        image = open_nifti(path)
-        header = cast(NiftiHeader, image.header)
-        require_real(header.get_data_dtype(), path)
-        spatial_sides(tuple(map(int, image.shape)), path)
-        array, affine = read_nifti(path, image)
-    dtype = array.dtype
-    require_real(dtype, path)
-    array = array.reshape(spatial_sides(array.shape, path))
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    require_finite(array, str(path))
-    return StoredVolume(array, affine, dtype.newbyteorder("="), path, header)
+        return StoredVolume.of(read_npy(path), path)
+    image = open_nifti(path)
+    spatial_sides(tuple(map(int, image.shape)), path)
+    array, affine = read_nifti(path, image)
+    return StoredVolume.of(array, path, affine, cast(Any, image.header))
 
 
 def open_nifti(path: Path) -> NiftiImage:
-    """Read the header of a ``.nii`` or ``.nii.gz``, without its voxels.
-
-    Raises:
-        Prod9Error: the file is missing, or no NIfTI.
-    """
-    if not path.is_file():
-        raise Prod9Error(f"{path} does not exist; check the path.")
-    with nifti_errors(path):
-        with open_unpacked(path) as file:
+    """Read the header of a ``.nii`` or ``.nii.gz``, without its voxels."""
+    with reading(path):
+        with _open_unpacked(path) as file:
             size = file.read(4)  # of the header: 348 bytes in NIfTI-1, 540 in NIfTI-2
         second = 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
         # Not nibabel.load, which may take the file for CIFTI and parse the XML in it.
@@ -76,16 +58,12 @@ def open_nifti(path: Path) -> NiftiImage:
 def read_nifti(
     path: Path, image: NiftiImage, most: int = MAX_VOXELS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read the voxels of ``image``, the header of ``path``.
+    """Return voxels and affine, float64 (4, 4), of ``image``, which is the header of ``path``.
 
-    Returns:
-        The voxels after slope and intercept (float32; as stored where there are none), and the
-        affine, float64 (4, 4).
-
-    Raises:
-        Prod9Error: as :func:`read_content`; or the affine is not finite.
+    Voxels are float32 after slope and intercept, or as stored if the file has none.
     """
     proxy = cast(Any, image.dataobj)
+    require_real(proxy.dtype, path)
     stored = read_content(path, image, most)[1]
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all():
@@ -103,12 +81,7 @@ def read_nifti(
 def read_content(
     path: Path, image: NiftiImage, most: int = MAX_VOXELS
 ) -> tuple[bytearray, np.ndarray]:
-    """Read a NIfTI file, unpacked, to its last voxel.
-
-    A packed file is read to its end, where gzip compares the checksum.
-
-    Returns:
-        The bytes, and the voxels as they are stored: a view of the bytes.
+    """Return a NIfTI file's bytes, unpacked, and the voxels as stored: a view of the bytes.
 
     Raises:
         Prod9Error: the header declares more than ``most`` voxels or more than the memory holds; the
@@ -119,40 +92,22 @@ def read_content(
     count = math.prod(shape)
     if count > most:
         raise Prod9Error(
-            f"{path} declares {' x '.join(map(str, shape))} voxels, more than prod9 reads "
-            f"({most}); it is damaged, or has to be cut into pieces."
+            f"{path} declares {times(shape)} voxels, more than prod9 reads ({most}); it is "
+            "damaged, or has to be cut into pieces."
         )
-    with nifti_errors(path):
+    with reading(path):
         size = int(proxy.offset) + count * proxy.dtype.itemsize
         require_memory(size + 4 * count, str(path))  # and as float32
         content = bytearray()  # grows by what is there, whatever the header declares
-        with open_unpacked(path) as file:
+        with _open_unpacked(path) as file:
             while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
                 content += piece
             while path.suffix.lower() == ".gz" and file.read(_PIECE):
-                pass
+                pass  # to the end, where gzip compares the checksum
         if len(content) < size:
             raise EOFError("it is cut short")
         return content, np.ndarray(shape, proxy.dtype, content, int(proxy.offset), order="F")
 
 
-def open_unpacked(path: Path) -> Any:
-    """Open a file for reading bytes, unpacked where its name ends in ``.gz``."""
+def _open_unpacked(path: Path) -> Any:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-@contextmanager
-def nifti_errors(path: Path) -> Generator[None]:
-    """Turn whatever nibabel or gzip raises for a damaged file into one sentence.
-
-    Raises:
-        Prod9Error: the block raised an exception.
-    """
-    try:
-        yield
-    except Prod9Error:
-        raise
-    except Exception as error:  # nibabel, gzip and zlib raise many types
-        raise Prod9Error(
-            f"{path} is not a readable NIfTI file ({error}); copy it again."
-        ) from error

@@ -1,6 +1,7 @@
-"""A volume as it is stored, and what all readers and writers of volume files have in common."""
+"""A volume as it is stored, and what readers and writers of volume files have in common."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -12,8 +13,8 @@ from nibabel.nifti2 import Nifti2Header
 from prod9.errors import Prod9Error
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
-# Where float64 is needed, it is for this many voxels at a time (32 MiB), not for a whole volume.
 _SLAB = 1 << 22
+"""Voxels that are float64 at one time (32 MiB); a whole volume never is."""
 
 NiftiHeader: TypeAlias = Nifti1Header | Nifti2Header
 
@@ -32,6 +33,28 @@ class StoredVolume:
     header: NiftiHeader | None = field(default=None, repr=False)
     """The NIfTI header, for writing a result with the same geometry."""
 
+    @classmethod
+    def of(
+        cls,
+        array: np.ndarray,
+        path: Path,
+        affine: np.ndarray | None = None,
+        header: NiftiHeader | None = None,
+    ) -> "StoredVolume":
+        """Return a volume of any real dtype; trailing axes of length 1 are dropped.
+
+        Raises:
+            Prod9Error: not 3D, empty, not of real numbers, or with NaN or infinite voxels (also
+                float64 too large for float32); the sentence names ``path``.
+        """
+        require_real(array.dtype, path)
+        dtype = array.dtype.newbyteorder("=")
+        array = array.reshape(spatial_sides(array.shape, path))
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
+        require_finite(array, str(path))
+        return cls(array, np.eye(4) if affine is None else affine, dtype, path, header)
+
 
 def slabs(shape: tuple[int, ...]) -> Generator[slice]:
     """Give slices of the first axis that hold about ``_SLAB`` voxels each."""
@@ -41,11 +64,7 @@ def slabs(shape: tuple[int, ...]) -> Generator[slice]:
 
 
 def volume_suffix(path: Path) -> str:
-    """Return ``.nii``, ``.nii.gz`` or ``.npy``.
-
-    Raises:
-        Prod9Error: the name ends in something else.
-    """
+    """Return ``.nii``, ``.nii.gz`` or ``.npy``; refuse other names."""
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return suffix
@@ -53,27 +72,47 @@ def volume_suffix(path: Path) -> str:
 
 
 def require_real(dtype: np.dtype, path: Path) -> None:
-    """Refuse voxels of the file ``path`` that are no real numbers: colours, complex ones, text.
-
-    Raises:
-        Prod9Error: ``dtype`` is none of bool, integers and floats.
-    """
+    """Refuse voxels of the file ``path`` that are no real numbers: colours, complex ones, text."""
     if dtype.kind not in "biuf":
         raise Prod9Error(f"{path} holds {dtype} voxels; prod9 reads real numbers (one grey value).")
 
 
-def spatial_sides(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
-    """Return the three spatial sides of what the file ``path`` holds: trailing axes of 1 dropped.
-
-    Raises:
-        Prod9Error: what remains has not three axes, or an empty one.
-    """
-    sides = shape
+def spatial_sides(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
+    """Return the three sides of a volume in the file ``path``; trailing axes of 1 are dropped."""
+    sides = [*shape]
     while len(sides) > 3 and sides[-1] == 1:
-        sides = sides[:-1]
+        sides.pop()
     if len(sides) != 3 or min(sides) < 1:
         raise Prod9Error(
-            f"{path} has the shape {' x '.join(map(str, shape)) or '()'}; a volume has three axes, "
-            "none of them empty (split a series into its volumes first)."
+            f"{path} has the shape {times(shape) or '()'}; a volume has three axes, none of them "
+            "empty (split a series into its volumes first)."
         )
-    return sides
+    return sides[0], sides[1], sides[2]
+
+
+def require_finite(volume: np.ndarray, name: str) -> None:
+    """Refuse a volume with NaN or infinite voxels; ``name`` stands in the message."""
+    bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
+    if bad:
+        raise Prod9Error(
+            f"{name} has {bad} of {volume.size} voxels that are NaN or infinite; repair the volume "
+            "or leave it out."
+        )
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Turn whatever numpy, zipfile, nibabel or gzip raise for a damaged file into one sentence."""
+    try:
+        yield
+    except Prod9Error:
+        raise
+    except FileNotFoundError:
+        raise Prod9Error(f"{path} does not exist; check the path.") from None
+    except Exception as error:
+        raise Prod9Error(f"{path} cannot be read ({error}); fetch or write it again.") from error
+
+
+def times(numbers: Iterable[int | float]) -> str:
+    """Return ``240 x 240 x 155``."""
+    return " x ".join(str(n) if isinstance(n, int) else f"{n:.6g}" for n in numbers)

@@ -1,23 +1,36 @@
-"""A folder of volumes as a set: one grid, one intensity rule."""
+"""A folder of volumes as a set: which files, of which classes; one grid, one intensity rule."""
 
-from pathlib import Path
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from prod9.data.geometry import Placement
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.stored_volume import volume_suffix
+from prod9.data.volume_files.stored_volume import SUFFIXES, times, volume_suffix
 from prod9.data.volume_sets.intensity_range import choose_intensity
-from prod9.data.volume_sets.listing import list_volumes
-from prod9.data.volume_sets.volume_set import VolumeSet, kept_in_memory
+from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, kept_in_memory
 from prod9.errors import Prod9Error
 
-# Headers are rounded: spacings of one set may differ by this share.
 SPACING_TOLERANCE = 0.01
+"""Headers are rounded: spacings of one set may differ by this share."""
+MANIFESTS = ("manifest.json", "manifest.csv")
+TOKENS = ".tokens.npz"
+"""Ending of what ``prod9 infer --save-tokens`` writes beside a volume."""
+# Volumes in formats that are not read: skipped, they would be missing from the metrics.
+_FOREIGN = (
+    *(".mgz", ".mgh", ".nrrd", ".nhdr", ".dcm", ".ima", ".mha", ".mhd", ".mnc", ".gipl"),
+    *(".hdr", ".img", ".img.gz", ".nii.bz2", ".nii.zst", ".npz", ".tif", ".tiff", ".h5", ".hdf5"),
+)
+_DEPTH = 3
+"""The folder, its class sub-folders, and one more so that deeper volumes are reported."""
 
 
 def open_folder(folder: Path, intensity: str = "auto") -> VolumeSet:
-    """Open a folder of volumes (see :func:`~prod9.data.volume_sets.listing.list_volumes`).
+    """Open a folder of volumes (see :func:`list_volumes`).
 
     All volumes have one shape and one spacing once their axes point to the right, the front and
     the top (RAS+); ``.npy`` files are in this orientation and have no spacing. Each volume is read
@@ -25,23 +38,23 @@ def open_folder(folder: Path, intensity: str = "auto") -> VolumeSet:
     (:func:`~prod9.data.volume_sets.intensity_range.choose_intensity`).
 
     Raises:
-        Prod9Error: as ``list_volumes``, :func:`~prod9.data.volume_files.read.read_volume` and
-            ``choose_intensity``; or the volumes differ in shape or spacing. The sentence names the
+        Prod9Error: a volume that cannot be read or does not fit the others. The sentence names the
             file.
     """
-    volumes = list_volumes(folder)
-    first = read_volume(volumes[0].path)
+    listed = list_volumes(folder)
+    paths = [path for path, _ in listed.values()]
+    first = read_volume(paths[0])
     rule = choose_intensity(intensity, first)
     shape = Placement.of(first.array.shape, first.affine, None, str(first.path)).shape
     spacings: dict[Path, tuple[float, float, float]] = {}
 
     def read(index: int) -> np.ndarray:
-        raw = read_volume(volumes[index].path)
+        raw = read_volume(paths[index])
         placement = Placement.of(raw.array.shape, raw.affine, None, str(raw.path))
         if placement.shape != shape:
             raise Prod9Error(
-                f"{first.path} has {_times(shape)} voxels but {raw.path} has "
-                f"{_times(placement.shape)} (axes right, front, up); resample them to one grid "
+                f"{first.path} has {times(shape)} voxels but {raw.path} has "
+                f"{times(placement.shape)} (axes right, front, up); resample them to one grid "
                 "first."
             )
         if volume_suffix(raw.path) != ".npy":
@@ -49,28 +62,146 @@ def open_folder(folder: Path, intensity: str = "auto") -> VolumeSet:
             other, usual = next(iter(spacings.items()))
             if not np.allclose(placement.spacing_mm, usual, rtol=SPACING_TOLERANCE, atol=0):
                 raise Prod9Error(
-                    f"{other} has voxels of {_times(usual)} mm but {raw.path} of "
-                    f"{_times(placement.spacing_mm)} mm (right, front, up); resample them to one "
+                    f"{other} has voxels of {times(usual)} mm but {raw.path} of "
+                    f"{times(placement.spacing_mm)} mm (right, front, up); resample them to one "
                     "spacing first."
                 )
         return placement.apply(rule.apply(raw))
 
     cached = kept_in_memory(read, shape)
-    for index in range(len(volumes)):
+    for index in range(len(paths)):
         cached(index)
-    class_names = tuple(sorted({volume.class_name for volume in volumes}))
+    classes = [class_name for _, class_name in listed.values()]
+    class_names = tuple(sorted(set(classes)))
     return VolumeSet(
         name=str(folder).encode("utf-8", "replace").decode("utf-8"),
-        names=tuple(volume.name for volume in volumes),
-        labels=np.array([class_names.index(volume.class_name) for volume in volumes], np.int64),
+        names=tuple(listed),
+        labels=np.array([class_names.index(name) for name in classes], np.int64),
         class_names=class_names,
         shape=shape,
-        spacing_mm=spacings[first.path] if len(spacings) == len(volumes) else None,
+        spacing_mm=spacings[first.path] if len(spacings) == len(paths) else None,
         intensity=rule.description,
         read=cached,
-        files=tuple(volume.path for volume in volumes),
+        files=tuple(paths),
     )
 
 
-def _times(numbers: tuple[int, ...] | tuple[float, ...]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)
+def list_volumes(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Find the volumes of a folder and their classes: name -> (path, class), sorted by name.
+
+    A name is the path inside the folder without the suffix: ``0001``, or ``liver/0001``.
+
+    Volumes are the ``.nii``, ``.nii.gz`` and ``.npy`` files. Classes come from ``manifest.json``
+    (as ``prod9 generate`` writes it) or ``manifest.csv`` (columns ``file`` and ``class``); without
+    a manifest from sub-folders (``liver/0001.nii.gz``); without those, all volumes are of one
+    class. Hidden files and files that are no volumes are ignored.
+
+    Raises:
+        Prod9Error: no volume, a volume of a format that is not read, volumes at several depths,
+            two of one name, or a manifest that does not fit the files.
+    """
+    files: dict[str, Path] = {}
+    try:
+        for path in _walk(folder, _DEPTH):
+            low = path.name.lower()
+            if low.endswith(SUFFIXES):
+                files[path.relative_to(folder).as_posix()] = path
+            elif low.endswith(_FOREIGN) and not low.endswith(TOKENS):
+                raise Prod9Error(
+                    f"{path} is of a format that prod9 does not read here; convert it to .nii.gz, "
+                    "or move it out of the folder."
+                )
+    except OSError as error:
+        raise Prod9Error(f"{folder} cannot be read ({error}); check the path.") from error
+    if not files:
+        raise Prod9Error(
+            f"{folder} holds no volume ({', '.join(SUFFIXES)}), neither itself nor in class "
+            "sub-folders; name the folder the volumes are in."
+        )
+    manifests = [folder / name for name in MANIFESTS if (folder / name).is_file()]
+    if len(manifests) > 1:
+        raise Prod9Error(f"{folder} has both {' and '.join(MANIFESTS)}; remove one.")
+    if manifests:
+        classes = _classes_of_manifest(manifests[0], folder, files)
+    else:
+        classes = _classes_of_sub_folders(folder, files)
+    found: dict[str, tuple[Path, str]] = {}
+    for file, path in files.items():
+        name = file[: -len(volume_suffix(path))]
+        if name in found:
+            raise Prod9Error(
+                f"{found[name][0]} and {path} have the same name but for the suffix; rename or "
+                "remove one."
+            )
+        found[name] = path, classes[file]
+    return dict(sorted(found.items()))
+
+
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            yield path
+        elif depth > 1:
+            yield from _walk(path, depth - 1)
+
+
+def _classes_of_sub_folders(folder: Path, files: dict[str, Path]) -> dict[str, str]:
+    flat = [file for file in files if "/" not in file]
+    if len(flat) == len(files):
+        return dict.fromkeys(files, ONE_CLASS[0])
+    odd = flat or [file for file in files if file.count("/") > 1]
+    if odd:
+        raise Prod9Error(
+            f"{folder / odd[0]} lies beside or below the class sub-folders of {folder}; prod9 "
+            "reads FOLDER/*.nii.gz or FOLDER/CLASS/*.nii.gz: move it, or add a manifest.csv."
+        )
+    return {file: file.partition("/")[0] for file in files}
+
+
+def _classes_of_manifest(manifest: Path, folder: Path, files: dict[str, Path]) -> dict[str, str]:
+    classes: dict[str, str] = {}
+    for where, name, class_name in _manifest_rows(manifest):
+        if not (isinstance(name, str) and isinstance(class_name, str) and class_name.strip()):
+            raise Prod9Error(f"{where} lacks a file or a class (both text); fill in both.")
+        file = PurePosixPath(name.strip()).as_posix()
+        if file not in files:
+            raise Prod9Error(
+                f"{where} names {file!r}, but {folder} has no such volume; give a path inside "
+                "that folder, or remove the entry."
+            )
+        if file in classes:
+            raise Prod9Error(f"{where} names {file!r} a second time; remove one of the entries.")
+        classes[file] = class_name.strip()
+    for file, path in files.items():
+        if file not in classes:
+            raise Prod9Error(
+                f"{manifest} has no entry for {path}; add one, or move the volume away."
+            )
+    return classes
+
+
+def _manifest_rows(manifest: Path) -> list[tuple[str, Any, Any]]:
+    """Return the place (for messages), file and class of each entry."""
+    wanted = 'a list "samples" of objects with "file" and "class"'
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")
+        if manifest.suffix == ".json":
+            return [
+                (f"{manifest}, samples[{number}],", sample["file"], sample["class"])
+                for number, sample in enumerate(json.loads(text)["samples"])
+            ]
+        wanted = "a first line with the columns file and class, separated by commas"
+        reader = csv.DictReader(text.splitlines(), strict=True, skipinitialspace=True)
+        reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
+        rows: list[tuple[str, Any, Any]] = []
+        for cells in reader:
+            if None in cells:
+                raise ValueError(f"line {reader.line_num} has more columns than the first line")
+            rows.append((f"{manifest}, line {reader.line_num},", cells["file"], cells["class"]))
+        return rows
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+        raise Prod9Error(
+            f"{manifest} cannot be read ({type(error).__name__}: {error}); it needs {wanted}."
+        ) from error

@@ -10,10 +10,10 @@ from prod9.data.intensity import IntensityScale
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
 
-# Rounding errors of floats may leave [0, 1] by this much.
 _ROUNDING = 1e-6
-# A volume may leave a fixed range by this share of the range.
+"""Rounding errors of floats may leave [0, 1] by this much."""
 _OUTSIDE = 1e-3
+"""A volume may leave a fixed range by this share of the range."""
 _OTHER_RULES = (
     "set the intensity to LOW,HIGH (one range for all volumes, such as --intensity 0,4095) or to "
     "percentiles (each volume by itself)"
@@ -25,37 +25,9 @@ class Intensity:
     """The rule by which all volumes of a set become [0, 1]."""
 
     description: str
-    """For :attr:`~prod9.data.volume_sets.volume_set.VolumeSet.intensity`."""
     apply: Callable[[StoredVolume], np.ndarray]
-    """A stored volume -> a new array, float32 in [0, 1]; a Prod9Error that names the file where the
+    """A stored volume -> a new array, float32 in [0, 1]; a Prod9Error that names the file if the
     rule does not fit its values."""
-
-
-PERCENTILES = Intensity(
-    "percentiles 0.1 and 99.9 of each volume's foreground (hides differences of brightness)",
-    lambda raw: IntensityScale.of(raw, (0.1, 99.9)).apply(raw.array),
-)
-"""The rule that scales each volume by itself."""
-
-
-def parse_intensity(text: str) -> str | tuple[float, float]:
-    """Return ``auto``, ``percentiles``, or the two ends of a fixed range.
-
-    Raises:
-        Prod9Error: ``text`` is neither of these words nor two rising numbers.
-    """
-    if text in ("auto", "percentiles"):
-        return text
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise Prod9Error(
-            f"the intensity {text!r} is not auto, percentiles, or two rising numbers such as "
-            "0,4095; choose one of these."
-        )
-    return low, high
 
 
 def choose_intensity(text: str, first: StoredVolume) -> Intensity:
@@ -71,16 +43,32 @@ def choose_intensity(text: str, first: StoredVolume) -> Intensity:
         first: of the set; under ``auto`` all other volumes must be of its kind.
 
     Raises:
-        Prod9Error: as :func:`parse_intensity`.
+        Prod9Error: ``text`` is none of these.
     """
-    wanted = parse_intensity(text)
-    if isinstance(wanted, tuple):
-        return _fixed(*wanted)
-    if wanted == "percentiles":
-        return PERCENTILES
+    if text == "auto":
+        return _automatic(first)
+    if text == "percentiles":
+        return Intensity(
+            "percentiles 0.1 and 99.9 of each volume's foreground (hides differences of "
+            "brightness)",
+            lambda raw: IntensityScale.of(raw, (0.1, 99.9)).apply(raw.array),
+        )
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise Prod9Error(
+            f"the intensity {text!r} is not auto, percentiles, or two rising numbers such as "
+            "0,4095; choose one of these."
+        )
+    return _fixed(low, high)
+
+
+def _automatic(first: StoredVolume) -> Intensity:
     kind = _kind(first.dtype)
 
-    def automatic(raw: StoredVolume) -> np.ndarray:
+    def apply(raw: StoredVolume) -> np.ndarray:
         low, high = float(raw.array.min()), float(raw.array.max())
         shown = f"{raw.path} holds {raw.dtype} with values {low:.8g} to {high:.8g}"
         if _kind(raw.dtype) != kind:
@@ -101,7 +89,7 @@ def choose_intensity(text: str, first: StoredVolume) -> Intensity:
             )
         return raw.array.clip(0, 1)
 
-    return Intensity("uint8 / 255" if kind == "uint8" else "stored in [0, 1]", automatic)
+    return Intensity("uint8 / 255" if kind == "uint8" else "stored in [0, 1]", apply)
 
 
 def _kind(dtype: np.dtype) -> str:

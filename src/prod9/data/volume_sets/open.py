@@ -1,4 +1,4 @@
-"""Data sets, folders, arrays and preprocessed scans, opened as a :class:`VolumeSet`."""
+"""Data sets, folders and arrays, opened as a :class:`VolumeSet`."""
 
 import difflib
 import os
@@ -12,12 +12,10 @@ from torch import Tensor
 from prod9.config import MedMNISTSourceConfig
 from prod9.config.data import MedMNISTName
 from prod9.data import medmnist
-from prod9.data.dataset import require_finite
-from prod9.data.medmnist_table import members
 from prod9.data.splits import SPLITS, Split
-from prod9.data.volume_files.stored_volume import StoredVolume, require_real
+from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.data.volume_sets.folder import open_folder
-from prod9.data.volume_sets.intensity_range import PERCENTILES, choose_intensity, parse_intensity
+from prod9.data.volume_sets.intensity_range import choose_intensity
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_dataset
 from prod9.errors import Prod9Error
 
@@ -55,20 +53,11 @@ def open_volumes(
     """
     if isinstance(what, VolumeSet):
         return what
-    parse_intensity(intensity)
     if isinstance(what, (np.ndarray, Tensor)):
         return _of_array(np.asarray(what), name, intensity)
     dataset = named_dataset(what)
     if dataset is not None:
-        opened = _open_dataset(*dataset, size, root)
-        if intensity != "percentiles":
-            return opened
-        read = opened.read
-
-        def scaled(index: int) -> np.ndarray:
-            return PERCENTILES.apply(StoredVolume(read(index), np.eye(4), np.dtype("f4"), Path()))
-
-        return replace(opened, intensity=PERCENTILES.description, read=scaled)
+        return _open_dataset(*dataset, size, root, intensity)
     folder = Path(what)
     if not str(what) or not folder.is_dir():
         near = difflib.get_close_matches(str(what).split("/")[0], _DATASETS, n=1)
@@ -94,19 +83,24 @@ def named_dataset(what: object) -> tuple[str, Split] | None:
     return name, cast(Split, split or "test")
 
 
-def _open_dataset(name: str, split: Split, size: int, root: Path) -> VolumeSet:
+def _open_dataset(name: str, split: Split, size: int, root: Path, intensity: str) -> VolumeSet:
     if size not in (28, 64):
         raise Prod9Error(f"{name}: volumes have 28 or 64 voxels per side, not {size}.")
-    for row in members(name):
-        if row.md5 and not row.file(root, size).exists():
-            raise Prod9Error(
-                f"{name}: there is no {row.file(root, size)}; fetch it with `prod9 data fetch "
-                f"{row.flag} --size {size} --root {root}`."
-            )
     config = MedMNISTSourceConfig.model_validate(
         {"dataset_name": name, "size": size, "root": root, "download": False}
     )
-    return of_dataset(medmnist.load(config, split))
+    volumes = of_dataset(medmnist.load(config, split))
+
+    def stored(index: int) -> StoredVolume:
+        return StoredVolume.of(volumes[index], Path(volumes.names[index]))
+
+    rule = choose_intensity(intensity, stored(0))
+
+    def read(index: int) -> np.ndarray:
+        return rule.apply(stored(index))
+
+    scaled = replace(volumes, intensity=rule.description, read=read)
+    return scaled if intensity == "percentiles" else volumes
 
 
 def _of_array(array: np.ndarray, name: str, intensity: str) -> VolumeSet:
@@ -114,12 +108,9 @@ def _of_array(array: np.ndarray, name: str, intensity: str) -> VolumeSet:
         array = array[:, 0]
     if array.ndim != 4 or array.size == 0:
         raise Prod9Error(f"{name} has the shape {array.shape}; volumes are (N, D, H, W).")
-    require_real(array.dtype, Path(name))
 
     def stored(index: int) -> StoredVolume:
-        volume = np.ascontiguousarray(array[index], dtype=np.float32)
-        require_finite(volume, f"{name}[{index}]")
-        return StoredVolume(volume, np.eye(4), array.dtype, Path(f"{name}[{index}]"))
+        return StoredVolume.of(array[index], Path(f"{name}[{index}]"))
 
     rule = choose_intensity(intensity, stored(0))
     for index in range(len(array)):

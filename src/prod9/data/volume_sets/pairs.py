@@ -1,5 +1,6 @@
 """Which reconstruction belongs to which original."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from prod9.data.volume_sets.volume_set import VolumeSet, comparable, without_classes
@@ -19,67 +20,55 @@ def paired(real: VolumeSet, reconstructed: VolumeSet) -> tuple[VolumeSet, Volume
     reconstruction are left out; reconstructions get the classes of their originals.
 
     Raises:
-        Prod9Error: a reconstruction has no original, several, or another's; or the
-            shapes differ.
+        Prod9Error: a reconstruction has no original, several, or another's; or the shapes differ.
     """
     comparable(without_classes(real), without_classes(reconstructed))
-    found = _by_name(real, reconstructed)
-    if None in found and real.files is None:
-        found = _by_number(real, reconstructed) or found
+    ours, theirs = [*real.names], [*reconstructed.names]
+    nested = [any("/" in name for name in names) for names in (ours, theirs)]
+    numbers = [_numbers(ours), _numbers([_stem(name) for name in theirs])]
+    if real.files is None:
+        # Numbers of a data set mean nothing without what stands before them, unless all are there.
+        if set(numbers[0]) == set(numbers[1]) != {None}:
+            ours, theirs = [str(n) for n in numbers[0]], [str(n) for n in numbers[1]]
+    elif nested[0] != nested[1]:
+        ours, theirs = [_last(name) for name in ours], [_last(name) for name in theirs]
+    known: dict[str, list[int]] = {}
+    for index, name in enumerate(ours):
+        known.setdefault(name, []).append(index)
     taken: dict[int, str] = {}
-    for name, index in zip(reconstructed.names, found, strict=True):
-        if index is None:
+    for name, shown in zip(theirs, reconstructed.names, strict=True):
+        found = [index for key in {name, _stem(name)} for index in known.get(key, ())]
+        if not found:
             raise Prod9Error(
-                f"{name} of {reconstructed.name} has no original in {real.name} (which has "
+                f"{shown} of {reconstructed.name} has no original in {real.name} (which has "
                 f"{len(real)} volumes, such as {real.names[0]}); a reconstruction has its "
                 f"original's name, with or without {', '.join(ENDINGS)}."
             )
-        if index in taken:
+        if len(found) > 1:
             raise Prod9Error(
-                f"{taken[index]} and {name} of {reconstructed.name} are both reconstructions of "
-                f"{real.names[index]} in {real.name}; remove one."
+                f"{shown} of {reconstructed.name} may be the reconstruction of "
+                f"{' or '.join(real.names[index] for index in sorted(found))} in {real.name}; "
+                "rename the volumes so that only one fits."
             )
-        taken[index] = name
+        if found[0] in taken:
+            raise Prod9Error(
+                f"{taken[found[0]]} and {shown} of {reconstructed.name} are both reconstructions "
+                f"of {real.names[found[0]]} in {real.name}; remove one."
+            )
+        taken[found[0]] = shown
     originals = real.select(list(taken))
     return originals, replace(
         reconstructed, labels=originals.labels, class_names=originals.class_names
     )
 
 
-def _by_name(real: VolumeSet, reconstructed: VolumeSet) -> list[int | None]:
-    """Return the index of each reconstruction's original; None where there is none."""
-    nested = [any("/" in name for name in volumes.names) for volumes in (real, reconstructed)]
-    # Names of a data set end in numbers, which mean nothing without what stands before them.
-    loose = real.files is not None and nested[0] != nested[1]
-    known: dict[str, list[int]] = {}
-    for index, name in enumerate(real.names):
-        known.setdefault(_last(name) if loose else name, []).append(index)
-    partners: list[int | None] = []
-    for name in reconstructed.names:
-        own = _last(name) if loose else name
-        found = [index for stem in {own, _stem(own)} for index in known.get(stem, ())]
-        if len(found) > 1:
-            raise Prod9Error(
-                f"{name} of {reconstructed.name} may be the reconstruction of "
-                f"{' or '.join(real.names[index] for index in sorted(found))} in {real.name}; "
-                "rename the volumes so that only one fits."
-            )
-        partners.append(found[0] if found else None)
-    return partners
-
-
-def _by_number(real: VolumeSet, reconstructed: VolumeSet) -> list[int] | None:
-    """Return the index of each reconstruction's original; None if numbers do not tell."""
-    if len({name.rpartition("/")[0] for name in real.names}) > 1:
-        return None  # several data sets, each with its own numbers
-    own = [_last(name) for name in real.names]
-    others = [_stem(_last(name)) for name in reconstructed.names]
-    if not all(name.isascii() and name.isdigit() for name in (*own, *others)):
-        return None
-    ours, theirs = {int(name): index for index, name in enumerate(own)}, [*map(int, others)]
-    if set(theirs) != set(ours) or len(theirs) != len(real):
-        return None
-    return [ours[number] for number in theirs]
+def _numbers(names: Sequence[str]) -> list[int | None]:
+    """Return the number in which each name of one folder ends; None for each if one has none."""
+    one_folder = len({name.rpartition("/")[0] for name in names}) == 1
+    last = [_last(name) for name in names]
+    if not one_folder or not all(name.isascii() and name.isdigit() for name in last):
+        return [None] * len(names)
+    return [int(name) for name in last]
 
 
 def _last(name: str) -> str:

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prod9.data.dataset import ArrayDataset, Dataset
+from prod9.data.array_dataset import ArrayDataset
+from prod9.data.dataset import Dataset
+from prod9.data.volume_files.stored_volume import times
 from prod9.errors import Prod9Error
 
 ONE_CLASS = ("all",)
@@ -25,23 +27,23 @@ class VolumeSet:
     """Volumes of one shape with intensities in [0, 1]."""
 
     name: str
-    """What tables call it: a folder, or data set and split."""
+    """Shown in tables: a folder, or data set and split."""
     names: tuple[str, ...]
     """One per volume, unique."""
     labels: np.ndarray
     """int64 (N,): indices into ``class_names``."""
     class_names: tuple[str, ...]
-    """:data:`ONE_CLASS` where the classes are not known."""
+    """:data:`ONE_CLASS` if the classes are not known."""
     shape: tuple[int, int, int]
     """Voxels per side, axes RAS+."""
     spacing_mm: tuple[float, float, float] | None
-    """None where it is not known."""
+    """None if not known."""
     intensity: str
     """How stored intensities became [0, 1]."""
     read: Callable[[int], np.ndarray]
     """Index -> float32 (D, H, W) in [0, 1]. May read a file each time."""
     files: tuple[Path, ...] | None = None
-    """One per volume, where each has one."""
+    """One per volume; None for volumes that are no files."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,10 +78,10 @@ class VolumeSet:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "VolumeSet":
         """Return some of the volumes, in the order of ``indices``."""
-        chosen, whole = [int(i) for i in indices], self.read
+        chosen = [int(i) for i in indices]
 
         def read(index: int) -> np.ndarray:
-            return whole(chosen[index])
+            return self.read(chosen[index])
 
         return replace(
             self,
@@ -122,14 +124,12 @@ def kept_in_memory(
     return cached
 
 
-def of_dataset(data: Dataset, count: int | None = None) -> VolumeSet:
-    """Return every channel of every item of a data set, or of its first ``count`` items.
+def of_dataset(data: Dataset) -> VolumeSet:
+    """Return every channel of every item of a data set.
 
     The class of a volume is its label, see :meth:`prod9.data.dataset.Dataset.label_of`.
     """
-    channels = len(data.channels)
-    rows = range(channels * (len(data) if count is None else count))
-    pairs = [divmod(row, channels) for row in rows]
+    pairs = [(item, channel) for item in range(len(data)) for channel in range(len(data.channels))]
     return VolumeSet(
         name=data.name,
         names=tuple(data.name_of(*pair) for pair in pairs),
@@ -178,26 +178,23 @@ def comparable(reference: VolumeSet, *others: VolumeSet) -> tuple[VolumeSet, ...
     for other in others:
         if other.shape != reference.shape:
             raise Prod9Error(
-                f"the volumes of {other.name} are {'x'.join(map(str, other.shape))}, those of "
-                f"{reference.name} {'x'.join(map(str, reference.shape))}; resample one to the "
-                "other's grid first."
+                f"the volumes of {other.name} are {times(other.shape)}, those of {reference.name} "
+                f"{times(reference.shape)}; resample one to the other's grid first."
             )
     if not all(volumes.has_classes for volumes in everything):
         return tuple(map(without_classes, everything))
-    return (reference, *(_relabelled(reference, other) for other in others))
-
-
-def _relabelled(reference: VolumeSet, other: VolumeSet) -> VolumeSet:
-    """Return ``other`` with the labels of ``reference``."""
     known = {name: label for label, name in enumerate(reference.class_names)}
-    for name in sorted(other.counts):
-        if name not in known:
+    relabelled: list[VolumeSet] = []
+    for other in others:
+        if unknown := sorted(set(other.counts) - set(known)):
             raise Prod9Error(
-                f"{other.name} has the class {name}, which {reference.name} does not know (it has: "
-                f"{', '.join(reference.class_names)}); rename it in the manifest."
+                f"{other.name} has the class {unknown[0]}, which {reference.name} does not know "
+                f"(it has: {', '.join(known)}); rename it in the manifest."
             )
-    new = np.array([known.get(name, -1) for name in other.class_names])
-    return replace(other, labels=new[other.labels], class_names=reference.class_names)
+        new = np.array([known.get(name, -1) for name in other.class_names])
+        labels = new[other.labels]
+        relabelled.append(replace(other, labels=labels, class_names=reference.class_names))
+    return (reference, *relabelled)
 
 
 def without_classes(volumes: VolumeSet) -> VolumeSet:

@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from prod9.data.brats.cases import BadCaseError, grid_distance_mm, read_case
+from prod9.data.brats.cases import read_case
 from prod9.data.brats.inspection import Inspection, inspect_cohort
-from prod9.data.brats.layouts import MODALITIES, Case, Cohort, find_cases
+from prod9.data.brats.layouts import MODALITIES, BadCase, Case, find_cases
 from prod9.errors import Prod9Error
 
 SHAPE = (8, 9, 7)
@@ -74,11 +74,11 @@ def only_case(root: Path) -> Case:
 
 
 def refused(case: Case) -> str:
-    with pytest.raises(BadCaseError) as caught:
+    with pytest.raises(BadCase) as caught:
         read_case(case)
     error, message = caught.value, str(caught.value)
     assert message == f"case {case.name} {error.cause}."
-    assert error.case == case
+    assert error.name == case.name
     assert "\n" not in message
     return message
 
@@ -149,9 +149,9 @@ def test_the_decathlon_is_recognised_from_any_of_its_folders(
 
 def test_a_decathlon_label_is_no_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_decathlon(tmp_path)
-    assert "other names" in nothing(tmp_path / "labelsTr")
+    assert "labelsTr" in nothing(tmp_path / "labelsTr")
     monkeypatch.chdir(tmp_path / "labelsTr")
-    with pytest.raises(Prod9Error, match="other names"):
+    with pytest.raises(Prod9Error, match="no BraTS case"):
         find_cases(Path())
 
 
@@ -178,27 +178,6 @@ def test_what_macos_leaves_is_ignored(tmp_path: Path) -> None:
     assert only_case(tmp_path).files["T1"] == folder / "BraTS2021_00001_t1.nii.gz"
 
 
-def test_an_oddly_named_segmentation(tmp_path: Path) -> None:
-    folder = write(tmp_path, "BraTS20_Training_355", ".nii", seg=False)
-    assert only_case(tmp_path).segmentation is None
-    odd = nifti(folder / "W39_1998.09.19_Segm.nii", np.ones(SHAPE, np.uint8))
-    (folder / "segments.txt").write_text("no volume", encoding="utf-8")
-    assert only_case(tmp_path).segmentation == odd
-    other = nifti(folder / "second_segm.nii", np.ones(SHAPE, np.uint8))
-    assert only_case(tmp_path).segmentation is None  # which of the two is a guess
-    own = nifti(folder / "BraTS20_Training_355_seg.nii", np.ones(SHAPE, np.uint8))
-    assert only_case(tmp_path).segmentation == own
-    assert other.exists()
-
-
-def test_an_odd_segmentation_beside_two_cases_belongs_to_neither(tmp_path: Path) -> None:
-    for name in ("BraTS2021_00001", "BraTS2021_00002"):
-        for file in write(tmp_path / "cases", name, seg=False).iterdir():
-            file.rename(tmp_path / file.name)
-    nifti(tmp_path / "W39_Segm.nii", np.ones(SHAPE, np.uint8))
-    assert [case.segmentation for case in find_cases(tmp_path).cases] == [None, None]
-
-
 def test_a_mixture_is_sorted_by_name_and_each_case_knows_its_release(tmp_path: Path) -> None:
     write_decathlon(tmp_path / "msd")
     for name in ("BraTS2021_00001", "BraTS-GLI-00001-001", "BraTS-GLI-00001-000"):
@@ -210,7 +189,6 @@ def test_a_mixture_is_sorted_by_name_and_each_case_knows_its_release(tmp_path: P
         "BraTS-GLI-00001-001",
         "BraTS2021_00001",
     ]
-    assert cohort.subjects == ("BRATS_001", "BraTS-GLI-00001", "BraTS2021_00001")
     assert cohort.releases == ("2018-2021", "2023-2024", "msd")
 
 
@@ -227,9 +205,9 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "ending", "expected"),
     [
-        (NAMES["2018-2021"], "_t2", "has no T2 (no file ending in _t2.nii.gz or _t2.nii)"),
-        (NAMES["2018-2021"], "_t1", "has no T1 (no file ending in _t1.nii.gz or _t1.nii)"),
-        (NAMES["2023-2024"], "-t1c", "has no T1ce (no file ending in -t1c.nii.gz or -t1c.nii)"),
+        (NAMES["2018-2021"], "_t2", "has no T2 (no file ending in _t2.nii.gz or .nii)"),
+        (NAMES["2018-2021"], "_t1", "has no T1 (no file ending in _t1.nii.gz or .nii)"),
+        (NAMES["2023-2024"], "-t1c", "has no T1ce (no file ending in -t1c.nii.gz or .nii)"),
     ],
 )
 def test_a_missing_modality(tmp_path: Path, name: str, ending: str, expected: str) -> None:
@@ -238,19 +216,16 @@ def test_a_missing_modality(tmp_path: Path, name: str, ending: str, expected: st
     assert cause(tmp_path) == f"{expected} in {folder}"
 
 
-def test_a_segmentation_alone_and_a_folder_without_files_are_cases_too(tmp_path: Path) -> None:
+def test_a_segmentation_alone_is_a_case_too(tmp_path: Path) -> None:
     write(tmp_path, "BraTS2021_00001")
     for file in write(tmp_path, "BraTS2021_00002").glob("*_[tf]*"):
         file.unlink()
-    (tmp_path / "BraTS-GLI-00007-000").mkdir()
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "moved" / "BraTS2021_00001").mkdir(parents=True)  # its files are elsewhere
     cohort = find_cases(tmp_path)
     assert [case.name for case in cohort.cases] == ["BraTS2021_00001"]
-    assert [bad.name for bad in cohort.bad] == ["BraTS-GLI-00007-000", "BraTS2021_00002"]
-    for bad, endings in zip(cohort.bad, (ENDINGS["2023-2024"], ENDINGS["2018-2021"]), strict=True):
-        for modality, ending in zip(MODALITIES, endings, strict=True):
-            assert f"no {modality} (no file ending in {ending}.nii.gz" in bad.cause
+    (bad,) = cohort.bad
+    assert bad.name == "BraTS2021_00002"
+    for modality, ending in zip(MODALITIES, ENDINGS["2018-2021"], strict=True):
+        assert f"no {modality} (no file ending in {ending}.nii.gz" in bad.cause
 
 
 def test_a_case_in_two_folders(tmp_path: Path) -> None:
@@ -280,19 +255,17 @@ def test_two_files_of_one_decathlon_case(tmp_path: Path) -> None:
 def test_no_folder_and_no_cases(tmp_path: Path) -> None:
     assert "does not exist" in nothing(tmp_path / "none")
     (tmp_path / "brats.zip").write_bytes(b"PK")
-    assert "unpack" in nothing(tmp_path / "brats.zip")
+    assert "unpacked" in nothing(tmp_path / "brats.zip")
 
     root = tmp_path / "empty"
     root.mkdir()
     message = nothing(root)
     for layout in ("_{t1,t1ce,t2,flair}.nii.gz", "-{t1n,t1c,t2w,t2f}.nii.gz", "BRATS_001.nii.gz"):
         assert layout in message
-    (root / "inner").mkdir()
-    assert f"its only folder {root / 'inner'}" in nothing(root)
     nifti(root / "inner" / "head.nii", scan("T1"))
-    assert f"1 NIfTI files have other names, such as {root / 'inner' / 'head.nii'}" in nothing(root)
+    assert f"such as {root / 'inner' / 'head.nii'}" in nothing(root)
     (root / "BraTS2021.tar").write_bytes(b"x")
-    assert f"unpack the archive {root / 'BraTS2021.tar'}" in nothing(root)
+    assert f"unpack {root / 'BraTS2021.tar'}" in nothing(root)
 
 
 # Voxels
@@ -328,8 +301,6 @@ def test_nan_and_infinity(layout: Callable[..., Case], bad: float, count: int) -
     message = refused(case)
     assert f"{count} of 504 voxels" in message
     assert str(case.files["T2"]) in message
-    if case.release == "msd":
-        assert "T2 in" in message
 
 
 @pytest.mark.parametrize("constant", [0, 7])
@@ -347,8 +318,7 @@ def test_a_truncated_file(layout: Callable[..., Case], keep: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
     message = refused(case)
-    assert f"{path} is not a readable NIfTI file" in message
-    assert "copy it again" in message
+    assert f"{path} cannot be read" in message
 
 
 def test_a_file_without_its_last_byte_or_with_a_flipped_bit(layout: Callable[..., Case]) -> None:
@@ -361,7 +331,7 @@ def test_a_file_without_its_last_byte_or_with_a_flipped_bit(layout: Callable[...
     voxels = bytearray(gzip.decompress(content))
     voxels[-1] ^= 1
     path.write_bytes(gzip.compress(voxels)[:-8] + content[-8:])
-    assert "not a readable NIfTI file" in refused(case)
+    assert f"{path} cannot be read" in refused(case)
 
 
 def test_a_file_that_is_gone(layout: Callable[..., Case]) -> None:
@@ -373,7 +343,7 @@ def test_a_file_that_is_gone(layout: Callable[..., Case]) -> None:
 def test_an_affine_without_volume_or_numbers(layout: Callable[..., Case], tmp_path: Path) -> None:
     case = layout()
     for affine, expected in (
-        (np.diag([1.0, 1, 0, 1]), "voxels of no volume"),
+        (np.diag([1.0, 1, 0, 1]), "span no volume"),
         (LPS * np.nan, "NaN"),
     ):
         for path in set(case.files.values()):
@@ -411,16 +381,6 @@ def test_another_shape(tmp_path: Path) -> None:
         assert words in message
     for modality in ("T1", "T2"):
         assert f"{modality} ({case.files[modality]})" in message
-
-
-def test_the_distance_between_grids_by_hand() -> None:
-    turned = LPS.copy()
-    turned[0, 0] = -1.5  # the far end of the first axis moves by 7 * 0.5
-    assert grid_distance_mm(SHAPE, LPS, turned) == 3.5
-    turned[0, 3] = 4.0  # the near end by 4, the far end by 0.5 only
-    assert grid_distance_mm(SHAPE, LPS, turned) == 4.0
-    turned[1, 3] += 3.0
-    assert grid_distance_mm(SHAPE, LPS, turned) == 5.0
 
 
 @pytest.mark.parametrize(("scale", "good"), [(1 + 1e-4, True), (1 + 2e-4, False)])
@@ -529,10 +489,9 @@ def test_cases_and_errors_survive_a_worker(tmp_path: Path) -> None:
     case = only_case(write(tmp_path, "BraTS2021_00001"))
     assert pickle.loads(pickle.dumps(case)) == case
     assert len({case, only_case(tmp_path)}) == 1
-    error = pickle.loads(pickle.dumps(BadCaseError(case, "has no T2")))
-    assert isinstance(error, BadCaseError)
+    error = pickle.loads(pickle.dumps(BadCase(case.name, "has no T2")))
+    assert isinstance(error, BadCase)
     assert str(error) == "case BraTS2021_00001 has no T2."
-    assert error.case == case
 
 
 # Inspection
@@ -540,7 +499,7 @@ def test_cases_and_errors_survive_a_worker(tmp_path: Path) -> None:
 
 def found(inspection: Inspection) -> dict[str, list[str]]:
     lines: dict[str, list[str]] = {}
-    for what, text in inspection.lines():
+    for what, text in inspection.lines:
         lines.setdefault(what, []).append(text)
     return lines
 
@@ -554,7 +513,7 @@ def test_an_inspection_of_a_mixed_folder(tmp_path: Path) -> None:
         image: Any = nib.load(file)
         nifti(file, np.asanyarray(image.dataobj)[:, :, :5], coarse)
     for number in (6, 9):
-        (tmp_path / f"BraTS2021_0000{number}").mkdir()
+        (write(tmp_path, f"BraTS2021_0000{number}") / f"BraTS2021_0000{number}_t1.nii.gz").unlink()
     broken = write(tmp_path, "BraTS2021_00007") / "BraTS2021_00007_t2.nii.gz"
     broken.write_bytes(broken.read_bytes()[:99])
 
@@ -569,11 +528,6 @@ def test_an_inspection_of_a_mixed_folder(tmp_path: Path) -> None:
         "BraTS-GLI-00002-000",
         "BraTS2021_00005",
     ]
-    report = inspection.reports[4]
-    assert (report.shape, report.spacing_mm) == ((8, 9, 5), (1.5, 1.0, 2.5))
-    assert report.orientation == "AIR"
-    assert report.problems == ()
-
     lines = found(inspection)
     problems = lines.pop("problem")
     assert lines == {
@@ -590,7 +544,7 @@ def test_an_inspection_of_a_mixed_folder(tmp_path: Path) -> None:
     }
     assert problems[0].startswith("several releases")
     assert problems[1].startswith("BraTS2021_00006 has no T1 (")
-    assert problems[2].startswith(f"BraTS2021_00007 cannot be used: {broken} is not")
+    assert problems[2].startswith(f"BraTS2021_00007 cannot be used: {broken} cannot be read")
     assert problems[3].startswith("BraTS2021_00009 has no T1 (")
     assert len(problems) == 4
 
@@ -619,13 +573,14 @@ def test_a_broken_segmentation_is_a_problem_but_the_case_is_usable(tmp_path: Pat
     assert "8 x 9 x 7 and 8 x 9 x 6 voxels" in problems[0]
     # y = 239 - j against y = j: 239 mm apart at j = 0.
     assert "a corner 239 mm apart" in problems[1]
-    assert "BraTS2021_00002_seg.nii.gz is not a readable NIfTI file" in problems[2]
+    assert "BraTS2021_00002_seg.nii.gz cannot be read" in problems[2]
 
 
 def test_a_folder_of_broken_cases_is_still_inspected(tmp_path: Path) -> None:
-    (tmp_path / "BraTS2021_00009").mkdir()
+    for file in write(tmp_path, "BraTS2021_00009").glob("*_t*"):
+        file.unlink()
     inspection = inspect_cohort(tmp_path)
-    assert inspection.cohort == Cohort(tmp_path, (), inspection.bad)
+    assert [bad.name for bad in inspection.bad] == ["BraTS2021_00009"]
     lines = found(inspection)
     assert lines["cases"] == ["0 usable, 1 broken"]
     assert lines["shapes"] == ["none"]

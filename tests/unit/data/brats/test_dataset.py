@@ -71,8 +71,7 @@ def test_what_is_found_is_said(
     first, second, *_ = capsys.readouterr().err.splitlines()
     assert first == (
         f"{cohort}: release 2023-2024; 5 usable cases of 5 subjects, 0 broken; T1, T1ce, T2, "
-        "FLAIR; 30x30x20 at 8 x 8 x 8 mm (5); preprocessed to 20x20x13 at 12 x 12 x 12.3 mm (5), "
-        f"in {tmp_path / 'cache'}"
+        f"FLAIR; preprocessed to 20 x 20 x 13 voxels of 12 x 12 x 12 mm, in {tmp_path / 'cache'}"
     )
     assert second == f"split by subject ({tmp_path / 'split.json'}): 3 train, 1 val, 1 test"
 
@@ -119,7 +118,7 @@ def test_broken_cases_stop_with_a_list(folder: Path) -> None:
     assert said.startswith(
         f"2 of 5 cases in {folder} cannot be used: BraTS-GLI-00002-000 cannot be used: {damaged} "
     )
-    assert "; BraTS-GLI-00003-000 has no T2 (no file ending in -t2w.nii.gz or -t2w.nii) in " in said
+    assert "; BraTS-GLI-00003-000 has no T2 (no file ending in -t2w.nii.gz or .nii) in " in said
     assert said.endswith(
         f" Repair them (all causes: prod9 data inspect {folder}), or set data.on_bad_case=skip to "
         "leave them out."

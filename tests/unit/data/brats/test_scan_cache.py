@@ -92,8 +92,7 @@ def test_the_cache_holds_boxes_in_0_to_1(scans: BraTSDataset) -> None:
         assert stored.dtype == np.float16
         assert scan.box == tuple(low)
         assert stored.shape == (4, *(high - low))
-        assert (scan.shape, scan.spacing_mm) == ((20, 24, 16), (2.0, 2.0, 2.0))
-        assert (scan.stored_shape, scan.stored_spacing_mm) == (scan.shape, scan.spacing_mm)
+        assert scan.shape == (20, 24, 16)
         boxed = upright[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
         for ours, raw in zip(stored, boxed.astype(np.float64), strict=True):
             # By hand: percentiles of what is not background.
@@ -125,8 +124,6 @@ def test_a_smaller_scan_lies_in_the_middle(scans: BraTSDataset) -> None:
     # 3, 4 and 2: one, two and one come first.
     small = scans.scans[2]
     assert small.shape == (17, 20, 14)
-    assert small.spacing_mm == pytest.approx((2, 2, 27 / 14))
-    assert (small.stored_shape, small.stored_spacing_mm) == ((17, 20, 9), (2, 2, 3))
     low, high = scans.box(2)
     assert low.tolist() == [small.box[axis] + (1, 2, 1)[axis] for axis in range(3)]
     occupied = np.argwhere(scans.whole(2, 0) > 0)
@@ -149,9 +146,9 @@ def test_a_crop_is_a_part_of_the_whole(scans: BraTSDataset, start: Any, sides: A
 def test_what_is_in_the_cache_is_not_read_again(
     cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    first = prepare(cases, TWO_MM, tmp_path, lambda case: told.append(case.name))
-    assert sorted(told) == [case.name for case in cases]
+    told: list[None] = []
+    first = prepare(cases, TWO_MM, tmp_path, lambda: told.append(None))
+    assert len(told) == len(cases)
     monkeypatch.setattr(module, "read_case", refuse)
     hashed: list[Path] = []
     monkeypatch.setattr(module, "hexdigest", lambda path, algorithm: hashed.append(path))
@@ -269,7 +266,7 @@ def silhouettes(path: Path, case: Case) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (cut_short, r"_t2\.nii.*copy it again"),
+        (cut_short, r"_t2\.nii.*write it again"),
         (gone, r"_t2\.nii.*"),
         (dangling, r"_t2\.nii.*"),
         (flat_affine, r"repair"),

@@ -201,7 +201,7 @@ def test_what_fails_leaves_whole_cases_only(
     monkeypatch.setattr(cohort_module, "_write_nifti", fail)
     whole = listing(cohort(tmp_path / "whole", release, cases=1))
     count = 0 if release == "2021" else 4
-    with pytest.raises(Prod9Error, match=r"cannot write the case .*No space left"):
+    with pytest.raises(Prod9Error, match=r"cannot write .*No space left"):
         cohort(tmp_path / "broken", release)
     whole.pop("dataset.json", None)
     assert listing(tmp_path / "broken") == whole
@@ -212,8 +212,3 @@ def test_a_file_in_the_folder_s_place_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Prod9Error, match="cannot write"):
         cohort(tmp_path / "file")
-    with pytest.raises(Prod9Error, match="at least 1 case, not 0"):
-        cohort(tmp_path / "none", cases=0)
-    with pytest.raises(Prod9Error, match="at least 0"):
-        cohort(tmp_path / "none", seed=-1)
-    assert not (tmp_path / "none").exists()

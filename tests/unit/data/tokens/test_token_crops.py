@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from prod9.config import BraTSSourceConfig, PreprocessingConfig
-from prod9.data.batches import BatchKey, set_epoch
+from prod9.data.batches import BatchKey, batches_of, set_epoch
 from prod9.data.brats.dataset import BraTSDataset
 from prod9.data.brats.layouts import MODALITIES
 from prod9.data.brats.scan_cache import Scan
-from prod9.data.crops import batches_of
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.crops import TokenCrops
 from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey
@@ -46,8 +45,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> BraTSDataset:
     for index, (first, sides) in enumerate(BOXES):
         path = folder / f"{index}.npy"
         np.save(path, np.ones((4, *sides), np.float16))
-        mm = (1.0, 1.0, 1.0)
-        made.append(Scan(f"scan{index}", "s", "", path, SHAPE, first, sides, mm, SHAPE, mm))
+        made.append(Scan(f"scan{index}", "s", "", path, SHAPE, first, sides))
     return BraTSDataset("cohort", made, SHAPE, PreprocessingConfig())
 
 

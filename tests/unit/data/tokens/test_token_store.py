@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from prod9.config import SourceConfig
-from prod9.data.batches import set_epoch
-from prod9.data.crops import batches_of
-from prod9.data.dataset import ArrayDataset
+from prod9.data.array_dataset import ArrayDataset
+from prod9.data.batches import batches_of, set_epoch
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.crops import TokenCrops
 from prod9.data.tokens.store import TokenStore, TokenStoreKey, reopen
@@ -59,7 +58,7 @@ def test_a_store_gives_back_what_was_put_in(tmp_path: Path) -> None:
     assert store.labels.tolist() == LABELS.tolist()
     assert (store.names, store.class_names) == (NAMES, ("a", "b"))
     assert (store.key, store.codebook_size, len(store)) == (KEY, 512, 7)
-    assert done == [(0, 7), (3, 7), (6, 7), (7, 7)]
+    assert (done[0], done[-1]) == ((0, 7), (7, 7))
     assert [path.name for path in (tmp_path / "new").iterdir()] == [KEY.folder_name]
 
 

@@ -11,7 +11,7 @@ from nibabel.nifti1 import Nifti1Extension
 
 from prod9.data.volume_files import stored_volume
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.write_inside import write_inside
+from prod9.data.volume_files.write import write_inside
 from prod9.errors import Prod9Error
 
 SHAPE = (7, 5, 6)
@@ -209,7 +209,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         whole = source.read_bytes()
         cut = tmp_path / "cut.nii.gz"
         cut.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-        assert "not a readable" in refused(target, cut, new)
+        assert "cannot be read" in refused(target, cut, new)
 
 
 def test_a_packed_file_that_ends_too_soon(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prod9.data.volume_files.stored_volume import StoredVolume
-from prod9.data.volume_sets.intensity_range import choose_intensity, parse_intensity
+from prod9.data.volume_sets.intensity_range import choose_intensity
 from prod9.errors import Prod9Error
 
 CASE = Path("case.nii")
@@ -121,4 +121,4 @@ def test_kinds_are_not_mixed() -> None:
 )
 def test_what_is_no_intensity(text: str) -> None:
     with pytest.raises(Prod9Error, match="auto, percentiles, or two rising numbers"):
-        parse_intensity(text)
+        choose_intensity(text, raw([0, 1]))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from prod9.data.volume_sets.listing import list_volumes
+from prod9.data.volume_sets.folder import list_volumes
 from prod9.errors import Prod9Error
 
 
@@ -18,7 +18,7 @@ def folder_of(folder: Path, *files: str) -> Path:
 
 
 def listed(folder: Path) -> list[tuple[str, str]]:
-    return [(volume.name, volume.class_name) for volume in list_volumes(folder)]
+    return [(name, class_name) for name, (_, class_name) in list_volumes(folder).items()]
 
 
 def refused(folder: Path) -> str:
@@ -41,9 +41,9 @@ def test_volumes_come_by_name_and_everything_else_is_left_out(tmp_path: Path) ->
     beside = ["montage.png", "a.tokens.npz", ".hidden.nii", ".cache/x.nii", "notes/readme.txt"]
     folder_of(tmp_path, *volumes, *beside)
     found = list_volumes(tmp_path)
-    assert [volume.name for volume in found] == ["C", "a", "a.b", "b", "d"]
-    assert {volume.class_name for volume in found} == {"all"}
-    assert [volume.path for volume in found] == [
+    assert list(found) == ["C", "a", "a.b", "b", "d"]
+    assert {class_name for _, class_name in found.values()} == {"all"}
+    assert [path for path, _ in found.values()] == [
         tmp_path / name for name in ("C.NII.GZ", "a.nii.gz", "a.b.nii", "b.nii", "d.npy")
     ]
 

@@ -126,4 +126,4 @@ def test_classes_are_the_originals() -> None:
 
 def test_shapes_must_agree() -> None:
     message = refused(collection("a"), recon("a", shape=(2, 2, 3)))
-    assert "the volumes of recon are 2x2x3, those of real 2x2x2; resample" in message
+    assert "the volumes of recon are 2 x 2 x 3, those of real 2 x 2 x 2; resample" in message

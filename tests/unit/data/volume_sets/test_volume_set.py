@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from prod9.data.dataset import ArrayDataset
+from prod9.data.array_dataset import ArrayDataset
 from prod9.data.volume_sets.volume_set import (
     ONE_CLASS,
     VolumeSet,
@@ -118,7 +118,7 @@ def test_without_classes_in_one_nothing_is_compared_by_class() -> None:
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
-    with pytest.raises(Prod9Error, match=r"of other are 9x3x4, those of some 2x3x4; resample"):
+    with pytest.raises(Prod9Error, match="other are 9 x 3 x 4, those of some 2 x 3 x 4"):
         comparable(collection(), collection(name="other", shape=(9, 3, 4)))
     with pytest.raises(Prod9Error, match="other has the class lung, which some does not know"):
         comparable(collection(), collection(name="other", class_names=("liver", "lung")))
