@@ -54,7 +54,10 @@ class Registry(Generic[Entry]):
             Prod9Error: the name is taken or is no identifier.
         """
         if name in self._entries:
-            raise Prod9Error(f"the {self.what} {name!r} is registered already; use another name.")
+            raise Prod9Error(
+                f"the {self.what} {name!r} is registered already; use another name, or take it "
+                "back first with remove()."
+            )
         if not name.isidentifier():
             raise Prod9Error(f"{name!r} cannot name a {self.what}; use letters, digits and _.")
         self._entries[name] = entry
@@ -123,7 +126,8 @@ def load_extensions() -> None:
         try:
             point.load()
         except Exception as error:
-            warnings.warn(f"prod9 extension {point.value} is left out: {error}", stacklevel=2)
+            what = f"{type(error).__name__}: {error}"
+            warnings.warn(f"prod9 extension {point.value} is left out: {what}", stacklevel=2)
 
 
 @dataclass(frozen=True)

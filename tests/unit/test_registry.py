@@ -16,7 +16,7 @@ from prod9 import registry
 from prod9.config import LossSection, Stage1Config
 from prod9.config.load import dump, load_stage1, load_stage2
 from prod9.errors import Prod9Error
-from prod9.losses.feature_loss import build_feature_loss
+from prod9.losses.feature_loss import FeatureLoss, build_feature_loss
 from prod9.registry import HEADS, LOSSES, ORDERS, SCHEDULES, Loss, Registry
 from prod9.sampling import Order, Score, sample
 
@@ -135,3 +135,16 @@ def test_installed_packages_are_imported(monkeypatch: pytest.MonkeyPatch) -> Non
         registry.load_extensions()
     assert len(caught) == 1
     assert "prod9_no_such_module" in str(caught[0].message)
+
+
+@pytest.mark.parametrize(
+    ("term", "words"),
+    [
+        (lambda x, y, g: (x - y) ** 2, r"charbonnier must return a scalar tensor, not .*1, 1, 2"),
+        (lambda x, y, g: (x - y).detach().mean(), "charbonnier has no gradient"),
+    ],
+)
+def test_a_loss_that_returns_something_else_is_named(term: Any, words: str) -> None:
+    prediction, target = torch.zeros(1, 1, 2, 2, 2, requires_grad=True), torch.ones(1, 1, 2, 2, 2)
+    with pytest.raises(Prod9Error, match=words):
+        FeatureLoss("charbonnier", 1.0, term)(prediction, target)

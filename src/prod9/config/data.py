@@ -158,7 +158,7 @@ class BraTSDataConfig(BraTSSourceConfig, title="BraTS"):
 _MEDMNIST = DatasetKind(
     MedMNISTDataConfig,
     MedMNISTSourceConfig,
-    "prod9.data.medmnist:open_medmnist",
+    "prod9.data.medmnist:MedMNISTSplits",
     "prod9.data.medmnist:outline_medmnist",
 )
 for _name in get_args(MedMNISTName):

@@ -1,11 +1,14 @@
 """A data set in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from numbers import Real
+from typing import Any, get_args
 
 import numpy as np
 
-from prod9.data.dataset import Channel, Covariate, Dataset
+from prod9.data.dataset import Channel, ChannelKind, Covariate, Dataset
 from prod9.data.volume_files.stored_volume import require_finite
+from prod9.errors import Prod9Error
 
 
 class ArrayDataset(Dataset):
@@ -17,7 +20,10 @@ class ArrayDataset(Dataset):
         names: one per item; numbered when left out.
         classes: index of each item's class, (N,); all 0 when left out.
         flips: axes of :meth:`flip_axes` for each class; none when left out.
-        values: of the covariates, for each item.
+        values: for each item, the value (or None) of each covariate.
+
+    Raises:
+        Prod9Error: arguments that do not fit together, or intensities outside [0, 1].
     """
 
     def __init__(
@@ -36,6 +42,11 @@ class ArrayDataset(Dataset):
         spacing_mm: tuple[float, float, float] | None = None,
     ) -> None:
         self.name, self.images, self.channels = name, images, channels
+        if images.ndim != 5 or not len(images):
+            raise Prod9Error(
+                f"data set {name}: images must be (N, channels, D, H, W) with N > 0, not "
+                f"{images.shape}."
+            )
         d, h, w = images.shape[2:]
         self.shape = d, h, w
         self.names = names or tuple(f"{index:05d}" for index in range(len(images)))
@@ -44,6 +55,71 @@ class ArrayDataset(Dataset):
         self.subjects, self.spacing_mm = subjects, spacing_mm
         self.covariates, self.values = covariates, values
         self.intensity = "uint8 / 255" if images.dtype == np.uint8 else "stored in [0, 1]"
+        for valid, what in self._requirements():
+            if not valid:
+                raise Prod9Error(f"data set {name}: {what}.")
+
+    def _requirements(self) -> Iterator[tuple[bool, str]]:
+        """Yield what must hold, one after the other: each may rely on those before it."""
+        n, kinds = len(self.images), get_args(ChannelKind)
+        channels = self.channels
+        covariates: Sequence[Any] = self.covariates  # notebooks do not check types
+        values: Sequence[Any] = self.values
+        yield (
+            self.images.shape[1] == len(channels),
+            (
+                f"images of shape {self.images.shape} do not have one channel for each of "
+                f"{[channel.name for channel in channels]}; give (N, channels, D, H, W)"
+            ),
+        )
+        for each in channels:
+            yield each.kind in kinds, f"the kind of channel {each.name} must be one of {kinds}"
+        for what, names in {
+            "items": self.names,
+            "classes": self.class_names,
+            "channels": [channel.name for channel in channels],
+        }.items():
+            yield len(set(names)) == len(names), f"two {what} have the same name"
+        for what, given in {"names": self.names, "classes": self.classes}.items():
+            yield len(given) == n, f"{len(given)} {what} were given for {n} items"
+        yield len(self.subjects) in (0, n), f"{len(self.subjects)} subjects for {n} items"
+        yield (
+            set(np.unique(self.classes)) <= set(range(len(self.class_names))),
+            (
+                f"classes must be numbers from 0 to {len(self.class_names) - 1}, the indices of "
+                f"class_names, not {np.unique(self.classes)}"
+            ),
+        )
+        yield (
+            all(isinstance(each, Covariate) for each in covariates),
+            ("covariates must be a tuple of Covariate; give their values as values="),
+        )
+        yield (
+            len(self.values) == (n if covariates else 0),
+            (
+                f"values must have one row for each of {n} items if there are covariates, not "
+                f"{len(values)}"
+            ),
+        )
+        for name, row in zip(self.names, values, strict=False):
+            yield (
+                isinstance(row, Sequence) and len(row) == len(covariates),
+                (f"values of {name} must be {len(covariates)} numbers or None, not {row!r}"),
+            )
+            yield (
+                all(value is None or isinstance(value, Real) for value in row),
+                (f"values of {name} must be numbers or None, not {row!r}"),
+            )
+        for index, channel in enumerate(channels):
+            if channel.kind == "intensity" and self.images.dtype != np.uint8:
+                part = self.images[:, index]
+                yield (
+                    not (part.min() < -1e-3 or part.max() > 1.001),
+                    (
+                        f"intensities of {channel.name} must be in [0, 1] (or uint8), not "
+                        f"[{part.min():g}, {part.max():g}]"
+                    ),
+                )
 
     def crop(
         self, item: int, channel: int, start: Sequence[int], sides: Sequence[int]

@@ -1,9 +1,9 @@
 """Which items make up which batch: a function of (seed, epoch) alone."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from types import FrameType
-from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from prod9.errors import Prod9Error
 from prod9.runtime.distributed import rank, world_size
 
 T = TypeVar("T")
-BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 class BatchKey(NamedTuple):
@@ -25,15 +24,6 @@ class BatchKey(NamedTuple):
 
     epoch: int
     indices: list[int]
-
-
-@runtime_checkable
-class BatchSource(Protocol[BatchT_co]):
-    """A data set of ``len`` items that makes whole batches, those of the items ``key.indices``."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: BatchKey, /) -> BatchT_co: ...
 
 
 class EpochBatches(Sampler[BatchKey]):
@@ -88,10 +78,6 @@ class EpochBatches(Sampler[BatchKey]):
         return list(range(self.count))[rank() :: world_size()]
 
 
-def _as_it_is(batch: T) -> T:
-    return batch
-
-
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Let what reaches all processes of a job end the parent alone; it ends the workers.
 
@@ -108,9 +94,11 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 
 def batches_of(
-    source: BatchSource[T], config: SourceConfig, *, train: bool, seed: int
+    source: Dataset[T], config: SourceConfig, *, train: bool, seed: int
 ) -> DataLoader[T]:
     """Return batches of ``source``; shuffled by (seed, epoch) in training, else in order.
+
+    ``source`` has a length, and makes a whole batch of a :class:`BatchKey`.
 
     It shares items among the processes of a distributed run itself: Lightning's
     ``use_distributed_sampler`` must be off.
@@ -118,18 +106,18 @@ def batches_of(
     Raises:
         Prod9Error: there are fewer items than processes.
     """
-    if len(source) < world_size():
+    count = len(cast(Sized, source))
+    if count < world_size():
         raise Prod9Error(
-            f"a split of {len(source)} items cannot be shared by {world_size()} processes; start "
+            f"a split of {count} items cannot be shared by {world_size()} processes; start "
             "fewer of them (trainer.devices), or use more data."
         )
     return DataLoader(
-        cast("Dataset[T]", source),
-        batch_size=None,  # the sampler yields whole batches, the data set makes them
-        sampler=EpochBatches(len(source), config.batch_size, train=train, seed=seed),
+        source,
+        batch_size=None,  # the sampler yields whole batches' keys, the data set makes them
+        sampler=EpochBatches(count, config.batch_size, train=train, seed=seed),
         num_workers=config.num_workers,
         persistent_workers=config.num_workers > 0,
-        collate_fn=_as_it_is,
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )

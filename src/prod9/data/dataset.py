@@ -5,6 +5,7 @@ Training, token stores, evaluation, previews and plans know a data set by :class
 """
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ import numpy as np
 from pydantic import create_model
 
 from prod9.config.data import PreprocessingConfig, SourceConfig
-from prod9.data.splits import Split
+from prod9.data.splits import SPLITS, Split
 from prod9.errors import Prod9Error
 from prod9.registry import DATASETS, DatasetKind, imported
 
 Sides: TypeAlias = tuple[int, int, int]
+ChannelKind: TypeAlias = Literal["intensity", "labels"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Channel:
     """One of the co-registered volumes of a subject, such as T1 or a segmentation."""
 
     name: str
-    kind: Literal["intensity", "labels"] = "intensity"
+    kind: ChannelKind = "intensity"
     """``intensity``: scaled to [0, 1]. ``labels``: whole numbers, never interpolated."""
 
 
@@ -188,7 +190,29 @@ def open_splits(config: SourceConfig, preprocessing: PreprocessingConfig | None 
         Prod9Error: data that is missing, cannot be downloaded or cannot be read.
     """
     opener = cast(Open, imported(DATASETS.get(config.dataset_name).open))
-    return opener(config, preprocessing)
+    splits: Any = opener(config, preprocessing)
+    # What reads a split when it is first asked for is not made to read all of them here.
+    if isinstance(splits, dict | list | tuple) or not isinstance(splits, Splits):
+        _require_splits(splits, config.dataset_name)
+    return cast(Splits, splits)
+
+
+def _require_splits(splits: Any, name: str) -> None:
+    """Check what a function that was registered for a data set has returned."""
+    found = splits if isinstance(splits, dict) else {}
+    bad = [split for split in SPLITS if not isinstance(found.get(split), Dataset)]
+    if bad:
+        raise Prod9Error(
+            f"what opens the data set {name} must return a dictionary with a Dataset for each of "
+            f"{', '.join(SPLITS)}; there is none for {', '.join(bad)}."
+        )
+    for one, other in itertools.combinations(SPLITS, 2):
+        shared = sorted({*splits[one].subjects} & {*splits[other].subjects})
+        if shared:
+            raise Prod9Error(
+                f"data set {name}: the subject {shared[0]} is in {one} and in {other}; split by "
+                "subject."
+            )
 
 
 def outline(config: SourceConfig, subjects: int | None = None) -> Outline:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prod9.config.data import MedMNISTSourceConfig, PreprocessingConfig, SourceConfig
+from prod9.config.data import MedMNISTSourceConfig, SourceConfig
 from prod9.data import brain_regions
 from prod9.data.array_dataset import ArrayDataset
 from prod9.data.dataset import Outline
@@ -39,21 +39,14 @@ class DatasetFile:
 
 @dataclass(frozen=True)
 class MedMNISTSplits:
-    """The published splits of a data set, or of all six with joint classes."""
+    """The published splits of a data set, or of all six with joint classes; read on demand."""
 
     config: MedMNISTSourceConfig
+    preprocessing: None = None
 
     def __getitem__(self, split: Split) -> ArrayDataset:
         with main_first():  # it may have to be downloaded
             return load(self.config, split)
-
-
-def open_medmnist(
-    config: SourceConfig, preprocessing: PreprocessingConfig | None = None
-) -> MedMNISTSplits:
-    """Return the splits of a section ``data``; each is read when it is asked for."""
-    assert isinstance(config, MedMNISTSourceConfig)
-    return MedMNISTSplits(config)
 
 
 def outline_medmnist(config: SourceConfig, subjects: int | None = None) -> Outline:

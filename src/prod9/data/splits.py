@@ -122,12 +122,9 @@ def _read(path: Path) -> SubjectSplit:
         raise Prod9Error(
             f"{path} is no split ({reason}); restore it, or delete it to draw a new split."
         ) from error
-    (name, count), *_ = Counter((*split.train, *split.val, *split.test)).most_common(1) or [("", 0)]
-    if count > 1:
-        where = " and ".join(
-            each for each in SPLITS for other in getattr(split, each) if other == name
-        )
+    every = Counter((*split.train, *split.val, *split.test))
+    if twice := [name for name, count in every.items() if count > 1]:
         raise Prod9Error(
-            f"{path} names the subject {name} {count} times, in {where}; delete all but one."
+            f"{path} names the subject {twice[0]} more than once; delete all entries but one."
         )
     return split

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prod9.config import Stage1LossConfig
+from prod9.errors import Prod9Error
 from prod9.registry import LOSSES, imported
 from prod9.shapes import Volume
 
@@ -27,8 +28,21 @@ class FeatureLoss(nn.Module):
     def forward(
         self, prediction: Volume, target: Volume, generator: torch.Generator | None = None
     ) -> Float[Tensor, ""]:
-        """Return the unweighted loss; ``generator`` is the source of all randomness."""
-        return self.term(prediction, target, generator)
+        """Return the unweighted loss; ``generator`` is the source of all randomness.
+
+        Raises:
+            Prod9Error: the term is no scalar, or has no gradient.
+        """
+        loss = self.term(prediction, target, generator)
+        if not isinstance(loss, Tensor) or loss.ndim:  # pyright: ignore[reportUnnecessaryIsInstance]
+            found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise Prod9Error(f"the loss {self.name} must return a scalar tensor, not {found}.")
+        if prediction.requires_grad and not loss.requires_grad:
+            raise Prod9Error(
+                f"the loss {self.name} has no gradient to the reconstruction; compute it with "
+                "torch operations of prediction, without detach() or numpy()."
+            )
+        return loss
 
 
 def build_feature_loss(config: Stage1LossConfig, *, untrained: bool = False) -> FeatureLoss:

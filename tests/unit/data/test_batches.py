@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch.utils.data import Dataset
 
 from prod9.config import SourceConfig
 from prod9.data import batches
@@ -13,7 +14,7 @@ from prod9.data.batches import BatchKey, EpochBatches, batches_of, set_epoch
 from prod9.errors import Prod9Error
 
 
-class Items:
+class Items(Dataset[BatchKey]):
     """Gives back what it is asked for."""
 
     def __init__(self, count: int) -> None:

@@ -19,8 +19,6 @@ from prod9.losses.weights import cache_dir
 from prod9.runtime.console import say
 from prod9.runtime.distributed import main_first
 
-_LISTED = 5
-"""Bad cases that an error names; `prod9 data inspect` lists all of them."""
 _GRID_MM = (240, 240, 155)
 """The grid of BraTS releases, voxels of 1 mm."""
 
@@ -190,10 +188,8 @@ def _report(bad: Sequence[BadCase], config: BraTSSourceConfig, total: int) -> No
         for case in bad:
             say(f"left out: {case.name} {case.cause}")
         return
-    named = "; ".join(f"{case.name} {case.cause}" for case in bad[:_LISTED])
-    more = f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
     raise Prod9Error(
-        f"{len(bad)} of {total} cases in {config.data_dir} cannot be used: {named}{more}. Repair "
-        f"them (all causes: prod9 data inspect {config.data_dir}), or set data.on_bad_case=skip to "
-        "leave them out."
+        f"{len(bad)} of {total} cases in {config.data_dir} cannot be used, the first: "
+        f"{bad[0].name} {bad[0].cause}. Repair them (all causes: prod9 data inspect "
+        f"{config.data_dir}), or set data.on_bad_case=skip to leave them out."
     )

@@ -116,25 +116,14 @@ def test_broken_cases_stop_with_a_list(folder: Path) -> None:
     damaged = break_two(folder)
     said = refused(config(folder))
     assert said.startswith(
-        f"2 of 5 cases in {folder} cannot be used: BraTS-GLI-00002-000 cannot be used: {damaged} "
+        f"2 of 5 cases in {folder} cannot be used, the first: BraTS-GLI-00002-000 cannot be used: "
+        f"{damaged} "
     )
-    assert "; BraTS-GLI-00003-000 has no T2 (no file ending in -t2w.nii.gz or .nii) in " in said
     assert said.endswith(
         f" Repair them (all causes: prod9 data inspect {folder}), or set data.on_bad_case=skip to "
         "leave them out."
     )
     assert not (folder.parent / "split.json").exists()
-
-
-def test_a_long_list_is_cut(folder: Path) -> None:
-    make_phantom(folder, cases=7, release="2023", seed=0, voxel_mm=8.0, overwrite=True)
-    for path in folder.rglob("*-t1c.nii.gz"):
-        path.write_bytes(b"")
-    said = refused(config(folder))
-    assert said.startswith(f"7 of 7 cases in {folder} cannot be used: BraTS-GLI-00000-000 ")
-    assert "BraTS-GLI-00004-000" in said
-    assert "BraTS-GLI-00005-000" not in said
-    assert "; and 2 more. Repair" in said
 
 
 def test_broken_cases_are_left_out_loudly(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def test_a_store_gives_back_what_was_put_in(tmp_path: Path) -> None:
     assert store.labels.tolist() == LABELS.tolist()
     assert (store.names, store.class_names) == (NAMES, ("a", "b"))
     assert (store.key, store.codebook_size, len(store)) == (KEY, 512, 7)
-    assert (done[0], done[-1]) == ((0, 7), (7, 7))
+    assert done == [(0, 1), (1, 1)]
     assert [path.name for path in (tmp_path / "new").iterdir()] == [KEY.folder_name]
 
 
