@@ -84,7 +84,8 @@ def work():
     {before}
     processes.gather(TrainerConfig(devices=2, accelerator="cpu"))
     rank = distributed.rank()
-    print("started", rank, flush=True)
+    os.write(1, f"started {{rank}}\\n".encode())
+    distributed.barrier()
     {after}
     distributed.barrier()
 
