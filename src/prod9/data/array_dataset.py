@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from numbers import Real
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -55,71 +55,49 @@ class ArrayDataset(Dataset):
         self.subjects, self.spacing_mm = subjects, spacing_mm
         self.covariates, self.values = covariates, values
         self.intensity = "uint8 / 255" if images.dtype == np.uint8 else "stored in [0, 1]"
-        for valid, what in self._requirements():
-            if not valid:
-                raise Prod9Error(f"data set {name}: {what}.")
+        if problem := next(self._problems(), ""):
+            raise Prod9Error(f"data set {name}: {problem}.")
 
-    def _requirements(self) -> Iterator[tuple[bool, str]]:
-        """Yield what must hold, one after the other: each may rely on those before it."""
-        n, kinds = len(self.images), get_args(ChannelKind)
-        channels = self.channels
-        covariates: Sequence[Any] = self.covariates  # notebooks do not check types
-        values: Sequence[Any] = self.values
-        yield (
-            self.images.shape[1] == len(channels),
-            (
-                f"images of shape {self.images.shape} do not have one channel for each of "
-                f"{[channel.name for channel in channels]}; give (N, channels, D, H, W)"
-            ),
-        )
+    def _problems(self) -> Iterator[str]:
+        """Yield what does not fit together; each check may rely on those before it."""
+        n, channels, images = len(self.images), self.channels, self.images
+        covariates = cast("Sequence[Any]", self.covariates)  # notebooks do not check types
+        values = cast("Sequence[Any]", self.values)
+        channel_names = [channel.name for channel in channels]
+        if images.shape[1] != len(channels):
+            yield f"images of {images.shape} do not have one channel for each of {channel_names}"
         for each in channels:
-            yield each.kind in kinds, f"the kind of channel {each.name} must be one of {kinds}"
-        for what, names in {
-            "items": self.names,
-            "classes": self.class_names,
-            "channels": [channel.name for channel in channels],
-        }.items():
-            yield len(set(names)) == len(names), f"two {what} have the same name"
+            if each.kind not in get_args(ChannelKind):
+                yield f"the kind of channel {each.name} must be one of {get_args(ChannelKind)}"
+        named = {"items": self.names, "classes": self.class_names, "channels": channel_names}
+        for what, names in named.items():
+            if len(set(names)) != len(names):
+                yield f"two {what} have the same name"
         for what, given in {"names": self.names, "classes": self.classes}.items():
-            yield len(given) == n, f"{len(given)} {what} were given for {n} items"
-        yield len(self.subjects) in (0, n), f"{len(self.subjects)} subjects for {n} items"
-        yield (
-            set(np.unique(self.classes)) <= set(range(len(self.class_names))),
-            (
-                f"classes must be numbers from 0 to {len(self.class_names) - 1}, the indices of "
-                f"class_names, not {np.unique(self.classes)}"
-            ),
-        )
-        yield (
-            all(isinstance(each, Covariate) for each in covariates),
-            ("covariates must be a tuple of Covariate; give their values as values="),
-        )
-        yield (
-            len(self.values) == (n if covariates else 0),
-            (
-                f"values must have one row for each of {n} items if there are covariates, not "
-                f"{len(values)}"
-            ),
-        )
+            if len(given) != n:
+                yield f"{len(given)} {what} were given for {n} items"
+        if len(self.subjects) not in (0, n):
+            yield f"{len(self.subjects)} subjects for {n} items"
+        if not set(np.unique(self.classes)) <= set(range(len(self.class_names))):
+            yield f"classes must be indices of class_names, not {np.unique(self.classes)}"
+        if not all(isinstance(each, Covariate) for each in covariates):
+            yield "covariates must be a tuple of Covariate; give their values as values="
+        if len(values) != (n if covariates else 0):
+            yield f"values must have one row for each of {n} items if there are covariates"
         for name, row in zip(self.names, values, strict=False):
-            yield (
-                isinstance(row, Sequence) and len(row) == len(covariates),
-                (f"values of {name} must be {len(covariates)} numbers or None, not {row!r}"),
+            numbers = isinstance(row, Sequence) and all(
+                value is None or isinstance(value, Real) for value in row
             )
-            yield (
-                all(value is None or isinstance(value, Real) for value in row),
-                (f"values of {name} must be numbers or None, not {row!r}"),
-            )
+            if not numbers or len(row) != len(covariates):
+                yield f"values of {name} must be {len(covariates)} numbers or None, not {row!r}"
         for index, channel in enumerate(channels):
-            if channel.kind == "intensity" and self.images.dtype != np.uint8:
-                part = self.images[:, index]
-                yield (
-                    not (part.min() < -1e-3 or part.max() > 1.001),
-                    (
+            if channel.kind == "intensity" and images.dtype != np.uint8:
+                low, high = images[:, index].min(), images[:, index].max()
+                if low < -1e-3 or high > 1.001:
+                    yield (
                         f"intensities of {channel.name} must be in [0, 1] (or uint8), not "
-                        f"[{part.min():g}, {part.max():g}]"
-                    ),
-                )
+                        f"[{low:g}, {high:g}]"
+                    )
 
     def crop(
         self, item: int, channel: int, start: Sequence[int], sides: Sequence[int]

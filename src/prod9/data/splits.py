@@ -1,4 +1,4 @@
-"""Who is in train, val and test: drawn once by subject, written down, read ever after."""
+"""Which subjects are in train, val and test: drawn once, then read from a file."""
 
 import json
 from collections import Counter

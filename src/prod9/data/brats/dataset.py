@@ -116,7 +116,7 @@ def open_brats(
         _report(bad, config, total=len(cohort.cases) + len(cohort.bad))
     if not scans:
         raise Prod9Error(f"{config.data_dir} has no case that can be used; see the causes above.")
-    # Broken cases are dealt out too: once repaired, they have their place.
+    # Broken cases belong to a split too: once repaired, they are in it.
     names = [case.name for case in (*cohort.cases, *cohort.bad)]
     with main_first():  # it is written if there is none
         split = _split(config, names)

@@ -2,8 +2,8 @@
 
 A scan is brought to RAS+ and the wanted spacing, its modalities are scaled to [0, 1] (background
 0), cut to the box around the head and stored as float16 in a cache outside the data folder. A cache
-entry is named by the content of its files and the preprocessing, so it is never stale; a second,
-smaller record by path, size and time spares reading unchanged files again.
+entry is named by the content of its files and the preprocessing, so it is never out of date; a
+record by path, size and time saves hashing unchanged files again.
 """
 
 import hashlib

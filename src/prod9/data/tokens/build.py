@@ -63,7 +63,7 @@ def open_or_build(
         "class_names": list(class_names),
     }
     step = max(1, SHARD_CELLS // math.prod(grid))
-    # Shards of other sizes are none of this store's.
+    # Everything that decides the shards is part of their folder's name.
     sizes = hashlib.sha256(json.dumps([wanted, SHARD_CELLS]).encode()).hexdigest()
     folder = root / f".{path.name}-{sizes[:12]}"
 
@@ -84,7 +84,7 @@ def open_or_build(
             _fill(folder, range(0, len(names), step), make, progress)
             if is_main() and not _is_there(path, wanted):  # another run may have been quicker
                 _commit(path, folder, step, make, wanted, labels)
-    if is_main():  # of this store, of an earlier one of the split, of a run that was killed here
+    if is_main():  # shards of this store, and of an earlier one of the split
         for parts in root.glob(f".{key.split}-*"):
             shutil.rmtree(parts, ignore_errors=True)
     barrier()

@@ -1,4 +1,4 @@
-"""The training set as tokens: encoded once, memory-mapped afterwards, never stale.
+"""The training set as tokens: encoded once, then read through a memory map.
 
 A store is a folder: ``tokens.npy`` (N, gd, gh, gw) in the smallest unsigned type, ``labels.npy``
 (N,), and ``meta.json``, which says what they were made of and holds their digests.

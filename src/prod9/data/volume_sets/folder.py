@@ -162,46 +162,34 @@ def _classes_of_sub_folders(folder: Path, files: dict[str, Path]) -> dict[str, s
 
 def _classes_of_manifest(manifest: Path, folder: Path, files: dict[str, Path]) -> dict[str, str]:
     classes: dict[str, str] = {}
-    for where, name, class_name in _manifest_rows(manifest):
-        if not (isinstance(name, str) and isinstance(class_name, str) and class_name.strip()):
-            raise Prod9Error(f"{where} lacks a file or a class (both text); fill in both.")
-        file = PurePosixPath(name.strip()).as_posix()
-        if file not in files:
-            raise Prod9Error(
-                f"{where} names {file!r}, but {folder} has no such volume; give a path inside "
-                "that folder, or remove the entry."
-            )
-        if file in classes:
-            raise Prod9Error(f"{where} names {file!r} a second time; remove one of the entries.")
-        classes[file] = class_name.strip()
-    for file, path in files.items():
-        if file not in classes:
-            raise Prod9Error(
-                f"{manifest} has no entry for {path}; add one, or move the volume away."
-            )
-    return classes
-
-
-def _manifest_rows(manifest: Path) -> list[tuple[str, Any, Any]]:
-    """Return the place (for messages), file and class of each entry."""
-    wanted = 'a list "samples" of objects with "file" and "class"'
     try:
         text = manifest.read_text(encoding="utf-8-sig")
         if manifest.suffix == ".json":
-            return [
-                (f"{manifest}, samples[{number}],", sample["file"], sample["class"])
-                for number, sample in enumerate(json.loads(text)["samples"])
-            ]
-        wanted = "a first line with the columns file and class, separated by commas"
-        reader = csv.DictReader(text.splitlines(), strict=True, skipinitialspace=True)
-        reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
-        rows: list[tuple[str, Any, Any]] = []
-        for cells in reader:
-            if None in cells:
-                raise ValueError(f"line {reader.line_num} has more columns than the first line")
-            rows.append((f"{manifest}, line {reader.line_num},", cells["file"], cells["class"]))
-        return rows
+            rows: list[Any] = json.loads(text)["samples"]
+        else:
+            reader = csv.DictReader(text.splitlines(), strict=True, skipinitialspace=True)
+            reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
+            rows = list(reader)
+        for row in rows:
+            name, class_name = row["file"], row["class"]
+            if not (isinstance(name, str) and isinstance(class_name, str) and class_name.strip()):
+                raise ValueError(f"{row} lacks a file or a class")
+            file = PurePosixPath(name.strip()).as_posix()
+            if None in row:
+                raise ValueError(f"the entry of {file!r} has more columns than the first line")
+            if file not in files:
+                raise ValueError(f"{folder} has no volume {file!r}")
+            if file in classes:
+                raise ValueError(f"{file!r} is named twice")
+            classes[file] = class_name.strip()
+        if missing := [path for file, path in files.items() if file not in classes]:
+            raise ValueError(f"it has no entry for {missing[0]}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+        wanted = "the columns file and class, separated by commas"
+        if manifest.suffix == ".json":
+            wanted = 'a list "samples" of objects with "file" and "class"'
         raise Prod9Error(
-            f"{manifest} cannot be read ({type(error).__name__}: {error}); it needs {wanted}."
+            f"{manifest} cannot be used ({type(error).__name__}: {error}); it needs {wanted}, one "
+            "entry for each volume."
         ) from error
+    return classes

@@ -88,7 +88,7 @@ def test_a_csv_gives_the_classes(tmp_path: Path) -> None:
     )
     assert listed(tmp_path) == [("a", "Herz, links"), ("b", "heart"), ("sub/deep/c", "liver")]
     write_csv(tmp_path, "class,file", "Herz, links,./a.nii", "h,b.nii", "l,sub/deep/c.nii")
-    assert "line 2 has more columns" in refused(tmp_path)
+    assert "more columns than the first line" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_a_csv_gives_the_classes(tmp_path: Path) -> None:
     [
         (["file;class", "a.nii;x"], "the columns file and class, separated by commas"),
         (["name,class", "a.nii,x"], "the columns file and class, separated by commas"),
-        (["file,class", "a.nii,x", "gone.nii,x"], "line 3, names 'gone.nii', but"),
-        (["file,class", "a.nii,x", "b.nii,"], "line 3, lacks a file or a class"),
-        (["file,class", "a.nii,x", "b.nii"], "line 3, lacks a file or a class"),
-        (["file,class", "a.nii,x", "./a.nii,x"], "line 3, names 'a.nii' a second time"),
+        (["file,class", "a.nii,x", "gone.nii,x"], "has no volume 'gone.nii'"),
+        (["file,class", "a.nii,x", "b.nii,"], "lacks a file or a class"),
+        (["file,class", "a.nii,x", "b.nii"], "lacks a file or a class"),
+        (["file,class", "a.nii,x", "./a.nii,x"], "'a.nii' is named twice"),
         (["file,class", "a.nii,x"], "has no entry for"),
-        (["file,class", "../a.nii,x"], "line 2, names '../a.nii', but"),
-        (["file,class", "/etc/a.nii,x"], "line 2, names '/etc/a.nii', but"),
-        (["file,class", 'a.nii,"x'], "cannot be read"),
+        (["file,class", "../a.nii,x"], "has no volume '../a.nii'"),
+        (["file,class", "/etc/a.nii,x"], "has no volume '/etc/a.nii'"),
+        (["file,class", 'a.nii,"x'], "cannot be used"),
     ],
 )
 def test_a_csv_with_a_mistake(tmp_path: Path, lines: list[str], sentence: str) -> None:
@@ -117,7 +117,7 @@ def test_a_csv_with_a_mistake(tmp_path: Path, lines: list[str], sentence: str) -
 def test_a_csv_that_is_no_text(tmp_path: Path) -> None:
     folder_of(tmp_path, "a.nii")
     (tmp_path / "manifest.csv").write_bytes("file,class\na.nii,Körper".encode("latin-1"))
-    assert "manifest.csv cannot be read (UnicodeDecodeError" in refused(tmp_path)
+    assert "manifest.csv cannot be used (UnicodeDecodeError" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_a_csv_that_is_no_text(tmp_path: Path) -> None:
     [
         ([], 'it needs a list "samples"'),
         ({"samples": ["a.nii"]}, 'it needs a list "samples"'),
-        ({"samples": [{"file": "a.nii"}]}, "cannot be read (KeyError: 'class')"),
-        ({"samples": [{"file": "a.nii", "class": 3}]}, "samples[0], lacks a file or a class"),
-        ({"samples": [{"file": "b.nii", "class": "x"}]}, "samples[0], names 'b.nii', but"),
-        ({"samples": [{"file": "../a.nii", "class": "x"}]}, "samples[0], names '../a.nii', but"),
-        ({"samples": [{"file": "a.nii", "class": " "}]}, "samples[0], lacks a file or a class"),
-        ({"samples": []}, "manifest.json has no entry for"),
+        ({"samples": [{"file": "a.nii"}]}, "cannot be used (KeyError: 'class')"),
+        ({"samples": [{"file": "a.nii", "class": 3}]}, "lacks a file or a class"),
+        ({"samples": [{"file": "b.nii", "class": "x"}]}, "has no volume 'b.nii'"),
+        ({"samples": [{"file": "../a.nii", "class": "x"}]}, "has no volume '../a.nii'"),
+        ({"samples": [{"file": "a.nii", "class": " "}]}, "lacks a file or a class"),
+        ({"samples": []}, "it has no entry for"),
     ],
 )
 def test_a_json_with_a_mistake(tmp_path: Path, content: Any, sentence: str) -> None:
@@ -143,7 +143,7 @@ def test_a_json_that_is_none(tmp_path: Path) -> None:
     folder_of(tmp_path, "a.nii")
     for text in ("{", "[" * 100_000):
         (tmp_path / "manifest.json").write_text(text)
-        assert "manifest.json cannot be read" in refused(tmp_path)
+        assert "manifest.json cannot be used" in refused(tmp_path)
 
 
 def test_two_manifests_are_one_too_many(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_folders_as_prod9_generates_them(tmp_path: Path) -> None:
     assert (found.spacing_mm, found.intensity) == ((2, 2, 2), "uint8 / 255")
     assert np.array_equal(found[2], volume(2) / np.float32(255))
     (tmp_path / samples[0]["file"]).unlink()
-    assert "samples[0], names '0000_organmnist3d-liver.nii.gz', but" in refused(tmp_path)
+    assert "has no volume '0000_organmnist3d-liver.nii.gz'" in refused(tmp_path)
 
 
 def test_class_folders_and_a_manifest(tmp_path: Path) -> None:
