@@ -2,7 +2,7 @@
 
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
@@ -90,20 +90,27 @@ def read_last(folder: Path) -> Saved:
     last, previous = folder / LAST, folder / PREVIOUS
     if not exists_in(folder):
         raise Prod9Error(f"there is no checkpoint {last} to resume from; start without --resume.")
-    if not last.exists():
-        return _read(previous)
+    path, torn = last if last.exists() else previous, None
     try:
-        return _read(last)
+        content = _read(path)
     except Prod9Error as error:
+        path, torn = previous, path
         try:
-            return _read(previous)._replace(torn=last)
+            content = _read(path)
         except Prod9Error:
             raise error from None
+    try:
+        fields = {name: int(value) for name, value in content[POSITION_KEY].items()}
+        return Saved(path, content, Position(**fields), str(content[CONFIG_KEY]), torn)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Prod9Error(
+            f"{path} is not a checkpoint of prod9's; remove it from the run's folder."
+        ) from error
 
 
-def _read(path: Path) -> Saved:
+def _read(path: Path) -> dict[str, Any]:
     remedy = "resume from an older one renamed to last.ckpt"
-    content: Any = read_plain(path, remedy)
+    content = read_plain(path, remedy)
     try:  # PyTorch writes checksums but does not compare them
         with zipfile.ZipFile(path) as archive:
             torn = archive.testzip()
@@ -111,10 +118,6 @@ def _read(path: Path) -> Saved:
         torn = str(error)
     if torn is not None:
         raise Prod9Error(f"{path} cannot be read: it is torn ({torn}); {remedy}.")
-    try:
-        fields = {name: int(value) for name, value in content[POSITION_KEY].items()}
-        return Saved(path, content, Position(**fields), str(content[CONFIG_KEY]), None)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise Prod9Error(
-            f"{path} is not a checkpoint of prod9's; remove it from the run's folder."
-        ) from error
+    if not isinstance(content, dict):
+        raise Prod9Error(f"{path} is not a checkpoint; remove it from the run's folder.")
+    return cast("dict[str, Any]", content)
