@@ -70,7 +70,7 @@ def _table(rows: Schema) -> str:
     lines = ["| Key | Type | Default | Description |", "|---|---|---|---|"]
     for key, field in rows.items():
         default = f"`{_written(field['default'])}`" if "default" in field else "required"
-        cells = f"`{key}`", _kind(field), default, field["description"]
+        cells = f"`{key}`", _kind(field), default, " ".join(field["description"].split())
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

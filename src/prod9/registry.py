@@ -74,8 +74,10 @@ class Registry(Generic[Entry]):
         Raises:
             Prod9Error: an unknown name; the message lists the known ones.
         """
-        if name not in self._entries:
-            raise Prod9Error(f"the {self.what} {self._unknown(name)}")
+        try:
+            self._known(name)
+        except ValueError as error:
+            raise Prod9Error(f"the {self.what} {error}") from None
         entry = self._entries[name] = imported(self._entries[name])
         return entry
 
@@ -88,20 +90,17 @@ class Registry(Generic[Entry]):
         for listener in self._listeners:
             listener()
 
-    def _unknown(self, name: str) -> str:
+    def _known(self, name: str) -> str:
+        if name in self._entries:
+            return name
         near = difflib.get_close_matches(name, self.names, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
-        return f"must be one of {', '.join(self.names)}, not {name!r}{hint}"
+        raise ValueError(f"must be one of {', '.join(self.names)}, not {name!r}{hint}")
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        def known(name: str) -> str:
-            if name not in self._entries:
-                raise ValueError(self._unknown(name))
-            return name
-
-        return core_schema.no_info_after_validator_function(known, handler(source))
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler

@@ -32,10 +32,12 @@ class Order:
         start: (unknown cells (B, N), grid, generator) -> the score of every step. Called once per
             sampling, before any token is drawn.
         round_up: round the number of cells that stay unknown up instead of down.
+        uses_choice_temperature: the score depends on the noise level.
     """
 
     start: Callable[[Bool[Tensor, "b n"], tuple[int, ...], torch.Generator | None], Score]
     round_up: bool = False
+    uses_choice_temperature: bool = False
 
 
 def gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:

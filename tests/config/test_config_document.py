@@ -39,7 +39,7 @@ def test_every_key_is_described(model: type[Stage1Config | Stage2Config]) -> Non
         headings
     )
     for row in (
-        "| `data.batch_size` | whole number (at least 1) | `8` | "
+        "| `data.batch_size` | whole number (above 0) | `8` | "
         "Volumes per training step and device. |",
         "| `loss.loss_type` | one of lpips, ffl | `lpips` | ",
         "| `loss.perceptual.weights_path` | path or null | `null` | ",

@@ -49,7 +49,7 @@ IN_FILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "no is no boolean": (GOOD + "  download: no\n", ("run.yaml:5: data.download", '"no".')),
     "range": (
         GOOD + "  batch_size: 0\n",
-        ("run.yaml:5: data.batch_size should be greater than or equal to 1, not 0.",),
+        ("run.yaml:5: data.batch_size should be greater than 0, not 0.",),
     ),
     "nan": (
         GOOD + "loss: {perceptual: {weight: .nan}}\n",

@@ -12,9 +12,12 @@ from prdc import compute_prdc
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from prod9.metrics.frechet import frechet_distance
-from prod9.metrics.kernel_distance import kernel_distance
-from prod9.metrics.manifold import density_coverage, precision_recall
+from prod9.metrics.feature_sets import (
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
 
 
 def _sets(n, m, d, seed=0):

@@ -23,7 +23,7 @@ from prod9.data.dataset import (
 )
 from prod9.errors import Prod9Error
 from prod9.evaluation.test_metrics import measure_stage1, measure_stage2
-from prod9.evaluation.translation_test import source_sets
+from prod9.evaluation.translation import source_sets
 from prod9.planning.data_sizes import sizes_of
 from prod9.registry import DATASETS
 from prod9.sample_request import SampleRequest

@@ -5,41 +5,40 @@ from typing import Annotated
 
 import typer
 
-from prod9.cli.options import ConfigOption, OverridesArgument, OverwriteOption
+from prod9.cli.options import ConfigOption, Output, OverridesArgument, OverwriteOption, command
 from prod9.cli.run import guarded, new_app
 from prod9.cli.verbs import add_shared_verbs
+from prod9.runtime.processes import require_alone
 
 app = new_app("Stage 1: learn a tokenizer (autoencoder with Finite Scalar Quantization).")
 add_shared_verbs(app, 1)
 
 
-@app.command()
+@command(app)
 def infer(
     config: ConfigOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    output: Output,
     overrides: OverridesArgument = None,
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Option("--input", "-i", help="NIfTI or npy volume, of any size; repeatable."),
-    ] = None,
-    from_tokens: Annotated[
-        list[Path] | None,
-        typer.Option("--from-tokens", help="Decode a token file (.npz) of --save-tokens."),
-    ] = None,
-    save_tokens: Annotated[
-        bool, typer.Option("--save-tokens", help="Write the tokens beside each result.")
-    ] = False,
+    inputs: Annotated[list[Path] | None, typer.Option("--input", "-i")] = None,
+    from_tokens: list[Path] | None = None,
+    save_tokens: bool = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Reconstruct volumes of any size; original affine, intensities and shape come back."""
+    """Reconstruct volumes of any size; original affine, intensities and shape come back.
+
+    Args:
+        output: Folder for the results.
+        inputs: NIfTI or npy volume, of any size; repeatable.
+        from_tokens: Decode a token file (.npz) of --save-tokens.
+        save_tokens: Write the tokens beside each result.
+    """
     if not inputs and not from_tokens:
         raise typer.BadParameter("give --input FILE or --from-tokens FILE")
+    require_alone("infer")
     from prod9.config.load import load_stage1
     from prod9.inference.reconstruct import decode_file, reconstruct_file
-    from prod9.runtime.processes import require_alone
     from prod9.training.stage1 import load_tokenizer
 
-    require_alone("infer")
     resolved = load_stage1(config, overrides or ())
     tokenizer, windows = load_tokenizer(resolved), resolved.sliding_window
     for path in inputs or []:

@@ -1,72 +1,54 @@
 """``prod9 evaluate``: figures and a page on volumes of any generator."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Literal
 
 import typer
 
-from prod9.cli.options import MAX_SEED, OverwriteOption
-from prod9.config.evaluation import FeatureSpaceKey
+from prod9.cli.options import Output, OverwriteOption, Seed
 from prod9.runtime.processes import require_alone
-
-_SPACES = get_args(FeatureSpaceKey)
 
 
 def evaluate(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for metrics.json and report.html.")
-    ],
-    real: Annotated[
-        str,
-        typer.Option(
-            help="Real held-out volumes: a folder of NIfTI or npy files, or a data set such as "
-            "brainregionmnist3d (its test split) or organmnist3d/val."
-        ),
-    ],
-    generated: Annotated[str | None, typer.Option(help="Generated volumes: a folder.")] = None,
-    train: Annotated[
-        str | None,
-        typer.Option(
-            help="The generator's training volumes: finds copies; a data set's own training split "
-            "when left out."
-        ),
-    ] = None,
-    reconstructed: Annotated[
-        str | None,
-        typer.Option(help="Reconstructions of real volumes: a folder; files are paired by name."),
-    ] = None,
-    intensity: Annotated[
-        str,
-        typer.Option(
-            help="How stored intensities become [0, 1]: auto (uint8, or floats in [0, 1]; anything "
-            "else is refused), LOW,HIGH, or percentiles (each volume by itself)."
-        ),
-    ] = "auto",
-    features: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"Feature space: {', '.join(_SPACES)}; repeatable.", show_default="all three"
-        ),
-    ] = None,
-    medicalnet: Annotated[
-        Path | None, typer.Option(help="MedicalNet's weights; the cached ones when left out.")
-    ] = None,
-    usefulness: Annotated[
-        bool, typer.Option(help="Train classifiers on generated volumes too.")
-    ] = True,
-    size: Annotated[int, typer.Option(help="Voxels per side of a data set: 28 or 64.")] = 28,
-    root: Annotated[Path, typer.Option(help="Folder of the data sets' files.")] = Path(
-        "data/medmnist3d"
-    ),
-    device: Annotated[
-        Literal["auto", "cpu", "gpu"], typer.Option(help="Where feature networks compute.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = 0,
+    output: Output,
+    real: str,
+    generated: str | None = None,
+    train: str | None = None,
+    reconstructed: str | None = None,
+    intensity: str = "auto",
+    features: list[str] | None = None,
+    medicalnet: Path | None = None,
+    usefulness: bool = True,
+    size: int = 28,
+    root: Path = Path("data/medmnist3d"),
+    device: Literal["auto", "cpu", "gpu"] = "auto",
+    seed: Seed = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Measure generated (and reconstructed) volumes of any generator; write figures and a page."""
+    """Measure generated (and reconstructed) volumes of any generator; write figures and a page.
+
+    Args:
+        output: Folder for metrics.json and report.html.
+        real: Real held-out volumes: a folder of NIfTI or npy files, or a data set such as
+            brainregionmnist3d (its test split) or organmnist3d/val.
+        generated: Generated volumes: a folder.
+        train: The generator's training volumes: finds copies; a data set's own training split when
+            left out.
+        reconstructed: Reconstructions of real volumes: a folder; files are paired by name.
+        intensity: How stored intensities become [0, 1]: auto (uint8, or floats in [0, 1]; anything
+            else is refused), LOW,HIGH, or percentiles (each volume by itself).
+        features: Feature space: efficientnet, medicalnet, classifier; repeatable, all three when
+            left out.
+        medicalnet: MedicalNet's weights; the cached ones when left out.
+        usefulness: Train classifiers on generated volumes too.
+        size: Voxels per side of a data set: 28 or 64.
+        root: Folder of the data sets' files.
+        device: Where feature networks compute.
+        seed: Seed of everything random.
+    """
     require_alone("prod9 evaluate")
     from prod9.evaluation.evaluator import METRICS, REPORT
+    from prod9.evaluation.runner import SPACES
     from prod9.evaluation.runner import evaluate as run_evaluation
 
     found = run_evaluation(
@@ -76,7 +58,7 @@ def evaluate(
         reconstructed=reconstructed,
         output=output,
         intensity=intensity,
-        features=features or _SPACES,
+        features=features or SPACES,
         usefulness=usefulness,
         medicalnet=medicalnet,
         size=size,

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 import typer
 
 from prod9.cli.evaluate import evaluate
-from prod9.cli.options import OverwriteOption, print_table
+from prod9.cli.options import Count, OptionalOutput, OverwriteOption, command, print_table
 from prod9.cli.plan import plan
 from prod9.cli.run import guarded, new_app
 from prod9.cli.view import view
 from prod9.errors import Prod9Error
+from prod9.runtime.processes import require_alone
 
 app = new_app("Learn to draw new 3D medical volumes.")
 data_app = new_app("Data sets: what is there, and fetching or building them.")
@@ -22,32 +23,28 @@ RootOption = Annotated[Path, typer.Option("--root", help="Folder of the npz file
 _ROOT = Path("data/medmnist3d")
 
 
-@app.command()
+@command(app)
 def demo(
-    what: Annotated[
-        Literal["regions", "brats"],
-        typer.Argument(help="Brain regions by name, or any MRI modality from any other."),
-    ] = "regions",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="outputs/demo or outputs/demo_brats when left out."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier demo.")
-    ] = False,
-    stage1: Annotated[
-        list[str] | None, typer.Option(help="Override of Stage 1, KEY=VALUE; repeatable.")
-    ] = None,
-    stage2: Annotated[
-        list[str] | None, typer.Option(help="Override of Stage 2, KEY=VALUE; repeatable.")
-    ] = None,
+    what: Annotated[Literal["regions", "brats"], typer.Argument()] = "regions",
+    output: OptionalOutput = None,
+    overwrite: bool = False,
+    stage1: list[str] | None = None,
+    stage2: list[str] | None = None,
 ) -> None:
-    """Train both stages on data that prod9 carries, generate, measure, and write a page."""
+    """Train both stages on data that prod9 carries, generate, measure, and write a page.
+
+    Args:
+        what: Brain regions by name, or any MRI modality from any other.
+        output: Folder for everything the demo makes; outputs/demo or outputs/demo_brats when left
+            out.
+        overwrite: Replace an earlier demo.
+        stage1: Override of Stage 1, KEY=VALUE; repeatable.
+        stage2: Override of Stage 2, KEY=VALUE; repeatable.
+    """
+    require_alone("prod9 demo")
     from prod9.demo.brats import run_brats_demo
     from prod9.demo.run import run_demo
-    from prod9.runtime.processes import require_alone
 
-    require_alone("prod9 demo")
     run_it = run_demo if what == "regions" else run_brats_demo
     page = run_it(
         output or Path("outputs/demo" if what == "regions" else "outputs/demo_brats"),
@@ -58,12 +55,11 @@ def demo(
     typer.echo(f"done: open {page}")
 
 
-app.command()(evaluate)
-app.command()(plan)
-app.command()(view)
+for verb in (evaluate, plan, view):
+    command(app)(verb)
 
 
-@data_app.command("list")
+@command(data_app, "list")
 def list_data(root: RootOption = _ROOT) -> None:
     """List every data set: its file, whether it is there, volumes per split, classes."""
     from rich.console import Console
@@ -82,13 +78,16 @@ def list_data(root: RootOption = _ROOT) -> None:
     Console(soft_wrap=True).print(table)
 
 
-@data_app.command("fetch")
+@command(data_app, "fetch")
 def fetch_data(
-    name: Annotated[str, typer.Argument(help="Data set, or `all` for the six of MedMNIST.")],
-    size: Annotated[int, typer.Option(help="Voxels per side: 28 or 64.")] = 28,
-    root: RootOption = _ROOT,
+    name: Annotated[str, typer.Argument()], size: int = 28, root: RootOption = _ROOT
 ) -> None:
-    """Download a data set (or build the embedded one) and check it."""
+    """Download a data set (or build the embedded one) and check it.
+
+    Args:
+        name: Data set, or `all` for the six of MedMNIST.
+        size: Voxels per side: 28 or 64.
+    """
     from prod9.config import MedMNISTSourceConfig
     from prod9.config.load import validated
     from prod9.data import medmnist
@@ -100,13 +99,14 @@ def fetch_data(
         typer.echo(str(path))
 
 
-@data_app.command("inspect")
-def inspect_data(
-    folder: Annotated[Path, typer.Argument(help="A BraTS folder as it was downloaded.")],
-) -> None:
+@command(data_app, "inspect")
+def inspect_data(folder: Annotated[Path, typer.Argument()]) -> None:
     """Read every case of a BraTS folder and say what is there: release, grids, broken cases.
 
     Exit code 2 where a case is broken.
+
+    Args:
+        folder: A BraTS folder as it was downloaded.
     """
     from rich.progress import Progress
 
@@ -125,17 +125,22 @@ def inspect_data(
         )
 
 
-@data_app.command("make-phantom-brats")
+@command(data_app, "make-phantom-brats")
 def make_phantom_brats(
-    folder: Annotated[Path, typer.Argument(help="Folder for the cohort.")],
-    cases: Annotated[int, typer.Option(min=1, help="How many.")],
-    release: Annotated[
-        Literal["2021", "2023", "msd"], typer.Option(help="Whose names and layout.")
-    ] = "2021",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the cohort.")] = 0,
+    folder: Annotated[Path, typer.Argument()],
+    cases: Count,
+    release: Literal["2021", "2023", "msd"] = "2021",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a semi-synthetic BraTS folder: one template brain, bent, with drawn tumours."""
+    """Write a semi-synthetic BraTS folder: one template brain, bent, with drawn tumours.
+
+    Args:
+        folder: Folder for the cohort.
+        cases: How many.
+        release: Whose names and layout.
+        seed: Seed of the cohort.
+    """
     from rich.progress import Progress
 
     from prod9.data.phantom.cohort import make_phantom
@@ -153,18 +158,20 @@ def make_phantom_brats(
     typer.echo(f"{cases} cases written to {folder} (semi-synthetic: nobody's brain)")
 
 
-@weights_app.command("fetch")
-def fetch_weights(
-    network: Annotated[Literal["medicalnet"], typer.Argument(help="Which network.")],
-) -> None:
-    """Download a network's weights to the cache and check them; training then needs no network."""
+@command(weights_app, "fetch")
+def fetch_weights(network: Annotated[Literal["medicalnet"], typer.Argument()]) -> None:
+    """Download a network's weights to the cache and check them; training then needs no network.
+
+    Args:
+        network: Which network.
+    """
     from prod9.config.loss import PerceptualLossConfig
     from prod9.training.stage1 import fetch_medicalnet
 
     typer.echo(f"{network}: {fetch_medicalnet(PerceptualLossConfig())}")
 
 
-@app.command()
+@command(app)
 def doctor(root: RootOption = _ROOT) -> None:
     """Print versions, device, threads, memory, and which data sets and weights are found."""
     from prod9.cli.doctor import findings

@@ -1,19 +1,23 @@
-"""Options that several commands share. Nothing here imports PyTorch: ``--help`` must be quick."""
+"""One pattern for all commands, and the options that several share.
 
-from collections.abc import Iterable
+A command is a function; its docstring is its help: the text, and a line for each of its ``Args``.
+Nothing here imports PyTorch: ``--help`` must be quick.
+"""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 
-if TYPE_CHECKING:
-    from prod9.config import Stage2Config
-
-MAX_SEED = 2**32 - 1
-"""What NumPy, PyTorch and Lightning all take."""
-BRATS = Path("maskgit/brats/stage2/base.yaml")
-"""The shipped model of scans."""
-
+Count = Annotated[int, typer.Option(min=1)]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]  # NumPy, PyTorch, Lightning take it
+Output = Annotated[Path, typer.Option("--output", "-o")]
+OptionalOutput = Annotated[Path | None, typer.Option("--output", "-o")]
+NumSamples = Annotated[int, typer.Option("--num-samples", "-n", min=1)]
 ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", help="YAML file; shipped ones are found by their name too."),
@@ -23,32 +27,28 @@ OverridesArgument = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Overrides such as data.batch_size=2."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-StepsOption = Annotated[int | None, typer.Option(min=1, help="Overrides the config's steps.")]
-GuidanceOption = Annotated[
-    float | None, typer.Option(min=1.0, help="Overrides the config's guidance_scale.")
-]
-TemperatureOption = Annotated[
-    float | None, typer.Option(help="Overrides the config's temperature.")
-]
-SeedOption = Annotated[
-    int | None, typer.Option(min=0, max=MAX_SEED, help="Seed; the config's when left out.")
-]
+Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def configured(
-    config: Path,
-    overrides: list[str] | None,
-    section: Literal["sampler", "completion"],
-    *,
-    seed: int | None,
-    **given: float | None,
-) -> "Stage2Config":
-    """Read a configuration; ``given`` are keys of ``section`` from options, None for the others."""
-    from prod9.config.load import load_stage2
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], Function]:
+    """Make a function a command of ``app``, with the help that its docstring gives."""
 
-    chosen = {f"{section}.{key}": value for key, value in given.items()} | {"seed": seed}
-    options = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    return load_stage2(config, [*(overrides or ()), *options])
+    def add(function: Function) -> Function:
+        text, _, arguments = inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:\n")
+        defaults = inspect.signature(function).parameters
+        for parameter, about in re.findall(r"^    (\w+): (.+(?:\n {5,}.+)*)", arguments, re.M):
+            annotation = function.__annotations__[parameter]
+            # A switch that is on has --no-NAME, one that is off has NAME alone.
+            off = annotation is bool and not defaults[parameter].default
+            info: Any = typer.Option(*[f"--{parameter.replace('_', '-')}"] * off)
+            if get_origin(annotation) is Annotated:
+                annotation, info = get_args(annotation)
+            info = copy.copy(info)
+            info.help = " ".join(about.split())
+            function.__annotations__[parameter] = Annotated[annotation, info]
+        return app.command(name, help=text)(function)
+
+    return add
 
 
 def print_table(rows: Iterable[tuple[str, str]], title: str | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prod9.cli.options import ConfigOption, OverridesArgument, print_table
+from prod9.cli.options import ConfigOption, Count, OverridesArgument, print_table
 
 _UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
@@ -14,29 +14,25 @@ _UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 def plan(
     config: ConfigOption,
     overrides: OverridesArgument = None,
-    gpu_memory: Annotated[
-        float | None,
-        typer.Option(min=0.1, help="GiB of a GPU; this CPU when left out."),
-    ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs in all.")] = 1,
-    tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="What the GPU sustains, TFLOP/s.")
-    ] = None,
-    stage1: Annotated[
-        Path | None,
-        typer.Option(help="Stage 2: the configuration that makes its tokenizer."),
-    ] = None,
-    cases: Annotated[
-        int | None, typer.Option(min=3, help="BraTS: how many, if they are not here.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures to this file too.")
-    ] = None,
+    gpu_memory: Annotated[float | None, typer.Option(min=0.1)] = None,
+    devices: Count = 1,
+    tflops: Annotated[float | None, typer.Option(min=0.001)] = None,
+    stage1: Path | None = None,
+    cases: Annotated[int | None, typer.Option(min=3)] = None,
+    output: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Estimate what a configuration needs: parameters, memory, arithmetic, disk, time.
 
     Reads the configuration, the tokenizer if it is there, and the names in a BraTS folder; no
     volume. Time is given for a GPU whose --tflops are known.
+
+    Args:
+        gpu_memory: GiB of a GPU; this CPU when left out.
+        devices: GPUs in all.
+        tflops: What the GPU sustains, TFLOP/s.
+        stage1: Stage 2: the configuration that makes its tokenizer.
+        cases: BraTS: how many, if they are not here.
+        output: Write the figures to this file too.
     """
     from prod9.files import write_text
     from prod9.planning.plan import make_plan

@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from prod9.cli.options import ConfigOption, OverridesArgument, OverwriteOption, print_table
+from prod9.cli.options import (
+    ConfigOption,
+    OverridesArgument,
+    OverwriteOption,
+    command,
+    print_table,
+)
 from prod9.errors import Prod9Error
 
 if TYPE_CHECKING:
@@ -21,26 +27,22 @@ def add_shared_verbs(app: typer.Typer, stage: Literal[1, 2]) -> None:
 
         return (load_stage1 if stage == 1 else load_stage2)(path, overrides or ())
 
-    @app.command()
+    @command(app)
     def train(
         config: ConfigOption,
         overrides: OverridesArgument = None,
-        resume: Annotated[
-            bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")
-        ] = False,
-        resume_or_start: Annotated[
-            bool,
-            typer.Option(
-                "--resume-or-start",
-                help="Continue where there is a checkpoint, else start: for requeued jobs.",
-            ),
-        ] = False,
+        resume: bool = False,
+        resume_or_start: bool = False,
         overwrite: OverwriteOption = False,
-        print_config: Annotated[
-            bool, typer.Option("--print-config", help="Print the resolved configuration and stop.")
-        ] = False,
+        print_config: bool = False,
     ) -> None:
-        """Train, and export what was learned."""
+        """Train, and export what was learned.
+
+        Args:
+            resume: Continue from the run's last checkpoint.
+            resume_or_start: Continue where there is a checkpoint, else start: for requeued jobs.
+            print_config: Print the resolved configuration and stop.
+        """
         from prod9.config.load import dump
 
         resolved = read(config, overrides)
@@ -63,12 +65,12 @@ def add_shared_verbs(app: typer.Typer, stage: Literal[1, 2]) -> None:
         with memory_advice(resolved):
             train_stage(resolved, resume=resume, overwrite=overwrite, progress=True)
 
-    @app.command()
+    @command(app)
     def validate(config: ConfigOption, overrides: OverridesArgument = None) -> None:
         """Measure what was trained on the validation split."""
         _measure(read(config, overrides), "val")
 
-    @app.command()
+    @command(app)
     def test(config: ConfigOption, overrides: OverridesArgument = None) -> None:
         """Measure what was trained on the test split; write OUTPUT_DIR/metrics.json."""
         _measure(read(config, overrides), "test")

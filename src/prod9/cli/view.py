@@ -11,18 +11,17 @@ import typer
 
 
 def view(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(help="NIfTI files (.nii, .nii.gz), and folders of them.", metavar="PATH..."),
-    ],
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")
-    ] = 0,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
-    ] = True,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...")],
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 0,
+    browser: bool = True,
 ) -> None:
-    """Show volumes side by side in the browser; only this machine can see them. Ctrl-C ends it."""
+    """Show volumes side by side in the browser; only this machine can see them. Ctrl-C ends it.
+
+    Args:
+        paths: NIfTI files (.nii, .nii.gz), and folders of them.
+        port: Port of this machine; 0 takes a free one.
+        browser: Open the page in the browser.
+    """
     from prod9.report.server import VolumeServer
     from prod9.report.viewed_files import find_volumes
 

@@ -7,28 +7,18 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from prod9.config.base import Section
-from prod9.config.data import (
-    BraTSDataConfig,
-    BraTSSourceConfig,
-    MedMNISTDataConfig,
-    MedMNISTSourceConfig,
-    PreprocessingConfig,
-    SourceConfig,
-)
+from prod9.config.data import BraTSDataConfig as BraTSDataConfig
+from prod9.config.data import BraTSSourceConfig as BraTSSourceConfig
+from prod9.config.data import MedMNISTDataConfig as MedMNISTDataConfig
+from prod9.config.data import MedMNISTSourceConfig as MedMNISTSourceConfig
+from prod9.config.data import PreprocessingConfig as PreprocessingConfig
+from prod9.config.data import SourceConfig
 from prod9.config.evaluation import EvaluationConfig
-from prod9.config.loss import (
-    LossSection,
-    Stage1LossConfig,
-    Stage2LossConfig,
-    follow_losses,
-)
-from prod9.config.model import (
-    AutoencoderConfig,
-    DiscriminatorConfig,
-    Stage1ModelConfig,
-    Stage2ModelConfig,
-    TransformerConfig,
-)
+from prod9.config.loss import LossSection as LossSection
+from prod9.config.loss import Stage1LossConfig, Stage2LossConfig, follow_losses
+from prod9.config.model import AutoencoderConfig as AutoencoderConfig
+from prod9.config.model import Stage1ModelConfig, Stage2ModelConfig
+from prod9.config.model import TransformerConfig as TransformerConfig
 from prod9.config.sampler import CompletionConfig, SamplerConfig, SlidingWindowConfig
 from prod9.config.training import (
     CallbacksConfig,
@@ -40,8 +30,10 @@ from prod9.registry import DATASETS, LOSSES, load_extensions
 
 
 class _RunConfig(Section):
-    output_dir: Path = Field(description="Folder for checkpoints, logs, previews and metrics.")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of everything random.")
+    output_dir: Path
+    """Folder for checkpoints, logs, previews and metrics."""
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """Seed of everything random."""
     callbacks: CallbacksConfig = CallbacksConfig()
     trainer: TrainerConfig = TrainerConfig()
 
@@ -49,7 +41,8 @@ class _RunConfig(Section):
 class Stage1Config(_RunConfig):
     """``prod9-train-autoencoder``: learn the tokenizer."""
 
-    autoencoder_export_path: Path = Field(description="Where the trained tokenizer is written.")
+    autoencoder_export_path: Path
+    """Where the trained tokenizer is written."""
     data: SourceConfig
     sliding_window: SlidingWindowConfig = SlidingWindowConfig()
     model: Stage1ModelConfig = Stage1ModelConfig()
@@ -60,7 +53,8 @@ class Stage1Config(_RunConfig):
 class Stage2Config(_RunConfig):
     """``prod9-train-transformer``: learn the tokens."""
 
-    autoencoder_path: Path = Field(description="The tokenizer that Stage 1 exported.")
+    autoencoder_path: Path
+    """The tokenizer that Stage 1 exported."""
     data: SourceConfig
     sliding_window: SlidingWindowConfig = SlidingWindowConfig()
     model: Stage2ModelConfig = Stage2ModelConfig()
@@ -73,7 +67,8 @@ class Stage2Config(_RunConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
-def _follow_registry() -> None:
+def _follow_losses() -> None:
+    """Let ``loss`` have the section of every registered loss."""
     follow_losses()
     Stage1Config.model_rebuild(force=True)
 
@@ -81,44 +76,16 @@ def _follow_registry() -> None:
 def _follow_datasets() -> None:
     """Let ``data`` be the section of any registered data set, chosen by ``dataset_name``."""
     kinds = [DATASETS.get(name) for name in DATASETS.names]
-    stages: list[tuple[type[_RunConfig], list[type[BaseModel]]]] = [
+    for config, sections in (
         (Stage1Config, [kind.stage1 for kind in kinds]),
         (Stage2Config, [kind.stage2 for kind in kinds]),
-    ]
-    for config, sections in stages:
+    ):
         union = cast("type[BaseModel]", Union[tuple(dict.fromkeys(sections))])  # noqa: UP007
         field = FieldInfo(annotation=union, discriminator="dataset_name")
         config.__pydantic_fields__["data"] = field
         config.model_rebuild(force=True)
 
 
-LOSSES.on_change(_follow_registry)
+LOSSES.on_change(_follow_losses)
 DATASETS.on_change(_follow_datasets)
 load_extensions()
-
-__all__ = [
-    "AutoencoderConfig",
-    "BraTSDataConfig",
-    "BraTSSourceConfig",
-    "CallbacksConfig",
-    "CompletionConfig",
-    "DiscriminatorConfig",
-    "EvaluationConfig",
-    "LossSection",
-    "MedMNISTDataConfig",
-    "MedMNISTSourceConfig",
-    "PreprocessingConfig",
-    "SamplerConfig",
-    "SlidingWindowConfig",
-    "SourceConfig",
-    "Stage1Config",
-    "Stage1LossConfig",
-    "Stage1ModelConfig",
-    "Stage1TrainingConfig",
-    "Stage2Config",
-    "Stage2LossConfig",
-    "Stage2ModelConfig",
-    "Stage2TrainingConfig",
-    "TrainerConfig",
-    "TransformerConfig",
-]

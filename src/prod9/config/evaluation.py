@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import NonNegativeInt
 
 from prod9.config.base import Section
 
@@ -12,13 +12,9 @@ FeatureSpaceKey: TypeAlias = Literal["efficientnet", "medicalnet", "classifier"]
 class EvaluationConfig(Section):
     """Generated volumes beside the real test split (Stage 2's `test`)."""
 
-    samples_per_class: int = Field(
-        default=16, ge=0, description="Volumes drawn of each class (modality); 0: none."
-    )
-    feature_spaces: tuple[FeatureSpaceKey, ...] = Field(
-        default=("efficientnet", "medicalnet", "classifier"),
-        description="Where distances are taken; MedicalNet only if its weights are there.",
-    )
-    usefulness: bool = Field(
-        default=True, description="Train classifiers on generated volumes too."
-    )
+    samples_per_class: NonNegativeInt = 16
+    """Volumes drawn of each class (modality); 0: none."""
+    feature_spaces: tuple[FeatureSpaceKey, ...] = ("efficientnet", "medicalnet", "classifier")
+    """Where distances are taken; MedicalNet only if its weights are there."""
+    usefulness: bool = True
+    """Train classifiers on generated volumes too."""

@@ -3,63 +3,59 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
-from prod9.config.base import Section
+from prod9.config.base import BelowOne, PositiveShare, Section, Share
 from prod9.registry import LOSSES, SCHEDULES, Loss
 
 
 class LossSection(Section):
-    """What the section of every registered loss has."""
+    """What the section of a loss has: that of L1 no more, those of registered losses their own."""
 
-    weight: float = Field(default=1.0, ge=0, description="Weight of the term.")
-
-
-class ReconstructionLossConfig(Section):
-    """L1 distance."""
-
-    weight: float = Field(default=1.0, ge=0, description="Weight of the L1 term.")
+    weight: NonNegativeFloat = 1.0
+    """Weight of the term."""
 
 
 class PerceptualLossConfig(LossSection):
     """MedicalNet features (`loss_type: lpips`)."""
 
-    weight: float = Field(default=0.1, ge=0, description="Weight of the perceptual term.")
-    network_type: Literal["medicalnet_resnet10_23datasets"] = Field(
-        default="medicalnet_resnet10_23datasets",
-        description="Which network's features are compared.",
-    )
-    weights_path: Path | None = Field(
-        default=None,
-        description="MedicalNet weights on disk; the cache is looked at when left out.",
-    )
-    download: bool = Field(default=True, description="Fetch weights that are found nowhere.")
+    weight: NonNegativeFloat = 0.1
+    """Weight of the perceptual term."""
+    network_type: Literal["medicalnet_resnet10_23datasets"] = "medicalnet_resnet10_23datasets"
+    """Which network's features are compared."""
+    weights_path: Path | None = None
+    """MedicalNet weights on disk; the cache is looked at when left out."""
+    download: bool = True
+    """Fetch weights that are found nowhere."""
 
 
 class FocalFrequencyLossConfig(LossSection):
     """Focal frequency loss (Jiang et al. 2021; `loss_type: ffl`)."""
 
-    weight: float = Field(default=1.0, ge=0, description="Weight of the focal frequency term.")
-    alpha: float = Field(
-        default=1.0, ge=0, description="Focusing exponent of the spectrum weights."
-    )
-    patch_factor: int = Field(default=1, ge=1, description="Patches per side of a slice.")
-    axes: tuple[int, ...] = Field(
-        default=(2, 3, 4), min_length=1, description="Axes of (N, C, D, H, W) along which to slice."
-    )
-    ratio: float = Field(default=0.5, gt=0, le=1, description="Share of the slices used per step.")
-    ave_spectrum: bool = Field(
-        default=False,
-        description="Average the spectra over the batch (of all processes) first; in validation "
-        "each volume is a batch by itself.",
-    )
-    log_matrix: bool = Field(default=False, description="Take log(1 + w) of the spectrum weights.")
-    batch_matrix: bool = Field(
-        default=False,
-        description="Normalise weights over the batch (of all processes); in validation each "
-        "volume is a batch by itself.",
-    )
+    alpha: NonNegativeFloat = 1.0
+    """Focusing exponent of the spectrum weights."""
+    patch_factor: PositiveInt = 1
+    """Patches per side of a slice."""
+    axes: tuple[int, ...] = Field(default=(2, 3, 4), min_length=1)
+    """Axes of (N, C, D, H, W) along which to slice."""
+    ratio: PositiveShare = 0.5
+    """Share of the slices used per step."""
+    ave_spectrum: bool = False
+    """Average the spectra over the batch (of all processes) first; in validation each volume is a
+    batch by itself."""
+    log_matrix: bool = False
+    """Take log(1 + w) of the spectrum weights."""
+    batch_matrix: bool = False
+    """Normalise weights over the batch (of all processes); in validation each volume is a batch by
+    itself."""
 
     @field_validator("axes")
     @classmethod
@@ -88,35 +84,33 @@ LOSSES.register(
 class AdversarialLossConfig(Section):
     """Multi-scale patch discriminator against the reconstruction."""
 
-    weight: float = Field(
-        default=0.1, ge=0, description="Weight of the term; 0 trains no discriminator."
-    )
-    criterion: Literal["hinge", "least_squares"] = Field(
-        default="hinge", description="Form of the adversarial losses."
-    )
+    weight: NonNegativeFloat = 0.1
+    """Weight of the term; 0 trains no discriminator."""
+    criterion: Literal["hinge", "least_squares"] = "hinge"
+    """Form of the adversarial losses."""
 
 
 class AdaptiveWeightConfig(Section):
     """Adaptive adversarial weight (Esser et al. 2021)."""
 
-    enabled: bool = Field(default=True, description="Balance the two gradients at the last layer.")
-    max_weight: float = Field(default=1e4, gt=0, description="Upper clamp of the weight.")
+    enabled: bool = True
+    """Balance the two gradients at the last layer."""
+    max_weight: PositiveFloat = 1e4
+    """Upper clamp of the weight."""
 
 
 class Stage1LossConfig(Section):
     """Generator: L1 + w_p * (perceptual or focal frequency) + w_a * adaptive * adversarial."""
 
-    loss_type: Annotated[str, LOSSES] = Field(
-        default="lpips", description="`lpips`: MedicalNet features; `ffl`: focal frequency loss."
-    )
-    reconstruction: ReconstructionLossConfig = ReconstructionLossConfig()
+    loss_type: Annotated[str, LOSSES] = "lpips"
+    """`lpips`: MedicalNet features; `ffl`: focal frequency loss."""
+    reconstruction: LossSection = LossSection()
     perceptual: PerceptualLossConfig = PerceptualLossConfig()
     focal_frequency: FocalFrequencyLossConfig = FocalFrequencyLossConfig()
     adversarial: AdversarialLossConfig = AdversarialLossConfig()
     adaptive: AdaptiveWeightConfig = AdaptiveWeightConfig()
-    discriminator_iter_start: int = Field(
-        default=2000, ge=0, description="Training batches before the discriminator joins."
-    )
+    discriminator_iter_start: NonNegativeInt = 2000
+    """Training batches before the discriminator joins."""
 
     def feature_section(self) -> LossSection:
         """Return the section of ``loss_type``."""
@@ -138,23 +132,14 @@ def follow_losses() -> None:
 class Stage2LossConfig(Section):
     """Cross-entropy over masked tokens (Chang et al. 2022)."""
 
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing.")
-    mask_schedule: Annotated[str, SCHEDULES] = Field(
-        default="cosine", description="gamma(r): the share of tokens masked, for r ~ U(0, 1)."
-    )
-    condition_dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of samples trained without their class."
-    )
-    source_dropout: float = Field(
-        default=0.3,
-        ge=0,
-        lt=1,
-        description="BraTS: chance that a source modality is withheld from a training sample.",
-    )
-    source_free_share: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="BraTS: share of samples that are told no source at all, besides: what drawing "
-        "from nothing is learned from.",
-    )
+    label_smoothing: BelowOne = 0.1
+    """Label smoothing."""
+    mask_schedule: Annotated[str, SCHEDULES] = "cosine"
+    """gamma(r): the share of tokens masked, for r ~ U(0, 1)."""
+    condition_dropout: BelowOne = 0.1
+    """Share of samples trained without their class."""
+    source_dropout: BelowOne = 0.3
+    """BraTS: chance that a source modality is withheld from a training sample."""
+    source_free_share: Share = 0.2
+    """BraTS: share of samples that are told no source at all, besides: what drawing from nothing is
+    learned from."""

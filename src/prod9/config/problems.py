@@ -3,7 +3,6 @@
 import difflib
 import json
 import re
-import textwrap
 from typing import Any
 
 from pydantic import ValidationError
@@ -79,7 +78,8 @@ def _sentence(keys: Keys, index: int | None, errors: list[ErrorDetails], model: 
     if kind in ("dict_type", "model_type"):
         message = "should be a section of keys"
     near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", message), n=1)
-    shown = textwrap.shorten(json.dumps(value, ensure_ascii=False, default=str), 60)
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     return f"{dotted} {message}, not {shown}{f'; did you mean {near[0]}?' if near else '.'}"
 
 

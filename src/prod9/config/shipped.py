@@ -28,11 +28,7 @@ def shipped_path(path: Path) -> Path | None:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether ``path`` is a file.
-
-    Raises:
-        Prod9Error: it cannot be told, as when a folder on the way is closed.
-    """
+    """Return whether ``path`` is a file; a Prod9Error where a folder on the way is closed."""
     try:
         return path.is_file()
     except OSError as error:

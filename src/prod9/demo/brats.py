@@ -19,8 +19,12 @@ from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.reconstruction import window_agreement
 from prod9.evaluation.test_metrics import measure_reconstruction
-from prod9.evaluation.translation import Score, TranslationMetrics
-from prod9.evaluation.translation_test import measure_translation, source_sets
+from prod9.evaluation.translation import (
+    Score,
+    TranslationMetrics,
+    measure_translation,
+    source_sets,
+)
 from prod9.inference.generate import generate_files
 from prod9.inference.translate import TranslatedFiles, translate_files
 from prod9.model import Model

@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prod9.data.volume_sets.volume_set import VolumeSet
-from prod9.metrics.ms_ssim import ms_ssim
-from prod9.results.stability import MOST
+from prod9.metrics.ssim import MS_SSIM_WINDOW, ms_ssim
+from prod9.results.schema import MOST
 
 _LARGEST = 64
 """Voxels a side; larger volumes are averaged down first."""
 _RESAMPLES = 2000
-_WINDOW, _FEWEST = 5, 4
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ def averaged_down(volumes: Tensor, largest: int) -> Tensor:
     return F.avg_pool3d(volumes, factors, ceil_mode=True, count_include_pad=False)
 
 
+def flat_voxels(volumes: VolumeSet, largest: int = 32) -> Tensor:
+    """Return all volumes as vectors, float32 (N, voxels), averaged down to ``largest`` a side."""
+    return torch.cat([averaged_down(batch, largest).flatten(1) for batch in volumes.batches(16)])
+
+
 def _pairs(volumes: Tensor) -> np.ndarray:
     """Return the MS-SSIM of every pair, float64 (N, N), NaN on the diagonal."""
     count = len(volumes)
@@ -49,42 +53,36 @@ def _pairs(volumes: Tensor) -> np.ndarray:
 
 
 def within_class_msssim(
-    collection: VolumeSet, seed: int, classes: Container[str] | None = None
+    volumes: VolumeSet, seed: int, classes: Container[str] | None = None
 ) -> Diversity | None:
-    """Return the MS-SSIM within classes; None where no class has two volumes.
+    """Return the MS-SSIM within classes; None where no class has two volumes, or a side is below 5.
 
     Args:
-        collection: volumes with sides of at least 5; None otherwise.
+        volumes: to be compared.
         seed: of the bootstrap.
         classes: which ones count; all when left out.
     """
-    if min(-(-side // -(-side // _LARGEST)) for side in collection.shape) < _WINDOW:
+    if min(-(-side // -(-side // _LARGEST)) for side in volumes.shape) < MS_SSIM_WINDOW:
         return None
     fewest = MOST
     random = np.random.default_rng(seed)
     means: dict[str, float] = {}
     resampled: list[np.ndarray] = []
-    for label, name in enumerate(collection.class_names):
-        members = collection.of_class(label)
+    for label, name in enumerate(volumes.class_names):
+        members = volumes.of_class(label)
         if len(members) < 2 or (classes is not None and name not in classes):
             continue
         fewest = min(fewest, len(members))
         chosen = members[np.linspace(0, len(members) - 1, min(MOST, len(members))).astype(int)]
-        scores = _pairs(averaged_down(collection.tensor(chosen), _LARGEST))
+        scores = _pairs(averaged_down(volumes.tensor(chosen), _LARGEST))
         means[name] = float(np.nanmean(scores))
         drawn = random.integers(len(chosen), size=(_RESAMPLES, len(chosen)))
         # A volume with itself is no pair (NaN on the diagonal): keep draws of at least two volumes.
         drawn = drawn[drawn.min(1) < drawn.max(1)]
-        resampled.append(
-            np.resize(np.nanmean(scores[drawn[:, :, None], drawn[:, None]], (1, 2)), _RESAMPLES)
-        )
+        found = np.nanmean(scores[drawn[:, :, None], drawn[:, None]], (1, 2))
+        resampled.append(np.resize(found, _RESAMPLES))
     if not means:
         return None
     low, high = np.quantile(np.mean(resampled, 0), (0.025, 0.975))
-    interval = (float(low), float(high)) if fewest >= _FEWEST else None
+    interval = (float(low), float(high)) if fewest >= 4 else None
     return Diversity(float(np.mean(list(means.values()))), interval, means)
-
-
-def flat_voxels(collection: VolumeSet, largest: int = 32) -> Tensor:
-    """Return all volumes as vectors, float32 (N, voxels), averaged down to ``largest`` a side."""
-    return torch.cat([averaged_down(batch, largest).flatten(1) for batch in collection.batches(16)])

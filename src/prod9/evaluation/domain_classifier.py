@@ -1,10 +1,13 @@
-"""A small 3D classifier, trained on the volumes at hand: judge of classes, and a feature space."""
+"""A small 3D classifier, trained on the volumes at hand: judge of classes, and a feature space.
+
+Trained on generated volumes, it shows whether they can stand in for real ones.
+"""
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +15,10 @@ from torch import Tensor, nn
 from prod9.config.training import SchedulerConfig
 from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.errors import Prod9Error
-from prod9.evaluation.features.spaces import FeatureSpace, one_by_one
+from prod9.evaluation.feature_spaces import CPU, FeatureSpace, on_device
+from prod9.evaluation.progress import tracked
+from prod9.metrics.bootstrap import bootstrap_interval
+from prod9.results.schema import TrainedClassifier, Usefulness
 from prod9.training.optimizer import rate_at
 
 FEATURES = 128
@@ -32,11 +38,7 @@ def small(volumes: Tensor) -> Tensor:
 
 def small_volumes(volumes: VolumeSet) -> Tensor:
     """Return all volumes in memory, pooled by :func:`small`: float32 (N, 1, d, h, w)."""
-    d, h, w = (min(side, LARGEST_SIDE) for side in volumes.shape)
-    pooled = torch.empty(len(volumes), 1, d, h, w)
-    for index, volume in enumerate(volumes.batches(1)):
-        pooled[index] = small(volume)[0]
-    return pooled
+    return torch.cat([small(volume) for volume in volumes.batches(1)])
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Classifier:
     head: nn.Module
     """Features (B, 128) -> logits (B, classes)."""
     class_names: tuple[str, ...]
+    steps: int
+    """That it was trained for."""
     weights_sha256: str
     """Of the names and numbers of its state."""
 
@@ -77,34 +81,15 @@ def train_classifier(train: VolumeSet, *, steps: int | None = None, seed: int = 
     Raises:
         Prod9Error: fewer than two classes occur.
     """
-    require_classes(train)
+    if len(train.counts) < 2:
+        raise Prod9Error(f"a classifier needs at least two classes; {train.name} has one.")
     steps = default_steps(len(train)) if steps is None else steps
     labels = torch.from_numpy(train.labels)
     return fit(small_volumes(train), labels, train.class_names, steps=steps, seed=seed)
 
 
-def require_classes(volumes: VolumeSet) -> None:
-    """Refuse a training set of fewer than two classes.
-
-    Raises:
-        Prod9Error: fewer than two classes occur.
-    """
-    found = len(volumes.counts)
-    if found < 2:
-        raise Prod9Error(
-            f"{volumes.name} has volumes of {found} class{'es' * (found != 1)}, and a classifier "
-            "needs at least two; name the classes in the manifest, or leave this part out."
-        )
-
-
 def fit(
-    volumes: Tensor,
-    labels: Tensor,
-    class_names: tuple[str, ...],
-    *,
-    steps: int,
-    seed: int,
-    on_step: Callable[[], None] = lambda: None,
+    volumes: Tensor, labels: Tensor, class_names: tuple[str, ...], *, steps: int, seed: int
 ) -> Classifier:
     """Train a classifier on volumes in memory.
 
@@ -112,17 +97,9 @@ def fit(
     features, one linear layer. Cross-entropy with label smoothing 0.1, in batches of 64 volumes or
     of the whole set, classes not weighted. AdamW, 2e-3, ten steps of warm-up, then cosine. The same
     seed gives bit-identical weights (on the same machine with the same number of threads); the
-    global random state is not changed.
-
-    Args:
-        volumes: (N, 1, d, h, w) from :func:`small_volumes`, at least two.
-        labels: int64 (N,), indices into ``class_names``.
-        class_names: of the labels.
-        steps: optimizer steps.
-        seed: of the initial weights and the order of the volumes.
-        on_step: called after each step.
+    global random state is not changed. ``volumes`` (N, 1, d, h, w), at least two, come from
+    :func:`small_volumes`; ``labels`` (N,) are indices into ``class_names``.
     """
-    batch_size = min(BATCH_SIZE, len(volumes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
@@ -132,27 +109,24 @@ def fit(
         body, head = nn.Sequential(*layers), nn.Linear(FEATURES, len(class_names))
     network = nn.Sequential(body, head).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=_PEAK_RATE, weight_decay=1e-2)
-    for step, picked in enumerate(_order(len(volumes), steps, batch_size, seed)):
+    # The volumes of each step (steps, batch size): all of them before any again.
+    stream, batch_size = torch.Generator().manual_seed(seed), min(BATCH_SIZE, len(volumes))
+    epochs = math.ceil(steps * batch_size / len(volumes))
+    order = torch.cat([torch.randperm(len(volumes), generator=stream) for _ in range(epochs)])
+    batches = order[: steps * batch_size].view(steps, batch_size)
+    for step in tracked(range(steps), f"classifier of {len(volumes)} volumes", "steps"):
         for group in optimizer.param_groups:
             group["lr"] = _PEAK_RATE * rate_at(step, steps, _SCHEDULE)
+        picked = batches[step]
         loss = F.cross_entropy(network(volumes[picked]), labels[picked], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        on_step()
     network.eval().requires_grad_(False)
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode() + b"\0" + value.numpy().tobytes())
-    return Classifier(body, head, class_names, digest.hexdigest())
-
-
-def _order(volumes: int, steps: int, batch_size: int, seed: int) -> Tensor:
-    """Return the volumes of each step: (steps, batch_size), all of them before any again."""
-    stream = torch.Generator().manual_seed(seed)
-    epochs = math.ceil(steps * batch_size / volumes)
-    order = torch.cat([torch.randperm(volumes, generator=stream) for _ in range(epochs)])
-    return order[: steps * batch_size].view(steps, batch_size)
+    return Classifier(body, head, class_names, steps, digest.hexdigest())
 
 
 def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
@@ -164,10 +138,8 @@ def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
 def classifier_space(classifier: Classifier, train: VolumeSet, real: VolumeSet) -> FeatureSpace:
     """Return the classifier's features as a space: it sees what distinguishes these classes.
 
-    Args:
-        classifier: network.
-        train: what it was trained on, for the name.
-        real: volumes that it never saw; how many it recognises is part of the name.
+    What it was trained on, and how many of the held-out ``real`` volumes it recognises, are part of
+    the name.
     """
     return FeatureSpace(
         key="classifier",
@@ -175,5 +147,64 @@ def classifier_space(classifier: Classifier, train: VolumeSet, real: VolumeSet) 
         f"({classifier.right(real):.1%} right on held-out real volumes), whole volume",
         dimensions=FEATURES,
         weights_sha256=classifier.weights_sha256,
-        embed=one_by_one(lambda volume: classifier.body(small(volume))),
+        embed=on_device(lambda volume: classifier.body(small(volume)), CPU),
     )
+
+
+def usefulness(
+    learned: Classifier, train: VolumeSet, generated: VolumeSet, test: VolumeSet, seed: int = 0
+) -> Usefulness:
+    """Train one classifier on each of several sets, alike in all else; test all on real volumes.
+
+    All classifiers (:func:`fit`) start from the same weights
+    and take equally many steps at the same rates. Sets: all real training volumes; as many of them
+    as were generated, of the same classes where there are enough (left out where that would be
+    all); the generated ones; both together. The intervals hold the chance in the test volumes, not
+    that in the training.
+
+    ``learned`` is what ``train_classifier`` made of ``train`` with the same seed; ``test`` are real
+    volumes that neither the generator nor a classifier has seen.
+    """
+    truth = torch.from_numpy(test.labels)
+    real_labels, made_labels = torch.from_numpy(train.labels), torch.from_numpy(generated.labels)
+    real, made, held_out = small_volumes(train), small_volumes(generated), small_volumes(test)
+    sets: dict[str, tuple[Tensor, Tensor]] = {}
+    if len(generated) < len(train):
+        chosen = torch.from_numpy(drawn_like(generated.labels, train.labels, seed))
+        sets["real, as many as generated"] = (real[chosen], real_labels[chosen])
+    sets["generated"] = (made, made_labels)
+    sets["real + generated"] = (torch.cat([real, made]), torch.cat([real_labels, made_labels]))
+
+    def tested(trained_on: str, volumes: int, classifier: Classifier) -> TrainedClassifier:
+        predicted = classifier.predict_in(held_out)
+        right = (predicted == truth).double()
+        return TrainedClassifier(
+            trained_on=trained_on,
+            volumes=volumes,
+            accuracy=float(right.mean()),
+            accuracy_interval=bootstrap_interval(right, seed=seed),
+            balanced_accuracy=balanced_accuracy(predicted, truth),
+        )
+
+    rows = [tested("real (all)", len(train), learned)]
+    for name, (volumes, labels) in sets.items():
+        classifier = fit(volumes, labels, train.class_names, steps=learned.steps, seed=seed)
+        rows.append(tested(name, len(volumes), classifier))
+    return Usefulness(steps=learned.steps, test_volumes=len(test), rows=rows)
+
+
+def drawn_like(wanted: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Draw indices into ``labels``, of each class as many as there are in ``wanted``.
+
+    Where a class has too few, all of them are taken and others make up the number at random. The
+    indices ascend, none occurs twice.
+    """
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(labels))
+    shuffled = labels[order]
+    taken = np.zeros(len(labels), bool)
+    for label, count in zip(*np.unique(wanted, return_counts=True), strict=True):
+        taken[np.flatnonzero(shuffled == label)[:count]] = True
+    missing = len(wanted) - int(taken.sum())
+    taken[np.flatnonzero(~taken)[:missing]] = True
+    return np.sort(order[taken])

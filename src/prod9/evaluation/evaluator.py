@@ -1,7 +1,7 @@
 """Measures sets of volumes and writes ``metrics.json`` and ``report.html``."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,27 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.data.volume_sets.volume_set import VolumeSet, comparable
 from prod9.errors import Prod9Error
-from prod9.evaluation.features.cache import cached_features
-from prod9.evaluation.features.networks import NO_MEDICALNET, feature_spaces, lpips_of
-from prod9.evaluation.features.spaces import CPU
+from prod9.evaluation.feature_spaces import CPU
 from prod9.evaluation.generation import evaluate_generation
+from prod9.evaluation.pretrained import NO_MEDICALNET, feature_spaces, lpips_of
 from prod9.evaluation.privacy import held_out
-from prod9.evaluation.reconstruction import measure_pair, summarize, table
+from prod9.evaluation.reconstruction import RoundTrip, measure_pair, summarize, table
 from prod9.evaluation.work_cache import WorkCache
 from prod9.files import hexdigest, write_text
 from prod9.losses.weights import cache_dir, find_medicalnet
-from prod9.metrics.codebook import CodebookStats
 from prod9.report.document import Section
 from prod9.report.report import ReportContent, write_report
 from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
 from prod9.results.schema import Evaluation, Generation, Reconstruction, SetRecord
-from prod9.runtime.distributed import is_main, world_size
+from prod9.runtime.distributed import is_main
 
 REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
 SPACES: tuple[FeatureSpaceKey, ...] = ("efficientnet", "medicalnet", "classifier")
@@ -46,32 +43,20 @@ class Evaluator:
     """Its weights; the cached ones when left out."""
     device: torch.device = CPU
     """Of the networks behind LPIPS and the feature spaces; classifiers are trained on the CPU."""
-    progress: bool = True
-    """Show a progress bar on the terminal."""
+    kept: WorkCache = field(default_factory=WorkCache)
+    """Parts of the work that an interrupted run continues from, until :meth:`write`."""
     sets: dict[str, VolumeSet] = field(default_factory=dict[str, VolumeSet])
     reconstruction: Reconstruction | None = None
     generation: Generation | None = None
     warnings: list[str] = field(default_factory=list[str])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
-    kept: WorkCache = field(default_factory=WorkCache)
-    """Parts of the work that an interrupted run continues from, until :meth:`write`."""
     rows: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
     """Figures of each reconstructed volume, for a CSV file."""
 
     @contextmanager
-    def _timed(self, part: str) -> Generator[Callable[[str, int, int], None]]:
-        """Measure the time; yield the progress bar's function of (what, done, of how many)."""
+    def _timed(self, part: str) -> Generator[None]:
         start = time.monotonic()
-        hidden = not (self.progress and is_main())
-        with Progress(transient=True, disable=hidden) as bar:
-            task = bar.add_task(part, total=None)
-
-            def tell(what: str, done: int, total: int) -> None:
-                if not total:  # not known
-                    bar.tasks[0].total = None
-                bar.update(task, description=what, completed=done, total=total or None)
-
-            yield tell
+        yield
         self.seconds[part] = round(time.monotonic() - start, 1)
 
     def _medicalnet(self) -> Path | None:
@@ -81,43 +66,34 @@ class Evaluator:
         return path
 
     def measure_reconstruction(
-        self,
-        originals: VolumeSet,
-        reconstructed: VolumeSet,
-        codebook: Callable[[], CodebookStats] | None = None,
-        made_by: str = "",
+        self, originals: VolumeSet, made: VolumeSet | RoundTrip
     ) -> Reconstruction:
         """Compare volumes with their reconstructions, paired by their order.
 
-        Args:
-            originals: volumes.
-            reconstructed: their reconstructions.
-            codebook: called at the end for the statistics of the tokens, where they are known.
-            made_by: what decides the reconstructions; figures are kept in ``kept`` if given.
+        The figures of a :class:`RoundTrip` are kept in ``kept``.
         """
-        path = self._medicalnet()
+        path, trip = self._medicalnet(), made if isinstance(made, RoundTrip) else None
+        reconstructed = made.reconstructed if isinstance(made, RoundTrip) else made
         lpips = None if path is None else lpips_of(path, self.device)
-        kept, count, decided_by = WorkCache(), len(originals), ""
-        if made_by:
-            kept, weights = self.kept, "" if path is None else hexdigest(path, "sha256")
-            decided_by = f"{originals.sha256} {made_by} {weights} {self.device.type}"
-        with self._timed("reconstruction") as tell:
-            found: list[np.ndarray] = []
-            for row in kept.all_of(
-                [f"metrics of {index} of {decided_by}" for index in range(count)],
-                lambda index: measure_pair(originals[index], reconstructed[index], lpips),
-                lambda done: tell("reconstruction", done, -(-count // world_size())),
-            ):
-                found.append(row)
-                tell("reconstruction", len(found), count)
+        kept, names = WorkCache(), [""] * len(originals)
+        if trip is not None and self.kept.folder is not None:
+            weights = "" if path is None else hexdigest(path, "sha256")
+            made_by = f"{originals.sha256} {trip.made_by} {weights} {self.device.type}"
+            kept, names = self.kept, [f"metrics of {n} of {made_by}" for n in range(len(originals))]
+
+        def measure(index: int) -> np.ndarray:
+            return measure_pair(originals[index], reconstructed[index], lpips)
+
+        with self._timed("reconstruction"):
+            found = np.stack(kept.all_of(names, measure, "reconstruction"))
             self.reconstruction = summarize(
                 originals,
-                np.stack(found),
+                found,
                 seed=self.seed,
                 lpips_network=None if path is None else f"MedicalNet ResNet-10 ({path.name})",
-                codebook=None if codebook is None else codebook(),
+                codebook=None if trip is None else trip.codebook(),
             )
-        self.rows = table(originals, np.stack(found))
+        self.rows = table(originals, found)
         self.sets |= {"originals": originals, "reconstructed": reconstructed}
         return self.reconstruction
 
@@ -144,19 +120,17 @@ class Evaluator:
         keys: list[FeatureSpaceKey] = [
             key for key in wanted if key != "medicalnet" or path is not None
         ]
-        spaces = feature_spaces(keys, path, self.device)
-        with self._timed("generation") as tell:
+        with self._timed("generation"):
             self.generation, warnings = evaluate_generation(
                 real,
                 generated,
                 train,
-                spaces,
+                feature_spaces(keys, path, self.device),
                 reconstructed=self.sets.get("reconstructed"),
                 seed=self.seed,
                 with_classifier="classifier" in wanted,
                 with_usefulness=self.usefulness,
-                tell=tell,
-                real_features=cached_features,
+                cache=features_cache(),
             )
         self.warnings = [*warnings, *self.warnings]
         self.sets |= {"real": real, "generated": generated}
@@ -166,9 +140,8 @@ class Evaluator:
     def evaluation(self, source: Mapping[str, Any], **parts: Any) -> Evaluation:
         """Return everything that was measured.
 
-        Args:
-            source: what else decides the figures (digests, configurations).
-            parts: further fields of :class:`Evaluation`.
+        ``source`` is what else decides the figures (digests, configurations), ``parts`` are further
+        fields of :class:`Evaluation`.
         """
         records = {
             role: SetRecord(
@@ -230,3 +203,8 @@ class Evaluator:
             write_report(folder / page, content)
         self.kept.clear()
         return folder / page
+
+
+def features_cache() -> WorkCache:
+    """Return the cache of features of real volumes: one reference set serves many generators."""
+    return WorkCache(cache_dir() / "features")

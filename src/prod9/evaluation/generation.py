@@ -1,6 +1,6 @@
 """Whether generated volumes look real, show their class, differ, are useful, and are no copies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -8,18 +8,27 @@ from torch import Tensor
 from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.evaluation.distances import Features, distances
 from prod9.evaluation.diversity import flat_voxels, within_class_msssim
-from prod9.evaluation.domain_classifier import Classifier, classifier_space, train_classifier
-from prod9.evaluation.features.spaces import FeatureSpace, features_of
+from prod9.evaluation.domain_classifier import (
+    Classifier,
+    classifier_space,
+    train_classifier,
+    usefulness,
+)
+from prod9.evaluation.feature_spaces import NO_CACHE, FeatureSpace, features_of
 from prod9.evaluation.privacy import privacy, short_name
-from prod9.evaluation.usefulness import usefulness
-from prod9.results.distances import FeatureSpaceFigures
-from prod9.results.schema import ClassFigures, Generation, Privacy, Usefulness
-from prod9.results.stability import too_few
+from prod9.evaluation.work_cache import WorkCache
+from prod9.results.schema import (
+    ClassFigures,
+    FeatureSpaceFigures,
+    Generation,
+    Privacy,
+    Usefulness,
+    too_few,
+)
 
 MOST_TRAIN = 1000
 """Training volumes that feature spaces and the classifier see; voxels are compared with all."""
 VOXELS = "voxels (RMSE; sides above 32 averaged down)"
-FeaturesOf = Callable[[FeatureSpace, VolumeSet, Callable[[int], None]], Tensor]
 
 
 def evaluate_generation(
@@ -32,10 +41,9 @@ def evaluate_generation(
     seed: int = 0,
     with_classifier: bool = True,
     with_usefulness: bool = True,
-    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
-    real_features: FeaturesOf = features_of,
+    cache: WorkCache = NO_CACHE,
 ) -> tuple[Generation, list[str]]:
-    """Measure generated volumes against real ones.
+    """Measure generated volumes against real ones; return the figures, and warnings.
 
     Args:
         real: held-out volumes, at least two; none is in the generator's training set.
@@ -45,14 +53,9 @@ def evaluate_generation(
         spaces: feature spaces, beside that of a classifier trained on ``train``.
         reconstructed: reconstructions of real volumes: the best that the tokenizer allows.
         seed: of everything random.
-        with_classifier: measure distances in the features of a classifier of the training volumes
-            too, if there are classes.
+        with_classifier: measure distances in the features of that classifier too.
         with_usefulness: train classifiers on generated volumes too.
-        tell: called with (what, done, of how many) for a progress bar; 0 of 0: not known.
-        real_features: computes the features of real volumes; may cache them.
-
-    Returns:
-        The figures, and warnings that a reader must see.
+        cache: of the features of real volumes.
     """
     warnings, classifier, spaces, every = _blank(generated), None, list(spaces), train
     if train is None:
@@ -75,28 +78,22 @@ def evaluate_generation(
         else:
             warnings.append("There are no classes: recognition and usefulness are not measured.")
 
-    def features(of: FeaturesOf, space: FeatureSpace, volumes: VolumeSet) -> Tensor:
-        def on_volume(done: int) -> None:
-            tell(f"{space.key}: {volumes.name}", done, len(volumes))
-
-        return of(space, volumes, on_volume)
-
     found: list[FeatureSpaceFigures] = []
     vectors: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     if every is not None:
         vectors[VOXELS] = (flat_voxels(generated), flat_voxels(every), flat_voxels(real))
     for space in spaces:
-        ours = features(features_of, space, generated)
-        theirs = features(real_features, space, real)
+        own = space.key == "classifier"  # trained anew each time: nothing to keep
+        kept = NO_CACHE if own else cache
+        ours, theirs = features_of(space, generated), features_of(space, real, kept)
         others = again = None
         # A classifier has memorised its training volumes: they have other features than new ones,
         # and serve neither as a floor nor to find copies.
-        if train is not None and space.key != "classifier":
-            others = features(real_features, space, train)
+        if train is not None and not own:
+            others = features_of(space, train, kept)
             vectors[space.name] = (ours, others, theirs)
         if reconstructed is not None:
-            again = features(features_of, space, reconstructed)
-        tell(f"{space.key}: distances and their intervals", 0, 0)
+            again = features_of(space, reconstructed)
         found.append(
             distances(
                 space,
@@ -119,7 +116,6 @@ def evaluate_generation(
     closeness = helped = None
     if every is not None and train is not None:
         warnings += _unlike(real, train)
-        tell("copies of training volumes", 0, 0)
         closeness = privacy(generated, every, vectors, seed)
         if closeness.verdict != "no sign of copying":
             warnings.insert(0, f"Privacy: {closeness.verdict}. {closeness.reasons[0]}")
@@ -127,14 +123,7 @@ def evaluate_generation(
         if len(generated.counts) < 2:
             warnings.append("All generated volumes are of one class: usefulness is not measured.")
         else:
-            helped = usefulness(
-                train,
-                generated,
-                real,
-                seed=seed,
-                learned=classifier,
-                on_step=lambda done, total: tell("training on generated volumes", done, total),
-            )
+            helped = usefulness(classifier, train, generated, real, seed)
     return _summary(real, generated, classifier, found, closeness, helped, seed), warnings
 
 
@@ -193,17 +182,13 @@ def _blank(generated: VolumeSet) -> list[str]:
 def _unlike(real: VolumeSet, other: VolumeSet) -> list[str]:
     """Return warnings where voxel sizes or intensities of two sets differ."""
     found: list[str] = []
-    if real.spacing_mm is not None and other.spacing_mm is not None:
-        ratios = np.array(other.spacing_mm) / np.array(real.spacing_mm)
-        if np.abs(ratios - 1).max() > 0.01:
-            theirs, ours = (
-                " x ".join(f"{side:g}" for side in spacing) + " mm"
-                for spacing in (other.spacing_mm, real.spacing_mm)
-            )
-            found.append(
-                f"Voxels of {other.name} are {theirs}, those of {real.name} {ours}: the same grid "
-                "shows other sizes."
-            )
+    ours, theirs = real.spacing_mm, other.spacing_mm
+    if ours is not None and theirs is not None and not np.allclose(theirs, ours, rtol=0.01, atol=0):
+        sizes = [" x ".join(f"{side:g}" for side in spacing) + " mm" for spacing in (theirs, ours)]
+        found.append(
+            f"Voxels of {other.name} are {sizes[0]}, those of {real.name} {sizes[1]}: the same "
+            "grid shows other sizes."
+        )
     if ("percentile" in real.intensity) != ("percentile" in other.intensity):
         found.append(
             f"Intensities of {other.name} ({other.intensity}) and {real.name} ({real.intensity}) "

@@ -1,32 +1,86 @@
-"""How near reconstructed volumes are to their originals."""
+"""Volumes encoded and decoded, and how near they are to their originals."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from prod9.config import SlidingWindowConfig
-from prod9.data.volume_sets.volume_set import VolumeSet
+from prod9.data.volume_sets.volume_set import VolumeSet, kept_in_memory
+from prod9.evaluation.feature_spaces import NO_CACHE
+from prod9.evaluation.pretrained import FeatureDistance
+from prod9.evaluation.work_cache import WorkCache
 from prod9.metrics.bootstrap import bootstrap_interval
-from prod9.metrics.codebook import CodebookStats
-from prod9.metrics.ms_ssim import ms_ssim
+from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.metrics.psnr import psnr
-from prod9.metrics.ssim import ssim
-from prod9.results.record import Interval
-from prod9.results.schema import Reconstruction, ReconstructionFigures
+from prod9.metrics.ssim import MS_SSIM_WINDOW, ms_ssim, ssim
+from prod9.results.schema import Interval, Reconstruction, ReconstructionFigures
 from prod9.shapes import Volume
 from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
 
-_SSIM_WINDOW, _MS_SSIM_WINDOW = 11, 5
+_SSIM_WINDOW = 11
 WHOLE: tuple[str, ...] = ("psnr", "ssim", "ms_ssim", "mae", "lpips")
 FOREGROUND: tuple[str, ...] = ("psnr", "ssim", "mae")
 
-FeatureDistance = Callable[[Volume, Volume], Tensor]
-"""(prediction, target), both (1, 1, D, H, W) in [0, 1] -> a number."""
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """What a tokenizer makes of a set of volumes."""
+
+    reconstructed: VolumeSet
+    """Made when read, and kept in memory while there is room."""
+    codebook: Callable[[], CodebookStats]
+    """Statistics of the codes of all volumes; encodes those that were not yet read."""
+    made_by: str
+    """Decides the reconstructions: the tokenizer and the windows."""
+
+
+def round_trip(
+    tokenizer: Tokenizer,
+    originals: VolumeSet,
+    windows: SlidingWindowConfig | None,
+    cache: WorkCache = NO_CACHE,
+) -> RoundTrip:
+    """Encode and decode volumes: through windows, or each at once. ``cache`` keeps the tokens."""
+    usage, counted = CodebookUsage(tokenizer.fsq.levels), set[int]()
+    made_by = f"{tokenizer.digest} {windows}"
+
+    @torch.no_grad()
+    def encoded(index: int) -> np.ndarray:
+        volume = torch.from_numpy(originals[index])[None, None]
+        if windows is None:
+            return tokenizer.encode(volume.to(tokenizer.device)).cpu().numpy()
+        return encode(tokenizer, volume, windows).numpy()
+
+    def tokens_of(index: int) -> torch.Tensor:
+        name = f"tokens of {index} of {originals.sha256} by {made_by}" if cache.folder else ""
+        tokens = torch.from_numpy(cache.one(name, lambda: encoded(index)))
+        if index not in counted:
+            counted.add(index)
+            usage.update(tokens)
+        return tokens
+
+    @torch.no_grad()
+    def read(index: int) -> np.ndarray:
+        tokens = tokens_of(index)
+        if windows is None:
+            output = tokenizer.decode(tokens.to(tokenizer.device), originals.shape).cpu()
+        else:
+            output = decode(tokenizer, tokens, originals.shape, windows)
+        return output[0, 0].numpy()
+
+    def codebook() -> CodebookStats:
+        for index in range(len(originals)):
+            if index not in counted:
+                tokens_of(index)
+        return usage.compute()
+
+    name, cached = f"{originals.name}, encoded and decoded", kept_in_memory(read, originals.shape)
+    return RoundTrip(replace(originals, name=name, read=cached, files=None), codebook, made_by)
 
 
 @torch.no_grad()
@@ -47,7 +101,7 @@ def measure_pair(
         [
             float(psnr(output, real)),
             float(ssim(output, real)) if ssim_fits else nan,
-            float(ms_ssim(output, real)) if side >= _MS_SSIM_WINDOW else nan,
+            float(ms_ssim(output, real)) if side >= MS_SSIM_WINDOW else nan,
             float(F.l1_loss(output, real)),
             nan if lpips is None else float(lpips(output, real)),
             nan if empty else float(psnr(output, real, mask=inside)),
@@ -121,10 +175,9 @@ def window_agreement(
         ``difference_psnr`` of one result against the other, ``windowed_psnr`` and ``whole_psnr`` of
         each against the scan.
     """
-    device = next(tokenizer.parameters()).device
     sides, inside = volume.shape[2:], volume > 0
     windowed = decode(tokenizer, encode(tokenizer, volume, windows), sides, windows)
-    whole = tokenizer.decode(tokenizer.encode(volume.to(device)), sides).cpu()
+    whole = tokenizer.decode(tokenizer.encode(volume.to(tokenizer.device)), sides).cpu()
     return {
         "difference_l1": float(F.l1_loss(windowed, whole)),
         "difference_psnr": float(psnr(windowed, whole, mask=inside)),

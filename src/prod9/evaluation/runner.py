@@ -10,7 +10,8 @@ from prod9.data.volume_sets.pairs import paired
 from prod9.data.volume_sets.volume_set import VolumeSet, comparable
 from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import METRICS, REPORT, ROWS, SPACES, Evaluator
-from prod9.evaluation.features.networks import feature_spaces
+from prod9.evaluation.pretrained import feature_spaces
+from prod9.evaluation.progress import hidden
 from prod9.files import require_writable
 from prod9.own_files import matching, read_record, refuse_foreign
 from prod9.results.schema import Evaluation
@@ -91,9 +92,7 @@ def evaluate(
     weights = None if medicalnet is None else Path(medicalnet)
     if "medicalnet" in spaces and weights is not None:
         feature_spaces(["medicalnet"], weights)  # damaged weights are reported at once
-    evaluator = Evaluator(
-        seed, spaces, usefulness, weights, resolve_device(device, "--device "), progress
-    )
+    evaluator = Evaluator(seed, spaces, usefulness, weights, resolve_device(device, "--device "))
 
     def opened(what: Volumes, name: str) -> VolumeSet:
         return open_volumes(what, intensity=intensity, size=size, root=Path(root), name=name)
@@ -108,10 +107,11 @@ def evaluate(
     known = None if train is None or ours is None else opened(train, "train")
     if ours is not None:
         comparable(reference, ours, *([] if known is None else [known]))
-    if pairs is not None:
-        evaluator.measure_reconstruction(*pairs)
-    if ours is not None:
-        evaluator.measure_generation(reference, ours, known)
+    with hidden(not progress):
+        if pairs is not None:
+            evaluator.measure_reconstruction(*pairs)
+        if ours is not None:
+            evaluator.measure_generation(reference, ours, known)
     evaluation = evaluator.evaluation({})
     if folder is not None:
         judged = ours or evaluator.sets["reconstructed"]

@@ -1,23 +1,22 @@
 """What ``validate`` and ``test`` measure."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
-from torch import Tensor
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import dump
 from prod9.data.dataset import Splits, open_splits, require_unseen
 from prod9.data.splits import HeldOut
-from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset
+from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset, of_tensor
 from prod9.evaluation.evaluator import Evaluator
-from prod9.evaluation.round_trip import round_trip
-from prod9.evaluation.sets import generated
-from prod9.evaluation.translation_test import measure_translation
+from prod9.evaluation.feature_spaces import NO_CACHE
+from prod9.evaluation.reconstruction import round_trip
+from prod9.evaluation.translation import TranslationMetrics, measure_translation
 from prod9.evaluation.work_cache import WorkCache
 from prod9.model import Model
 from prod9.results.schema import Generation, Reconstruction
@@ -48,8 +47,8 @@ def measure_stage1(config: Stage1Config, split: HeldOut) -> dict[str, object]:
     """
     folder = RunFolder(config.output_dir)
     tokenizer = stage1.load_tokenizer(config)
-    weights, device = config.loss.perceptual.weights_path, tokenizer.device
-    evaluator = Evaluator(config.seed, medicalnet=weights, device=device)
+    weights = config.loss.perceptual.weights_path
+    evaluator = Evaluator(config.seed, medicalnet=weights, device=tokenizer.device)
     if split == "test":
         evaluator.kept = WorkCache(folder.root / UNFINISHED)
     figures = measure_reconstruction(evaluator, config, tokenizer, split)
@@ -62,12 +61,11 @@ def measure_stage1(config: Stage1Config, split: HeldOut) -> dict[str, object]:
             histories={"Stage 1": folder.history},
             configs={"Stage 1": dump(config)},
         )
-    inside = figures.foreground
-    return {
-        **figures.model_dump(exclude={"foreground", "per_class", "intervals"}, exclude_none=True),
-        **({} if inside is None else {"psnr_foreground": inside.psnr}),
-        **({} if inside is None or inside.ssim is None else {"ssim_foreground": inside.ssim}),
-    }
+    shown = figures.model_dump(exclude={"foreground", "per_class", "intervals"}, exclude_none=True)
+    if figures.foreground is not None:
+        inside = figures.foreground.model_dump(include={"psnr", "ssim"}, exclude_none=True)
+        shown |= {f"{name}_foreground": value for name, value in inside.items()}
+    return shown
 
 
 def measure_reconstruction(
@@ -80,16 +78,8 @@ def measure_reconstruction(
     originals = of_dataset(splits[split])
     limit = config.trainer.limit_val_batches
     originals = originals.select(range(limited(len(originals), limit, config.data.batch_size)))
-    made_by = f"{tokenizer.digest} {windows}" if evaluator.kept.folder else ""
-
-    def remember(index: int, encode: Callable[[], Tensor]) -> Tensor:
-        name = f"tokens of {index} of {originals.sha256} by {made_by}" if made_by else ""
-        return torch.from_numpy(evaluator.kept.one(name, lambda: encode().numpy()))
-
-    trip = round_trip(tokenizer, originals, windows, remember)
-    return evaluator.measure_reconstruction(
-        originals, trip.reconstructed, trip.codebook, made_by=made_by
-    )
+    trip = round_trip(tokenizer, originals, windows, evaluator.kept)
+    return evaluator.measure_reconstruction(originals, trip)
 
 
 def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
@@ -102,12 +92,10 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
     Raises:
         Prod9Error: not trained yet; data that cannot be read.
     """
-    folder = RunFolder(config.output_dir)
-    generator = stage2.load(config)
-    splits = open_data(config, generator.tokenizer)
-    require_unseen(generator.spec.train_subjects, splits, "the transformer")
-    store, batches = open_tokens(config, generator.tokenizer, splits[split], split)
-    module = Stage2Module(config, generator.transformer)
+    model = stage2.load(config)
+    splits = open_data(config, model.tokenizer)
+    require_unseen(model.spec.train_subjects, splits, "the transformer")
+    store, batches = open_tokens(config, model.tokenizer, splits[split], split)
     quieten_lightning()
     accelerator = lightning_accelerator(config.trainer.accelerator)
     trainer = pl.Trainer(
@@ -121,49 +109,46 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
         limit_val_batches=config.trainer.limit_val_batches or None,
         use_distributed_sampler=False,
     )
-    (values,) = trainer.validate(module, batches, verbose=False)
-    generator.transformer.to(generator.tokenizer.device)  # Lightning left it on the CPU
+    (values,) = trainer.validate(Stage2Module(config, model.transformer), batches, verbose=False)
+    model.transformer.to(model.tokenizer.device)  # Lightning left it on the CPU
     masked_prediction = {name.removeprefix("val/"): v for name, v in values.items()}
-    figures: dict[str, object] = dict(masked_prediction)
-    if split == "test":
-        evaluator = evaluator_of(config)
-        evaluator.kept = WorkCache(folder.root / UNFINISHED)
-        translation = None
-        if len(generator.channels) > 1:
-            limit, test = config.trainer.limit_val_batches, splits["test"]
-            translation = measure_translation(
-                generator,
-                splits["train"],
-                test,
-                SampleRequest.completion_of(config),
-                kept=evaluator.kept,
-                count=limited(len(test), limit, 1),
-            )
-            for name, score in translation.drawn.items():
-                figures[f"{translation.target} from {name}, foreground PSNR"] = score.psnr
-                figures[f"{translation.target} from {name}, foreground SSIM"] = score.ssim
-        if config.evaluation.samples_per_class:
-            figures |= headline(measure_generation(evaluator, config, generator, splits))
-        source = {
-            "tokenizer": generator.tokenizer.digest,
-            "transformer": generator.digest,
-            "volumes": len(store),
-            "limit_val_batches": config.trainer.limit_val_batches,
-            "config": dump(config),
-        }
-        evaluator.write(
-            folder.root,
-            evaluator.evaluation(
-                source,
-                masked_prediction=masked_prediction,
-                translation=None if translation is None else asdict(translation),
-            ),
-            title=f"Generation of {config.data.dataset_name}",
-            lead="Volumes drawn from nothing but their class, beside the real test split.",
-            histories={"Stage 2": folder.history},
-            configs={"Stage 2": dump(config)},
+    if split != "test":
+        return dict(masked_prediction)
+    folder, evaluator = RunFolder(config.output_dir), evaluator_of(config)
+    evaluator.kept = WorkCache(folder.root / UNFINISHED)
+    translation = generation = None
+    if len(model.channels) > 1:
+        test, limit = splits["test"], config.trainer.limit_val_batches
+        translation = measure_translation(
+            model,
+            splits["train"],
+            test,
+            SampleRequest.completion_of(config),
+            kept=evaluator.kept,
+            count=limited(len(test), limit, 1),
         )
-    return figures
+    if config.evaluation.samples_per_class:
+        generation = _measure_generation(evaluator, config, model, splits)
+    source = {
+        "tokenizer": model.tokenizer.digest,
+        "transformer": model.digest,
+        "volumes": len(store),
+        "limit_val_batches": config.trainer.limit_val_batches,
+        "config": dump(config),
+    }
+    evaluator.write(
+        folder.root,
+        evaluator.evaluation(
+            source,
+            masked_prediction=masked_prediction,
+            translation=None if translation is None else asdict(translation),
+        ),
+        title=f"Generation of {config.data.dataset_name}",
+        lead="Volumes drawn from nothing but their class, beside the real test split.",
+        histories={"Stage 2": folder.history},
+        configs={"Stage 2": dump(config)},
+    )
+    return masked_prediction | _headline(translation, generation)
 
 
 def evaluator_of(config: Stage2Config) -> Evaluator:
@@ -172,37 +157,49 @@ def evaluator_of(config: Stage2Config) -> Evaluator:
     return Evaluator(config.seed, wanted.feature_spaces, wanted.usefulness, device=device)
 
 
-def headline(generation: Generation) -> dict[str, object]:
+def _headline(
+    translation: TranslationMetrics | None, generation: Generation | None
+) -> dict[str, object]:
     """Return the figures that a table on the terminal shows."""
-    figures: dict[str, object] = {
-        "volumes drawn": generation.volumes,
-        "recognised as their class": generation.class_accuracy,
-        "MS-SSIM within classes": generation.msssim,
-        "MS-SSIM within classes, real": generation.msssim_real,
-    }
-    for space in generation.spaces:
-        figures[f"Frechet distance ({space.key})"] = space.generated.frechet
-        if space.floor is not None:
-            figures[f"Frechet distance ({space.key}), real"] = space.floor.frechet
-    if generation.privacy is not None:
-        figures["privacy"] = generation.privacy.verdict
+    figures: dict[str, object] = {}
+    if translation is not None:
+        for name, score in translation.drawn.items():
+            figures[f"{translation.target} from {name}, foreground PSNR"] = score.psnr
+            figures[f"{translation.target} from {name}, foreground SSIM"] = score.ssim
+    if generation is not None:
+        figures["volumes drawn"] = generation.volumes
+        figures["recognised as their class"] = generation.class_accuracy
+        figures["MS-SSIM within classes"] = generation.msssim
+        figures["MS-SSIM within classes, real"] = generation.msssim_real
+        for space in generation.spaces:
+            name = f"Frechet distance ({space.key})"
+            figures[name] = space.generated.frechet
+            figures[f"{name}, real"] = space.floor and space.floor.frechet
+        figures["privacy"] = generation.privacy and generation.privacy.verdict
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def real_splits(
-    config: Stage2Config, tokenizer: Tokenizer, split: HeldOut
-) -> tuple[VolumeSet, VolumeSet]:
-    """Return a split and the training split, to be measured."""
-    splits = open_data(config, tokenizer)
-    return of_dataset(splits[split]), of_dataset(splits["train"])
-
-
-def measure_generation(
-    evaluator: Evaluator, config: Stage2Config, generator: Model, splits: Splits
+def _measure_generation(
+    evaluator: Evaluator, config: Stage2Config, model: Model, splits: Splits
 ) -> Generation:
     """Draw volumes of every label and compare them with the test split."""
     real, train = of_dataset(splits["test"]), of_dataset(splits["train"])
-    labels = generator.labels_of(["all"], config.evaluation.samples_per_class)
-    request = SampleRequest.generation_of(config, labels)
-    ours = generated(generator, request, evaluator.kept)
+    labels = model.labels_of(["all"], config.evaluation.samples_per_class)
+    ours = generated(model, SampleRequest.generation_of(config, labels), evaluator.kept)
     return evaluator.measure_generation(real, ours, train)
+
+
+def generated(model: Model, request: SampleRequest, kept: WorkCache = NO_CACHE) -> VolumeSet:
+    """Generate the volumes of a request, in memory; the tokens are ``kept`` and shared."""
+
+    def make(number: int) -> np.ndarray:
+        return model.sample(request, number).cpu().numpy()
+
+    spec, batches = model.tokenizer.spec, range(request.num_batches)
+    names = [f"batch {number} of {model.digest} {request}" for number in batches]
+    parts = [
+        model.decode(torch.from_numpy(tokens).to(model.device), spec.volume_shape, request.windows)
+        for tokens in kept.all_of(names, make, "generating")
+    ]
+    labels, name = torch.tensor(request.labels), f"generated, seed {request.seed}"
+    return of_tensor(torch.cat(parts), labels, model.class_names, name, spec.spacing_mm)

@@ -1,19 +1,26 @@
-"""How near a drawn channel comes to the real one, beside what costs nothing.
+"""How near a channel that is drawn from others comes to the real one, beside what costs nothing.
 
 Rivals: the source itself with its histogram matched to the truth's own (more than a user could do,
 who has no truth), and the mean of the training split's target channel.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from prod9.data.dataset import Dataset
+from prod9.evaluation.feature_spaces import NO_CACHE
+from prod9.evaluation.progress import tracked
+from prod9.evaluation.work_cache import WorkCache
+from prod9.inference.translate import translated_tokens
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
+from prod9.model import Model
+from prod9.sample_request import SampleRequest
+from prod9.sliding_window import decode, encode
 
 
 @dataclass(frozen=True)
@@ -64,33 +71,16 @@ def foreground_of(data: Dataset, item: int) -> np.ndarray:
     return np.logical_or.reduce([data.whole(item, m) > 0 for m in range(len(data.channels))])
 
 
-class _Scores:
-    """Collects figures, scan by scan."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[float, float]] = []
-
-    def add(self, output: np.ndarray | Tensor, truth: np.ndarray, inside: np.ndarray) -> None:
-        x, y = torch.as_tensor(output)[None, None], torch.from_numpy(truth)[None, None]
-        mask = torch.from_numpy(inside)[None, None]
-        self.rows.append((float(psnr(x, y, mask=mask)), float(ssim(x, y, mask=mask))))
-
-    def score(self) -> Score:
-        psnrs, ssims = zip(*self.rows, strict=True)
-        return Score(float(np.mean(psnrs)), float(np.mean(ssims)), psnrs, ssims)
-
-
 def evaluate_translation(
     train: Dataset,
     test: Dataset,
     items: Sequence[int],
     target: int,
     source_sets: Sequence[Sequence[int]],
-    draw: Callable[[dict[int, Tensor], int], Tensor],
-    reconstruct: Callable[[Tensor], Tensor],
-    on_scan: Callable[[], None] = lambda: None,
+    draw: Callable[[int, Sequence[int]], np.ndarray],
+    reconstruct: Callable[[np.ndarray], np.ndarray],
 ) -> TranslationMetrics:
-    """Measure one target channel on items of ``test``.
+    """Measure the channel ``target`` on items of ``test``, drawn from each set of channels.
 
     Args:
         train: whose mean is a rival.
@@ -98,35 +88,89 @@ def evaluate_translation(
         items: of ``test``.
         target: the channel that is drawn.
         source_sets: sets of channels that it is drawn from.
-        draw: (volumes (1, 1, D, H, W) by channel, target) -> volume (1, 1, D, H, W).
-        reconstruct: volume -> the same, encoded and decoded.
-        on_scan: called after each item.
+        draw: (item, channels that are known) -> the target channel (D, H, W).
+        reconstruct: volume (D, H, W) -> the same, encoded and decoded.
     """
     names = [channel.name for channel in test.channels]
+    drawn = {"+".join(names[m] for m in sources): sources for sources in source_sets}
+    singles = {names[m]: m for m in sorted({m for sources in source_sets for m in sources})}
     template = mean_volume(train, target)
-    drawn = {"+".join(names[m] for m in sources): _Scores() for sources in source_sets}
-    matched = {m: _Scores() for m in sorted({m for sources in source_sets for m in sources})}
-    mean, ceiling = _Scores(), _Scores()
-    for item in items:
+    rows: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for item in tracked(items, f"translation to {names[target]}"):
         truth, inside = test.whole(item, target), foreground_of(test, item)
-        volumes = {m: test.whole(item, m) for m in matched}
-        for (_, scores), sources in zip(drawn.items(), source_sets, strict=True):
-            given = {m: torch.from_numpy(volumes[m])[None, None] for m in sources}
-            # What is outside the foreground is known from the sources, for everybody.
-            scores.add(draw(given, target)[0, 0] * torch.from_numpy(inside), truth, inside)
-        for m, scores in matched.items():
-            output = np.zeros_like(truth)
-            output[inside] = matched_histogram(volumes[m][inside], truth[inside])
-            scores.add(output, truth, inside)
-        mean.add(template * inside, truth, inside)
-        again = reconstruct(torch.from_numpy(truth)[None, None])[0, 0]
-        ceiling.add(again * torch.from_numpy(inside), truth, inside)
-        on_scan()
+        outputs = {("drawn", name): draw(item, sources) for name, sources in drawn.items()}
+        for name, channel in singles.items():
+            output = outputs["matched", name] = np.zeros_like(truth)
+            source = test.whole(item, channel)
+            output[inside] = matched_histogram(source[inside], truth[inside])
+        outputs |= {("mean", ""): template, ("ceiling", ""): reconstruct(truth)}
+        for key, output in outputs.items():
+            rows[key].append(_compared(output, truth, inside))
+
+    def score(rival: str, name: str = "") -> Score:
+        psnrs, ssims = zip(*rows[rival, name], strict=True)
+        return Score(float(np.mean(psnrs)), float(np.mean(ssims)), psnrs, ssims)
+
     return TranslationMetrics(
         target=names[target],
         scans=len(items),
-        drawn={name: scores.score() for name, scores in drawn.items()},
-        matched={names[m]: scores.score() for m, scores in matched.items()},
-        mean=mean.score(),
-        ceiling=ceiling.score(),
+        drawn={name: score("drawn", name) for name in drawn},
+        matched={name: score("matched", name) for name in singles},
+        mean=score("mean"),
+        ceiling=score("ceiling"),
     )
+
+
+def _compared(output: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+    """Return PSNR and SSIM over the foreground; what is outside is known from the sources."""
+    x, y, mask = (torch.from_numpy(v)[None, None] for v in (output * inside, truth, inside))
+    return float(psnr(x, y, mask=mask)), float(ssim(x, y, mask=mask))
+
+
+def source_sets(data: Dataset) -> tuple[int, list[list[int]]]:
+    """Return the target channel that ``test`` measures, and growing sets of sources.
+
+    The order is the data set's ``translation_order``, or that of its channels.
+    """
+    *sources, target = data.translation_order or range(len(data.channels))
+    return target, [sorted(sources[:count]) for count in range(1, len(sources) + 1)]
+
+
+def measure_translation(
+    model: Model,
+    train: Dataset,
+    test: Dataset,
+    how: SampleRequest,
+    *,
+    kept: WorkCache = NO_CACHE,
+    count: int | None = None,
+) -> TranslationMetrics:
+    """Draw one channel of the items of ``test`` from each set of sources, and measure.
+
+    One sample is measured, not a mean: the mean of many is smoother than any scan. The tokens are
+    ``kept``; the processes of a distributed run share the sampling. The labels of ``how`` are not
+    looked at. The first ``count`` items are measured; all when left out.
+    """
+    target, sets = source_sets(test)
+    one = replace(how, labels=(model.label_of_channel(target),))
+    items = range(len(test) if count is None else count)
+    wanted = [(item, tuple(sources)) for item in items for sources in sets]
+
+    def make(number: int) -> np.ndarray:
+        item, sources = wanted[number]
+        volumes = {m: torch.from_numpy(test.whole(item, m))[None, None] for m in sources}
+        return translated_tokens(model, volumes, one).cpu().numpy()
+
+    decided_by = f"of {test.digest} by {model.digest}, {one}"
+    names = [f"{target} from {each} {decided_by}" for each in wanted]
+    drawn = dict(zip(wanted, kept.all_of(names, make, "translation"), strict=True))
+
+    def draw(item: int, sources: Sequence[int]) -> np.ndarray:
+        tokens = torch.from_numpy(drawn[item, tuple(sources)]).to(model.device)
+        return model.decode(tokens, test.shape, one.windows)[0, 0].numpy()
+
+    def reconstruct(volume: np.ndarray) -> np.ndarray:
+        tokens = encode(model.tokenizer, torch.from_numpy(volume)[None, None], how.windows)
+        return decode(model.tokenizer, tokens, test.shape, how.windows)[0, 0].numpy()
+
+    return evaluate_translation(train, test, items, target, sets, draw, reconstruct)

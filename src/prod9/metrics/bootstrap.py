@@ -1,4 +1,4 @@
-"""Intervals: of a mean over volumes, of a share, of a distance between sets."""
+"""95 % intervals: of a mean over volumes, of a share, of a distance between sets."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from torch import Tensor
 Interval = tuple[float, float]
 """Lower and upper end."""
 
+_LEVEL = 0.95
 _DRAWS_AT_ONCE = 1 << 20
 
 
 def bootstrap_interval(
-    values: Float[Tensor, " n"], *, seed: int, resamples: int = 2000, level: float = 0.95
+    values: Float[Tensor, " n"], *, seed: int, resamples: int = 2000
 ) -> Interval:
     """Percentile bootstrap interval of the mean of one value per volume (Efron 1979), fp64.
 
     The ends are order statistics of the resampled means, without interpolation, so that values of
-    +inf (the PSNR of a perfect copy) are allowed: the upper end is inf, and the lower end finite
-    only if more than (1 - level) / 2 of the resamples miss them all.
+    +inf (the PSNR of a perfect copy) are allowed.
 
     Raises:
         ValueError: fewer than two values, NaN or -inf.
@@ -37,28 +37,23 @@ def bootstrap_interval(
         values[torch.randint(n, (len(part), n), generator=random)].mean(1)
         for part in torch.arange(resamples).split(max(1, _DRAWS_AT_ONCE // n))
     ]
-    return percentile_interval(torch.cat(means), level)
+    return percentile_interval(torch.cat(means))
 
 
-def percentile_interval(estimates: Float64[Tensor, " r"], level: float = 0.95) -> Interval:
-    """Return the order statistics that leave out at most (1 - level) / 2 of each end."""
+def percentile_interval(estimates: Float64[Tensor, " r"]) -> Interval:
+    """Return the order statistics that leave out at most 2.5 % at each end."""
     ordered = estimates.sort().values
-    outside = math.floor((1 - level) / 2 * len(ordered))
+    outside = math.floor((1 - _LEVEL) / 2 * len(ordered))
     return float(ordered[outside]), float(ordered[-1 - outside])
 
 
-def wilson_interval(successes: float | int, total: float | int, level: float = 0.95) -> Interval:
+def wilson_interval(successes: float | int, total: float | int) -> Interval:
     """Interval of a share (Wilson 1927, doi 10.1080/01621459.1927.10502953), within [0, 1].
 
     ``successes`` may be a fraction (ties count half), and ``total``, the number of independent
     trials, too (dependent ones count less).
-
-    Raises:
-        ValueError: no trials, or other than 0 to ``total`` successes.
     """
-    if not (0 <= successes <= total and total > 0):
-        raise ValueError(f"{successes} successes in {total} trials")
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf((1 + _LEVEL) / 2)
     share, scale = successes / total, 1 + z**2 / total
     centre = (share + z**2 / (2 * total)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
@@ -74,34 +69,26 @@ def resampled_interval(
     *,
     seed: int,
     resamples: int = 200,
-    level: float = 0.95,
 ) -> Interval:
-    """Interval of a distance between sets, from random halves of both.
+    """Interval of a distance between sets of at least four vectors, from random halves of both.
 
     Sampling with replacement (bootstrap) is wrong here: duplicates shrink covariances and enter a
     U-statistic as pairs. So halves are drawn without replacement (subsampling: Politis & Romano
     1994, doi 10.1214/aos/1176325770; delete-half jackknife: Wu 1990, doi 10.1214/aos/1176347741).
-    Half as many vectors make the spread sqrt(2) times as large, and the overlap of the halves makes
-    it sqrt(1/2) times as large: no factor is left. The mean of the halves is subtracted, because a
-    half's distance has another bias, and the interval is the whole's distance less the upper and
-    lower percentile of the deviations.
+    Half as many vectors make the spread sqrt(2) times as large, the overlap of the halves sqrt(1/2)
+    times: no factor is left. A half's distance has another bias: only its deviations from the mean
+    of all halves are used. The ends may lie below 0.
 
-    It holds the chance in sets of these sizes from these sources, not the bias of few vectors. For
-    equal sources the distance varies like 1/n, not 1/sqrt(n), and the interval is too wide: sqrt(3)
-    times, nearly twice for twenty vectors. Its ends may lie below 0.
-
-    Raises:
-        ValueError: fewer than four vectors in a set, or whatever ``statistic`` refuses.
+    The interval holds the chance in sets of these sizes, not the bias of few vectors. For equal
+    sources the distance varies like 1/n, and the interval is up to twice too wide.
     """
     n, m = len(x), len(y)
-    if min(n, m) < 4:
-        raise ValueError(f"halves need at least 4 vectors a set, not {n} and {m}")
     random = torch.Generator().manual_seed(seed)
     halves = torch.empty(resamples, dtype=torch.float64)
     for index in range(resamples):
         of_x = torch.randperm(n, generator=random)[: n // 2]
         of_y = torch.randperm(m, generator=random)[: m // 2]
         halves[index] = statistic(x[of_x.to(x.device)], y[of_y.to(y.device)])
-    lower, upper = percentile_interval(halves - halves.mean(), level)
+    lower, upper = percentile_interval(halves - halves.mean())
     whole = statistic(x, y)
     return whole - upper, whole - lower

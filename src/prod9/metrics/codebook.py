@@ -31,15 +31,12 @@ def codebook_stats(counts: Int64[Tensor, " v"], levels: Sequence[int]) -> Codebo
     """Statistics of how often each token occurred, for FSQ levels with prod(levels) = v.
 
     Raises:
-        ValueError: counts of another codebook, or nothing counted.
+        ValueError: nothing was counted.
     """
-    if len(counts) != math.prod(levels):
-        raise ValueError(f"{len(counts)} counts for levels {list(levels)} = {math.prod(levels)}")
     total = int(counts.sum())
     if total == 0:
         raise ValueError("no tokens were counted")
     shares = counts.double().cpu() / total
-    entropy = -float(torch.xlogy(shares, shares).sum())
     # Channel 0 is the fastest digit of a token, hence the last axis here.
     grid = shares.view(*reversed(levels)).permute(*reversed(range(len(levels))))
     level_shares = [
@@ -47,7 +44,7 @@ def codebook_stats(counts: Int64[Tensor, " v"], levels: Sequence[int]) -> Codebo
     ]
     return CodebookStats(
         usage=int((counts > 0).sum()) / len(counts),
-        perplexity=math.exp(entropy),
+        perplexity=math.exp(-float(torch.xlogy(shares, shares).sum())),
         level_shares=tuple(tuple(share.tolist()) for share in level_shares),
     )
 
@@ -57,8 +54,7 @@ class CodebookUsage:
 
     def __init__(self, levels: Sequence[int]) -> None:
         self.levels = tuple(levels)
-        self.counts: Tensor = torch.zeros(math.prod(levels), dtype=torch.int64)
-        """int64, (prod(levels),); to be summed over processes before :meth:`compute`."""
+        self.reset()
 
     def update(self, tokens: Tokens) -> None:
         """Count tokens in [0, codebook size)."""
@@ -71,5 +67,5 @@ class CodebookUsage:
         return codebook_stats(self.counts, self.levels)
 
     def reset(self) -> None:
-        """Set all counts to 0."""
-        self.counts = torch.zeros_like(self.counts)
+        """Set all counts, int64 (prod(levels),), to 0."""
+        self.counts = torch.zeros(math.prod(self.levels), dtype=torch.int64)

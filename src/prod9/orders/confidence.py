@@ -16,4 +16,4 @@ def _start(
     return score
 
 
-CONFIDENCE = Order(_start)
+CONFIDENCE = Order(_start, uses_choice_temperature=True)

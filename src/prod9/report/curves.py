@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import matplotlib.figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from prod9.results.distances import FeatureSpaceFigures
+from prod9.results.schema import FeatureSpaceFigures
 
 History: TypeAlias = dict[str, list[tuple[float, float]]]
 """For each value that was logged: its (step, value) pairs, in order."""

@@ -6,9 +6,7 @@ from prod9.report.numbers import absent, digest, number, share, why
 from prod9.report.pictures import chart
 from prod9.report.summary import SHORT, box, read
 from prod9.report.tables import class_table, space_class_table, space_table, table
-from prod9.results.distances import FeatureSpaceFigures
-from prod9.results.schema import Evaluation, Generation
-from prod9.results.stability import MOST, too_few
+from prod9.results.schema import MOST, Evaluation, FeatureSpaceFigures, Generation, too_few
 
 
 def generation(evaluation: Evaluation) -> Section | None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from prod9.report.document import escape
-from prod9.results.record import Interval
+from prod9.results.schema import Interval
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MOST = 6  # digits behind the point

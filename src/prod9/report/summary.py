@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from prod9.report.document import Section, escape
 from prod9.report.numbers import number, prose, share
 from prod9.report.tables import ratio
-from prod9.results.distances import FeatureSpaceFigures
-from prod9.results.schema import Evaluation, Privacy, Usefulness
+from prod9.results.schema import Evaluation, FeatureSpaceFigures, Privacy, Usefulness
 
 SHORT = {
     "efficientnet": "EfficientNet, ImageNet",

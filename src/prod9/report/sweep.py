@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib.figure
 
+from prod9.registry import ORDERS
 from prod9.results.sweep import ALIKE_WITHIN, Sweep, SweepRow
 
 _LINES = ("-", "--", ":", "-.")
@@ -15,7 +16,7 @@ def draw_sweep(sweep: Sweep, best: SweepRow) -> matplotlib.figure.Figure:
     groups: dict[str, dict[tuple[int, float, float], list[SweepRow]]] = {}
     for row in sweep.rows:
         s = row.sampler
-        noise = s.choice_temperature if s.order == "confidence" else 0.0
+        noise = s.choice_temperature if _noisy(s.order) else 0.0
         key = (s.steps, s.guidance_scale, noise)
         groups.setdefault(s.order, {}).setdefault(key, []).append(row)
     keys = sorted({key for lines in groups.values() for key in lines})
@@ -37,7 +38,7 @@ def draw_sweep(sweep: Sweep, best: SweepRow) -> matplotlib.figure.Figure:
         for key, rows in sorted(lines.items()):
             rows = sorted(rows, key=lambda row: row.sampler.temperature)
             label = f"{key[0]} steps, guidance {key[1]:g}"
-            if order == "confidence":
+            if _noisy(order):
                 label += f", noise {key[2]:g}"
             x = [row.sampler.temperature for row in rows]
             axis.plot(x, [row.distance.frechet for row in rows], label=label, **style(key))
@@ -67,6 +68,10 @@ def draw_sweep(sweep: Sweep, best: SweepRow) -> matplotlib.figure.Figure:
     floor = "" if sweep.floor is None else f"; other real volumes: {sweep.floor.frechet:.3g}"
     figure.suptitle(f"{sweep.space}, against {sweep.real}{floor}", fontsize=8, parse_math=False)
     return figure
+
+
+def _noisy(order: str) -> bool:
+    return ORDERS.get(order).uses_choice_temperature
 
 
 def _ring(axis: Any, x: float, best: SweepRow) -> None:

@@ -5,12 +5,13 @@ from typing import Any, cast
 
 from prod9.report.document import escape
 from prod9.report.numbers import absent, digest, number, share, times
-from prod9.results.distances import FeatureSpaceFigures, SetDistance
 from prod9.results.schema import (
     ClassFigures,
     Closeness,
+    FeatureSpaceFigures,
     Reconstruction,
     ReconstructionFigures,
+    SetDistance,
     SetRecord,
     TrainedClassifier,
     Usefulness,

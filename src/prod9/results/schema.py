@@ -6,10 +6,21 @@ space it was taken in. ``null`` stands for what could not be measured; ``warning
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from prod9.results.distances import FeatureSpaceFigures
-from prod9.results.record import Interval, Record
+from prod9.config.evaluation import FeatureSpaceKey
+
+MOST = 24
+"""Volumes of a class that MS-SSIM compares with one another, evenly spread over the class."""
+Interval = tuple[float, float]
+"""Lower and upper end of a 95 % interval: bootstrap, unless a field says otherwise."""
+Verdict = Literal["no sign of copying", "suspicious", "copies"]
+
+
+class Record(BaseModel):
+    """Frozen; unknown fields are errors, so that a file of another version is not half read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class SetRecord(Record):
@@ -23,9 +34,7 @@ class SetRecord(Record):
     intensity: str = Field(description="How stored intensities became [0, 1].")
     lowest: float = Field(description="Lowest intensity, after scaling.")
     highest: float = Field(description="Highest intensity, after scaling.")
-    sha256: str | None = Field(
-        description="Over names, classes and voxels; null for volumes made on the spot."
-    )
+    sha256: str | None = Field(description="Over names, classes, voxels; null if made on the spot.")
 
 
 class ReconstructionFigures(Record):
@@ -33,19 +42,11 @@ class ReconstructionFigures(Record):
 
     volumes: int = Field(description="How many.")
     psnr: float = Field(description="Peak signal-to-noise ratio, dB.")
-    ssim: float | None = Field(
-        description="Structural similarity, Gaussian window of 11; null where a side is shorter."
-    )
-    ms_ssim: float | None = Field(
-        description="Multi-scale SSIM, window of 5, as many scales as fit; null over a mask."
-    )
+    ssim: float | None = Field(description="SSIM, window of 11; null where a side is shorter.")
+    ms_ssim: float | None = Field(description="Multi-scale SSIM, window of 5; null over a mask.")
     mae: float = Field(description="Mean absolute error.")
-    lpips: float | None = Field(
-        description="Distance of MedicalNet features; null without its weights, or over a mask."
-    )
-    intervals: dict[str, Interval] = Field(
-        description="95 % bootstrap intervals of the means, by the names above."
-    )
+    lpips: float | None = Field(description="In MedicalNet's features; null without its weights.")
+    intervals: dict[str, Interval] = Field(description="95 % bootstrap intervals of these means.")
 
 
 class Reconstruction(ReconstructionFigures):
@@ -56,11 +57,93 @@ class Reconstruction(ReconstructionFigures):
     )
     per_class: dict[str, ReconstructionFigures] = Field(description="The same, class by class.")
     lpips_network: str | None = Field(description="Network behind `lpips`, and its weights.")
-    codebook_usage: float | None = Field(
-        description="Share of codes that occur; null where the tokens are not known."
+    codebook_usage: float | None = Field(description="Share of codes that occur, if known.")
+    codebook_perplexity: float | None = Field(description="exp(entropy) of the codes, if known.")
+
+
+class Neighbours(Record):
+    """How much of a set and of the reference set lies where the other is dense."""
+
+    volumes: int = Field(description="Of the set.")
+    reference_volumes: int = Field(description="Of the reference.")
+    precision: float | None = Field(description="Improved precision, k = 3.")
+    recall: float | None = Field(description="Improved recall, k = 3.")
+    density: float | None = Field(description="Density, k = 5.")
+    coverage: float | None = Field(description="Coverage, k = 5.")
+
+
+class SetDistance(Neighbours):
+    """Distances of a set from the reference set, in one feature space."""
+
+    frechet: float = Field(description="Frechet distance (FID where the space is Inception).")
+    frechet_interval: Interval | None = Field(
+        description="95 % interval over resampled halves; null below 8 volumes."
     )
-    codebook_perplexity: float | None = Field(
-        description="exp(entropy) of the codes; null where the tokens are not known."
+    kernel: float = Field(description="Kernel distance (KID): unbiased squared MMD, degree 3.")
+    kernel_interval: Interval | None = Field(description="95 % interval, as above.")
+
+
+class CurvePoint(Record):
+    """Frechet distance of subsets of N against N reference volumes."""
+
+    volumes: int = Field(description="N, of both sets.")
+    generated: float = Field(description="Mean over random subsets.")
+    generated_sd: float = Field(description="Standard deviation over random subsets.")
+    floor: float | None = Field(description="Mean of other real volumes against the reference.")
+
+
+class FeatureSpaceFigures(Record):
+    """Generated volumes beside real ones in one feature space."""
+
+    space: str = Field(description="Network, what it was trained on, what goes in.")
+    key: FeatureSpaceKey = Field(description="Short name.")
+    dimensions: int = Field(description="Of a feature vector.")
+    weights_sha256: str = Field(description="Of the network's weights.")
+    generated: SetDistance = Field(description="Generated against real.")
+    floor: SetDistance | None = Field(
+        description="Other real volumes, as many as generated ones if there are, against real ones."
+    )
+    floor_of: str | None = Field(description="Which other real volumes those are.")
+    frechet_ratio: float | None = Field(
+        default=None,
+        description="Generated over floor, both of as many volumes, against the same ones.",
+    )
+    at_floor: Neighbours | None = Field(
+        default=None, description="As many generated volumes as the floor's, against its reference."
+    )
+    reconstructed: SetDistance | None = Field(
+        default=None, description="As many reconstructions: what the tokenizer alone loses (rFID)."
+    )
+    curve: list[CurvePoint] = Field(description="The Frechet distance over the number of volumes.")
+    frechet_limit: float | None = Field(
+        description="Where the curve goes for many volumes (line in 1/N; Chong & Forsyth 2020)."
+    )
+    stable_from: int | None = Field(
+        description="Volumes from which the distance is within 5 % of that limit, if known."
+    )
+    stable: bool = Field(description="Whether there are as many.")
+    per_class: dict[str, SetDistance] = Field(description="Class by class, where there are enough.")
+
+
+def too_few(space: FeatureSpaceFigures) -> str | None:
+    """Say what is wrong with the Frechet distance at this number of volumes; None: nothing."""
+    if space.stable:
+        return None
+    if space.frechet_limit is None:
+        return (
+            "too few even for a curve over their number. Compare it with the floor beside it only."
+        )
+    if space.stable_from is None:
+        return (
+            "it falls as 1/N, and its limit may be 0; at this number the sets cannot be told apart "
+            "by it. Compare it with the floor beside it only."
+        )
+    n, d = space.generated.volumes, space.dimensions
+    more = "" if n >= d else f", and {n:,} is less than the {d:,} dimensions of a feature"
+    return (
+        f"still falling; within 5 % of its limit from about {space.stable_from:,} volumes "
+        f"on{more}. Compare it only with figures at the same number of volumes, and rather quote "
+        "the kernel distance, which has no such bias."
     )
 
 
@@ -87,10 +170,7 @@ class TrainedClassifier(Record):
 class Usefulness(Record):
     """The same classifier, trained on real, generated and both, for the same number of steps."""
 
-    steps: int = Field(
-        description="Training steps of each classifier, each of 64 volumes, or of the whole set "
-        "where that is smaller."
-    )
+    steps: int = Field(description="Training steps of each classifier, of up to 64 volumes each.")
     test_volumes: int = Field(description="Real held-out volumes.")
     rows: list[TrainedClassifier] = Field(description="One a training set.")
 
@@ -100,31 +180,25 @@ class Closeness(Record):
 
     space: str = Field(description="Voxels, or a feature space.")
     distance_ratio: float = Field(
-        description="Median distance of generated volumes to the nearest training volume over the "
-        "same of held-out real volumes (DCR ratio); about 1 or above without copying."
+        description="Median distance to the nearest training volume over that of held-out volumes "
+        "(DCR ratio); about 1 or above without copying."
     )
     p05: float = Field(description="5th percentile of the generated volumes' distances.")
     p05_held_out: float = Field(description="The same of held-out volumes.")
     share_below_p05: float = Field(
-        description="Share of generated volumes nearer to a training volume than 95 % of held-out "
-        "volumes are; about 0.05 without copying."
+        description="Share nearer to a training volume than 95 % of held-out volumes; about 0.05."
     )
     nearer_train_share: float = Field(
-        description="Share of generated volumes nearer to the training than to an equally large "
-        "held-out set (ties count half); about 0.5 without copying."
+        description="Share nearer to the training than to as many held-out volumes; about 0.5."
     )
-    nearer_train_interval: Interval = Field(
-        description="95 % interval of that share (Wilson, with as many independent votes as there "
-        "are)."
-    )
+    nearer_train_interval: Interval = Field(description="95 % Wilson interval of that share.")
     membership_auc: float = Field(
         description="How well the distance to the nearest generated volume tells training from "
-        "held-out volumes (area under the curve); about 0.5 without copying."
+        "held-out volumes; about 0.5 without copying."
     )
     membership_interval: Interval = Field(description="95 % bootstrap interval.")
     near_duplicates: int = Field(
-        description="Generated volumes nearer to a training volume than half the nearest held-out "
-        "one."
+        description="Volumes nearer to a training volume than half the nearest held-out one."
     )
 
 
@@ -139,7 +213,7 @@ class ClosePair(Record):
 class Privacy(Record):
     """Whether training volumes come back."""
 
-    verdict: Literal["no sign of copying", "suspicious", "copies"] = Field(
+    verdict: Verdict = Field(
         description="`copies`: in some space both shares say so beyond chance, or there are near "
         "duplicates; `suspicious`: share and AUC do, or a near duplicate in a feature space."
     )
@@ -155,19 +229,17 @@ class Generation(Record):
     class_accuracy: float | None = Field(
         description="Share that a classifier trained on real volumes recognises as their class."
     )
-    classifier_real_accuracy: float | None = Field(
-        description="The classifier's own accuracy on held-out real volumes."
-    )
+    classifier_real_accuracy: float | None = Field(description="The same of real held-out volumes.")
     msssim: float | None = Field(
         description="Mean MS-SSIM of pairs within a class: high means little variety."
     )
     msssim_interval: Interval | None = Field(description="95 %: bootstrap over the volumes.")
     msssim_real: float | None = Field(description="The same of the real volumes.")
     nearest_train_p05: float | None = Field(
-        description="5th percentile of the distance (RMSE) to the nearest training volume."
+        description="5th percentile of the distance (RMSE) to a training volume."
     )
     nearest_train_p05_real: float | None = Field(
-        description="The same of real held-out volumes: a generator that copies stays below it."
+        description="The same of real held-out volumes: a generator that copies is below it."
     )
     per_class: dict[str, ClassFigures] = Field(description="Class by class.")
     spaces: list[FeatureSpaceFigures] = Field(description="One a feature space.")
@@ -188,7 +260,8 @@ class Evaluation(Record):
         default=None, description="The transformer on masked tokens (`test` of Stage 2)."
     )
     translation: dict[str, Any] | None = Field(
-        default=None, description="One modality drawn from others (`test` of Stage 2 on scans)."
+        default=None,
+        description="One channel drawn from others (`test` of Stage 2 on several channels).",
     )
     window_agreement: dict[str, float] | None = Field(
         default=None, description="Windows against one pass (the demonstration on scans)."

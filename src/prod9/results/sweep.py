@@ -6,8 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from prod9.config.sampler import SamplerConfig
-from prod9.results.distances import SetDistance
-from prod9.results.record import Interval, Record
+from prod9.results.schema import Record, SetDistance
 
 RECOGNISED_WITHIN = 0.02
 """A winner's volumes are recognised at most this share less often than the best setting's."""
@@ -46,8 +45,8 @@ class Sweep(Record):
         return self.model_dump(include=keys) == other.model_dump(include=keys)
 
 
-def fit_to_win(rows: Sequence[SweepRow], msssim_real: float | None = None) -> list[SweepRow]:
-    """Return the settings among which the smallest Frechet distance wins.
+def winner(rows: Sequence[SweepRow], msssim_real: float | None = None) -> SweepRow:
+    """Return the setting with the smallest Frechet distance among those that are fit to win.
 
     All settings draw as many volumes, so that the bias of few volumes is about the same for all.
     What a distance over all classes does not see is guarded: volumes of the wrong class
@@ -59,25 +58,8 @@ def fit_to_win(rows: Sequence[SweepRow], msssim_real: float | None = None) -> li
 
     def fit(row: SweepRow) -> bool:
         right = row.class_accuracy is None or row.class_accuracy >= enough
-        alike = None not in (row.msssim, msssim_real) and (
-            (row.msssim or 0) > (msssim_real or 0) + ALIKE_WITHIN
-        )
-        return right and not alike
+        if row.msssim is None or msssim_real is None:
+            return right
+        return right and row.msssim <= msssim_real + ALIKE_WITHIN
 
-    return [row for row in rows if fit(row)] or list(rows)
-
-
-def winner(rows: Sequence[SweepRow], msssim_real: float | None = None) -> SweepRow:
-    """Return the setting with the smallest Frechet distance among those that are fit to win."""
-    return min(fit_to_win(rows, msssim_real), key=lambda row: row.distance.frechet)
-
-
-def tied(
-    rows: Sequence[SweepRow], best: SweepRow, msssim_real: float | None = None
-) -> list[SweepRow]:
-    """Return the settings, fit to win, that the winner's 95 % interval does not tell from it."""
-    interval: Interval | None = best.distance.frechet_interval
-    if interval is None:
-        return [best]
-    fit = fit_to_win(rows, msssim_real)
-    return [row for row in fit if row.distance.frechet <= interval[1]]
+    return min([row for row in rows if fit(row)] or rows, key=lambda row: row.distance.frechet)

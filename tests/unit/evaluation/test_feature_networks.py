@@ -8,9 +8,10 @@ import torch
 
 from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
 from prod9.evaluation import evaluator as runner
+from prod9.evaluation import pretrained as networks
 from prod9.evaluation.evaluator import Evaluator
-from prod9.evaluation.features import cache, networks
-from prod9.evaluation.features.spaces import FeatureSpace
+from prod9.evaluation.feature_spaces import FeatureSpace, features_of
+from prod9.evaluation.work_cache import WorkCache
 from prod9.losses import perceptual
 from prod9.losses.medicalnet import MedicalNetResNet10
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
@@ -49,21 +50,18 @@ def test_settings_say_where_networks_are(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(networks, "efficientnet_space", efficientnet)
     monkeypatch.setattr(networks, "medicalnet_space", medicalnet)
     monkeypatch.setattr(runner, "lpips_of", lpips)
-    monkeypatch.setattr(cache, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setenv("PROD9_CACHE", str(tmp_path / "cache"))
     evaluator = Evaluator(usefulness=False, medicalnet=weights, device=DEVICE)
     evaluator.measure_reconstruction(volumes("real"), volumes("again"))
     evaluator.measure_generation(volumes("real"), volumes("generated"), None)
     assert asked == [("lpips", DEVICE), ("efficientnet", DEVICE), ("medicalnet", DEVICE)]
 
 
-def test_features_of_one_kind_of_device_are_not_taken_for_anothers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache, "cache_dir", lambda: tmp_path)
+def test_features_of_one_kind_of_device_are_not_taken_for_anothers(tmp_path: Path) -> None:
     real = volumes("real")
     for device, files in ((DEVICE, 1), (torch.device("cuda", 0), 1), (torch.device("cpu"), 2)):
-        cache.cached_features(toy(device), real, lambda done: None)
-        assert len([*(tmp_path / "features").iterdir()]) == files
+        features_of(toy(device), real, WorkCache(tmp_path))
+        assert len([*tmp_path.iterdir()]) == files
 
 
 def test_lpips_asks_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:

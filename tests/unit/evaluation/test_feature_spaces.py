@@ -8,15 +8,8 @@ from torch import Tensor
 
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_tensor
 from prod9.errors import Prod9Error
-from prod9.evaluation.features.efficientnet import efficientnet_space
-from prod9.evaluation.features.networks import lpips_of
-from prod9.evaluation.features.spaces import (
-    FeatureSpace,
-    features_of,
-    medicalnet_space,
-    one_by_one,
-    resized,
-)
+from prod9.evaluation.feature_spaces import CPU, FeatureSpace, features_of, on_device
+from prod9.evaluation.pretrained import efficientnet_space, lpips_of, medicalnet_space, resized
 from prod9.files import hexdigest
 from prod9.losses.medicalnet import MedicalNetResNet10
 
@@ -60,32 +53,27 @@ def moments() -> FeatureSpace:
 
 
 def test_features_come_in_order_in_double_precision():
-    volumes = torch.rand(7, 1, 3, 4, 5, generator=generator())
-    seen: list[int] = []
-    found = features_of(moments(), collection_of(volumes), seen.append)
+    volumes = torch.rand(70, 1, 3, 4, 5, generator=generator())  # more than one block
+    found = features_of(moments(), collection_of(volumes))
     assert found.dtype == torch.float64
     flat = volumes.flatten(1)
     torch.testing.assert_close(found, torch.stack([flat.mean(1), flat.amax(1)], 1).double())
-    assert seen == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_an_empty_collection_has_no_features():
-    nothing = collection_of(torch.rand(3, 1, 4, 4, 4)).select([])
-    assert features_of(moments(), nothing).shape == (0, 2)
-
-
-def test_big_volumes_are_read_one_at_a_time():
-    read: list[int] = []
+def test_volumes_are_read_one_at_a_time():
+    alive: list[int] = []
 
     def volume(index: int) -> np.ndarray:
-        read.append(index)
-        return np.zeros((256, 256, 256), np.float32)
+        alive.append(index)
+        return np.zeros((2, 2, 2), np.float32)
 
-    small = collection_of(torch.rand(3, 1, 2, 2, 2))
-    big = VolumeSet(**{**vars(small), "shape": (256, 256, 256), "read": volume})
-    read_when_done: list[int] = []
-    features_of(moments(), big, lambda _: read_when_done.append(len(read)))
-    assert read_when_done == [1, 2, 3]
+    def embed(x: Tensor) -> Tensor:
+        assert len(x) == len(alive) == 1
+        alive.clear()
+        return torch.zeros(1, 2)
+
+    volumes = VolumeSet(**{**vars(collection_of(torch.rand(3, 1, 2, 2, 2))), "read": volume})
+    assert features_of(FeatureSpace("classifier", "", 2, "", embed), volumes).shape == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -135,14 +123,10 @@ def test_medicalnet_features_from_the_definition(weights, medicalnet, shape):
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
 
 
-def test_companions_change_nothing(medicalnet):
-    volumes = torch.rand(3, 1, 10, 12, 8, generator=generator()).requires_grad_()
-    with torch.no_grad():
-        volumes[1] *= 0.2  # to standardise them together would change the others
+def test_an_embedding_has_no_gradient_and_leaves_the_random_state(medicalnet):
+    volume = torch.rand(1, 1, 10, 12, 8, generator=generator()).requires_grad_()
     state = torch.get_rng_state()
-    together = medicalnet.embed(volumes)
-    assert torch.equal(together, torch.cat([medicalnet.embed(v[None]) for v in volumes]))
-    assert not together.requires_grad
+    assert not medicalnet.embed(volume).requires_grad
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -195,9 +179,9 @@ def test_volumes_go_to_the_device(weights, monkeypatch):
     device = torch.device("cpu", 0)
     space = medicalnet_space(weights, device)
     monkeypatch.setattr(torch.Tensor, "to", counted)
-    volumes = torch.rand(2, 1, 8, 8, 8, generator=generator())
+    volumes = torch.rand(1, 1, 8, 8, 8, generator=generator())
     found = space.embed(volumes)
-    assert asked == [device, device]  # one volume after the other
+    assert asked == [device]
     assert found.device == torch.device("cpu")
     assert torch.equal(found, medicalnet_space(weights).embed(volumes))
 
@@ -211,6 +195,6 @@ def test_no_device_rounds_the_factors():
 
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
     for _ in range(2):
-        one_by_one(embed)(torch.rand(1, 1, 2, 2, 2))
+        on_device(embed, CPU)(torch.rand(1, 1, 2, 2, 2))
     assert seen == [(False, True)] * 2
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from prod9.evaluation.floor import Floor, at_floor, floor_of
-from prod9.evaluation.set_distance import neighbours
-from prod9.results.distances import Neighbours
+from prod9.evaluation.distances import Floor, at_floor, floor_of, neighbours
+from prod9.results.schema import Neighbours
 
 
 def drawn(count: int, random: np.random.Generator) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Page and warnings say the same of a Frechet distance of too few volumes."""
 
-from prod9.results.distances import FeatureSpaceFigures, SetDistance
-from prod9.results.stability import too_few
+from prod9.results.schema import FeatureSpaceFigures, SetDistance, too_few
 
 
 def figures(

@@ -3,8 +3,8 @@
 import pytest
 
 from prod9.config.sampler import SamplerConfig
-from prod9.results.distances import SetDistance
-from prod9.results.sweep import Sweep, SweepRow, tied, winner
+from prod9.results.schema import SetDistance
+from prod9.results.sweep import Sweep, SweepRow, winner
 
 
 def row(frechet, accuracy=1.0, interval=None, msssim=None, **sampler):
@@ -48,12 +48,6 @@ def test_volumes_that_are_all_alike_do_not_win():
 def test_without_classes_the_distance_alone_decides():
     rows = [row(2.0, accuracy=None), row(1.0, accuracy=None)]
     assert winner(rows) is rows[1]
-
-
-def test_settings_inside_the_winners_interval_are_tied():
-    rows = [row(1.0, interval=(0.8, 1.3)), row(1.2), row(1.4)]
-    assert tied(rows, rows[0]) == rows[:2]
-    assert tied([row(1.0)], rows[1]) == [rows[1]]
 
 
 @pytest.mark.parametrize(

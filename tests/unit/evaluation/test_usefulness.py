@@ -2,11 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor, without_classes
-from prod9.errors import Prod9Error
-from prod9.evaluation import domain_classifier
-from prod9.evaluation.domain_classifier import train_classifier
-from prod9.evaluation.usefulness import drawn_like, usefulness
+from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor
+from prod9.evaluation.domain_classifier import drawn_like, train_classifier, usefulness
 from prod9.results.schema import Usefulness
 
 CLASSES = ("low", "high")
@@ -27,12 +24,17 @@ def toy(count: int, seed: int, name: str, shuffled: bool = False, side: int = 8)
 TRAIN, TEST = toy(48, 0, "train"), toy(60, 1, "test")
 
 
+def judged(generated: VolumeSet, train: VolumeSet = TRAIN, steps: int = 40, seed: int = 0):
+    learned = train_classifier(train, steps=steps, seed=seed)
+    return usefulness(learned, train, generated, TEST, seed)
+
+
 def rows(result: Usefulness) -> dict[str, tuple[int, float]]:
     return {row.trained_on: (row.volumes, row.accuracy) for row in result.rows}
 
 
 def test_good_synthetic_volumes_are_as_good_as_real_ones():
-    result = usefulness(TRAIN, toy(32, 2, "generated"), TEST, steps=40)
+    result = judged(toy(32, 2, "generated"))
     assert (result.steps, result.test_volumes) == (40, 60)
     assert rows(result) == {
         "real (all)": (48, 1.0),
@@ -46,7 +48,7 @@ def test_good_synthetic_volumes_are_as_good_as_real_ones():
 
 def test_volumes_that_do_not_show_their_class_teach_nothing():
     generated = toy(48, 3, "generated", shuffled=True)
-    result = usefulness(TRAIN, generated, TEST, steps=40)
+    result = judged(generated)
     found = rows(result)
     assert list(found) == ["real (all)", "generated", "real + generated"]  # as many would be all
     row = result.rows[1]
@@ -59,83 +61,24 @@ def test_volumes_that_do_not_show_their_class_teach_nothing():
 def test_wrong_labels_teach_the_wrong_thing():
     made = toy(48, 4, "generated")
     swapped = of_tensor(made.tensor(), torch.from_numpy(1 - made.labels), CLASSES, "generated")
-    assert rows(usefulness(TRAIN, swapped, TEST, steps=40))["generated"][1] == 0.0
+    assert rows(judged(swapped))["generated"][1] == 0.0
 
 
 def test_the_same_seed_gives_the_same_figures():
     generated = toy(20, 5, "generated", shuffled=True)
-    first, again, other = (
-        usefulness(TRAIN, generated, TEST, steps=6, seed=seed) for seed in (1, 1, 2)
-    )
+    first, again, other = (judged(generated, steps=6, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 @pytest.mark.parametrize("count", [6, 48])
-def test_the_first_row_is_the_plain_classifier(count):
+def test_each_row_is_a_classifier_of_its_set_trained_as_long(count):
     """However few were generated."""
-    result = usefulness(TRAIN, toy(count, 2, "generated", shuffled=True), TEST, steps=6, seed=4)
-    plain = train_classifier(TRAIN, steps=6, seed=4)
-    assert result.rows[0].accuracy == plain.right(TEST)
-
-
-def fits(monkeypatch):
-    """Return where the batch and the size of every set that is learned from are put down."""
-    seen, real_order = [], domain_classifier._order
-
-    def order(volumes, steps, batch_size, seed):
-        seen.append((volumes, batch_size))
-        return real_order(volumes, steps, batch_size, seed)
-
-    monkeypatch.setattr(domain_classifier, "_order", order)
-    return seen
-
-
-def test_no_set_is_learned_from_in_the_steps_of_a_smaller_one(monkeypatch):
-    seen = fits(monkeypatch)
-    usefulness(toy(70, 0, "train"), toy(6, 2, "generated"), TEST, steps=1)
-    assert seen == [(70, 64), (6, 6), (6, 6), (76, 64)]
-
-
-def test_what_was_learned_before_is_not_learned_again(monkeypatch):
-    made = toy(20, 5, "generated", shuffled=True)
-    wanted = usefulness(TRAIN, made, TEST, steps=6, seed=3)
-    learned = train_classifier(TRAIN, steps=6, seed=3)
-    seen, told = fits(monkeypatch), []
-    found = usefulness(
-        TRAIN, made, TEST, steps=6, seed=3, learned=learned, on_step=lambda *n: told.append(n)
-    )
-    assert found == wanted
-    assert [volumes for volumes, _ in seen] == [20, 20, 68]
-    assert told == [(i + 1, 18) for i in range(18)]
-
-
-def test_steps_are_counted_over_all_classifiers():
-    seen: list[tuple[int, int]] = []
-    usefulness(
-        TRAIN, toy(4, 2, "generated"), TEST, steps=3, on_step=lambda *step: seen.append(step)
-    )
-    assert seen == [(i + 1, 12) for i in range(12)]
-
-
-def test_classes_are_matched_by_name():
-    made = toy(32, 6, "generated")
-    renamed = of_tensor(
-        made.tensor(), torch.from_numpy(1 - made.labels), ("high", "low"), "generated"
-    )
-    assert rows(usefulness(TRAIN, renamed, TEST, steps=40))["generated"] == (32, 1.0)
-
-
-def test_sets_that_cannot_be_used():
-    good = toy(8, 2, "generated")
-    with pytest.raises(Prod9Error, match="train has volumes of 1 class"):
-        usefulness(TRAIN, without_classes(good), TEST, steps=1)
-    with pytest.raises(Prod9Error, match="generated has volumes of 1 class"):
-        usefulness(TRAIN, good.select([0, 2]), TEST, steps=1)
-    with pytest.raises(Prod9Error, match=r"test has 1 volume\(s\)"):
-        usefulness(TRAIN, good, TEST.select([0]), steps=1)
-    with pytest.raises(Prod9Error, match="8x8x8"):
-        usefulness(TRAIN, toy(8, 2, "generated", side=10), TEST, steps=1)
+    made = toy(count, 2, "generated", shuffled=True)
+    found = judged(made, steps=6, seed=4)
+    for row, volumes in ((found.rows[0], TRAIN), (found.rows[-2], made)):
+        plain = train_classifier(volumes, steps=6, seed=4)
+        assert (row.volumes, row.accuracy) == (len(volumes), plain.right(TEST))
 
 
 def test_a_subset_has_the_classes_of_what_was_generated():

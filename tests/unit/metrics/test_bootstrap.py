@@ -13,8 +13,7 @@ from prod9.metrics.bootstrap import (
     resampled_interval,
     wilson_interval,
 )
-from prod9.metrics.frechet import frechet_distance
-from prod9.metrics.kernel_distance import kernel_distance
+from prod9.metrics.feature_sets import frechet_distance, kernel_distance
 
 
 def _skewed(n, seed=0):
@@ -22,13 +21,13 @@ def _skewed(n, seed=0):
     return normal.exp()
 
 
-@pytest.mark.parametrize(("n", "level"), [(12, 0.95), (80, 0.95), (80, 0.8)])
-def test_as_scipy(n, level):
+@pytest.mark.parametrize("n", [12, 80])
+def test_as_scipy(n):
     values = _skewed(n)
-    ours = bootstrap_interval(values, seed=0, resamples=20000, level=level)
+    ours = bootstrap_interval(values, seed=0, resamples=20000)
     theirs = stats.bootstrap(
         (values.numpy(),), np.mean, method="percentile", n_resamples=20000,
-        confidence_level=level, rng=np.random.default_rng(0),
+        rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     # Two quantiles of 20000 draws each: they differ by chance by some 2 % of the width.
     assert ours == pytest.approx(tuple(theirs), abs=0.04 * (theirs.high - theirs.low))
@@ -59,7 +58,6 @@ def test_order_statistics():
     # 2.5 % of 200 is 5: that many are left out at each end.
     estimates = torch.arange(200, dtype=torch.float64).flip(0)
     assert percentile_interval(estimates) == (5.0, 194.0)
-    assert percentile_interval(estimates, 0.5) == (50.0, 149.0)
     assert percentile_interval(estimates[:3]) == (197.0, 199.0)
 
 
@@ -89,10 +87,9 @@ def test_what_has_no_interval_is_refused():
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (1, 2), (30, 61), (609, 610), (1, 1)])
-@pytest.mark.parametrize("level", [0.95, 0.99])
-def test_wilson_as_scipy(k, n, level):
-    theirs = stats.binomtest(k, n).proportion_ci(level, method="wilson")
-    assert wilson_interval(k, n, level) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+def test_wilson_as_scipy(k, n):
+    theirs = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(k, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_wilson_takes_halves_and_stays_within_the_ends():
@@ -103,12 +100,6 @@ def test_wilson_takes_halves_and_stays_within_the_ends():
     # By the equation the interval solves: |share - p| = z sqrt(p (1 - p) / n) at its ends.
     for p in wilson_interval(3.5, 10):
         assert abs(0.35 - p) == pytest.approx(1.959964 * math.sqrt(p * (1 - p) / 10), rel=1e-6)
-
-
-@pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5), (0, 0)])
-def test_wilson_refuses_what_is_no_share(k, n):
-    with pytest.raises(ValueError, match=f"{k} successes in {n} trials"):
-        wilson_interval(k, n)
 
 
 def _sets(n, m, d, generator):
@@ -192,11 +183,9 @@ def test_the_interval_is_reflected():
     assert found == pytest.approx((1 - (4 - mean), 1 - (0 - mean)), abs=0.25)
 
 
-def test_seeded_and_too_few_are_refused():
+def test_seeded():
     generator = torch.Generator().manual_seed(0)
     x, y = _sets(9, 8, 3, generator)
     first = resampled_interval(kernel_distance, x, y, seed=0, resamples=20)
     assert resampled_interval(kernel_distance, x, y, seed=0, resamples=20) == first
     assert resampled_interval(kernel_distance, x, y, seed=1, resamples=20) != first
-    with pytest.raises(ValueError, match="at least 4 vectors a set, not 9 and 3"):
-        resampled_interval(kernel_distance, x, y[:3], seed=0)

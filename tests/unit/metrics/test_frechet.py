@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prod9.metrics.frechet import frechet_distance
+from prod9.metrics.feature_sets import frechet_distance
 
 
 def _draw(n, d, seed):

@@ -15,14 +15,12 @@ def _sklearn(queries: torch.Tensor, references: torch.Tensor) -> tuple[np.ndarra
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    n=st.integers(1, 12), m=st.integers(1, 12), chunk=st.integers(1, 13), seed=st.integers(0, 99)
-)
-def test_as_scikit_learn_for_every_chunk(n, m, chunk, seed):
+@given(n=st.integers(1, 150), m=st.integers(1, 150), seed=st.integers(0, 99))
+def test_as_scikit_learn(n, m, seed):
     generator = torch.Generator().manual_seed(seed)
     queries = torch.rand(n, 1, 3, 4, 5, generator=generator)
     references = torch.rand(m, 1, 3, 4, 5, generator=generator)
-    found, of = nearest_neighbours(queries, references, chunk=chunk)
+    found, of = nearest_neighbours(queries, references)
     distance, index = _sklearn(queries, references)
     assert of.tolist() == index.tolist()
     np.testing.assert_allclose(found.numpy(), distance, rtol=1e-6)
@@ -36,15 +34,13 @@ def test_known_distances():
 
 
 def test_a_copy_is_at_exactly_zero():
-    references = torch.rand(50, 1, 8, 8, 8) + 100
-    distance, index = nearest_neighbours(references[[7, 31]], references, chunk=8)
-    assert index.tolist() == [7, 31]
+    references = torch.rand(100, 1, 8, 8, 8) + 100
+    distance, index = nearest_neighbours(references[[7, 91]], references)
+    assert index.tolist() == [7, 91]
     assert distance.tolist() == [0.0, 0.0]
 
 
 def test_bad_sets_are_refused():
     x = torch.rand(3, 4)
-    with pytest.raises(ValueError, match="no references"):
-        nearest_neighbours(x, x[:0])
     with pytest.raises((ValueError, TypeError)):
         nearest_neighbours(x, torch.rand(3, 5))

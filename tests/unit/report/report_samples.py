@@ -8,21 +8,19 @@ import numpy as np
 
 from prod9.data.array_dataset import ArrayDataset
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_dataset
-from prod9.results.distances import (
-    CurvePoint,
-    FeatureSpaceFigures,
-    Neighbours,
-    SetDistance,
-)
 from prod9.results.schema import (
     ClassFigures,
     Closeness,
     ClosePair,
+    CurvePoint,
     Evaluation,
+    FeatureSpaceFigures,
     Generation,
+    Neighbours,
     Privacy,
     Reconstruction,
     ReconstructionFigures,
+    SetDistance,
     SetRecord,
     TrainedClassifier,
     Usefulness,

@@ -7,7 +7,7 @@ import pytest
 from report_samples import space
 
 from prod9.report.curves import frechet_figure, read_history, training_figure
-from prod9.results.distances import CurvePoint
+from prod9.results.schema import CurvePoint
 
 HEADER = "epoch,step,train/loss,val/loss\n"
 
