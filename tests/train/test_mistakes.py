@@ -365,6 +365,9 @@ def test_a_run_that_is_there_is_not_replaced(run: Any, trained: Path) -> None:
     said = run(STAGE2, "train", "--config", trained / "stage2.yaml")
     assert said.startswith(f"{trained / 'two'} already holds a run;")
     said = run(STAGE1, "train", "--config", trained / "stage1.yaml")
+    assert "already holds a run;" in said
+    elsewhere = f"output_dir={trained / 'elsewhere'}"
+    said = run(STAGE1, "train", "--config", trained / "stage1.yaml", elsewhere)
     assert said.startswith(f"{trained / 'tokenizer.pt'} exists;")
 
 
