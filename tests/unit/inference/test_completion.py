@@ -311,7 +311,7 @@ def test_a_tokenizer_of_cubes_translates_nothing(
 ) -> None:
     cubes = make_scan_generator(make_tokenizer())
     source = {"ball": write_scan(tmp_path / "a.nii.gz", head())}
-    with pytest.raises(Prod9Error, match="trained on organmnist3d.*choose a model of scans"):
+    with pytest.raises(Prod9Error, match=r"trained on organmnist3d.*choose a model of scans"):
         translated(cubes, tmp_path, source, target="box")
 
 
