@@ -21,7 +21,7 @@ from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.errors import Prod9Error
 from prod9.evaluation.diversity import flat_voxels
 from prod9.metrics.bootstrap import percentile_interval, wilson_interval
-from prod9.metrics.neighbours import nearest_neighbours
+from prod9.metrics.feature_sets import nearest_neighbours
 from prod9.results.schema import Closeness, ClosePair, Interval, Privacy, Verdict
 
 _PAIRS = 8

@@ -1,19 +1,23 @@
 """Distances of two sets of feature vectors, and how far each covers the other, exact and in fp64.
 
-All functions raise ``ValueError`` for too few vectors, vectors of different lengths, and NaN or
-infinite features.
+All functions but :func:`nearest_neighbours` raise ``ValueError`` for too few vectors, vectors of
+different lengths, and NaN or infinite features.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 _ROWS = 1024
 """Rows of a kernel matrix held at once."""
 _BLOCK_ENTRIES = 1 << 22
 """Euclidean distances held at once."""
+
+_CHUNK = 64
+"""Volumes of each side whose nearest neighbours are searched at once."""
 
 Vectors = Float[Tensor, "_n d"]
 Vectors64 = Float64[Tensor, "_n d"]
@@ -103,6 +107,34 @@ def density_coverage(real: Vectors, generated: Vectors, k: int = 5) -> tuple[flo
 def _radii(x: Vectors64, k: int) -> Float64[Tensor, " n"]:
     """Distance of each vector to its k-th nearest other; it is itself the nearest of k + 1."""
     return torch.cat([distance.kthvalue(k + 1).values for _, distance in _distance_blocks(x, x)])
+
+
+def nearest_neighbours(
+    queries: Float[Tensor, "n *voxels"], references: Float[Tensor, "m *voxels"]
+) -> tuple[Float64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Return for each query the distance and the index of its nearest reference, by full search.
+
+    Distances are root mean squared differences, fp64. Candidates are ranked by
+    |q|^2 + |r|^2 - 2 q r; the distance of the nearest is then computed from the difference itself,
+    so that the distance of a copy is exactly 0. There must be at least one reference.
+    """
+    n = len(queries)
+    best = torch.full((n,), math.inf, dtype=torch.float64, device=queries.device)
+    index = torch.zeros(n, dtype=torch.int64, device=queries.device)
+    distance = torch.empty_like(best)
+    for first in range(0, n, _CHUNK):
+        rows = slice(first, first + _CHUNK)
+        q = queries[rows].flatten(1).double()
+        for start in range(0, len(references), _CHUNK):
+            r = references[start : start + _CHUNK].flatten(1).double()
+            squared = q.square().sum(1, keepdim=True) + r.square().sum(1) - 2 * q @ r.T
+            nearest, column = squared.min(1)
+            closer = nearest < best[rows]
+            best[rows] = torch.where(closer, nearest, best[rows])
+            index[rows] = torch.where(closer, start + column, index[rows])
+        difference = queries[rows].double() - references[index[rows]].double()
+        distance[rows] = difference.flatten(1).square().mean(1).sqrt()
+    return distance, index
 
 
 def _distance_blocks(x: Vectors64, y: Vectors64) -> Iterator[tuple[slice, Tensor]]:

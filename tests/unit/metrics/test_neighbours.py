@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from prod9.metrics.neighbours import nearest_neighbours
+from prod9.metrics.feature_sets import nearest_neighbours
 
 
 def _sklearn(queries: torch.Tensor, references: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
