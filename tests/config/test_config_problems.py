@@ -108,12 +108,12 @@ IN_FILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "missing": (
         "output_dir: o\ndata: {dataset_name: all}\n",
-        ("run.yaml: autoencoder_export_path is missing",),
+        ("run.yaml: autoencoder_export_path is missing: Where the trained tokenizer is written.",),
     ),
     "missing section": (HEAD, ("run.yaml: data is missing.",)),
     "missing data set": (
         HEAD + "data:\n  size: 28\n",
-        ("run.yaml:4: data.dataset_name is missing",),
+        ("run.yaml:4: data.dataset_name is missing; write one of organmnist3d, ", "brats."),
     ),
     "empty": ("# nothing\n", ("run.yaml is empty", "extends: base.yaml")),
     "empty mapping": ("{}\n", ("run.yaml is empty",)),
@@ -173,7 +173,7 @@ ON_COMMAND_LINE: dict[str, tuple[str, ...]] = {
     "data.batch_size=two": ("data.batch_size", "integer", '"two".'),
     "data.batch_size.x=2": ("data.batch_size", "integer", '{"x": 2}.'),
     "data.dataset_name=organmnst3d": ("data.dataset_name", "brats", "did you mean organmnist3d?"),
-    "data.dataset_name=null": ("data.dataset_name", "organmnist3d", "brats", "None"),
+    "data.dataset_name=null": ("data.dataset_name", "organmnist3d", "brats", "null."),
     "data.dataset_name=[a]": ("data.dataset_name", "organmnist3d", "brats"),
     "data.levels=[8,8,8]": ("data.levels is not a known key", "model.autoencoder.levels?"),
     "output_dir=2024": ("output_dir", "string", "2024."),

@@ -25,7 +25,6 @@ from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config, Transfor
 from prod9.config.load import load, load_stage1
 from prod9.data.brats.cases import channel_order, read_case
 from prod9.data.brats.layouts import MODALITIES, Case
-from prod9.data.brats.scan_cache import _noted
 from prod9.data.splits import open_split
 from prod9.data.tokens.store import sound_meta
 from prod9.data.volume_files.npz import npz_headers, read_npy, read_npz_array
@@ -283,10 +282,6 @@ def read_labels(path: Path) -> object:
     return sound_meta(path.parent)
 
 
-def read_noted(path: Path) -> object:
-    return _noted(path)
-
-
 def packed(data: bytes) -> bytes:
     return gzip.compress(data, 1)
 
@@ -353,6 +348,5 @@ TARGETS = (
     Target("split", "split.json", split_seeds, read_split),
     Target("token store", "meta.json", store_seeds, read_store),
     Target("token labels", "labels.npy", lambda: [saved(np.save, LABELS)], read_labels),
-    Target("scan record", "x.txt", lambda: [b"0f" * 32], read_noted),
     Target("history", "metrics.csv", lambda: HISTORY, lambda path: read_history(path.parent)),
 )

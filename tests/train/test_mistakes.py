@@ -553,7 +553,7 @@ def test_no_folder_of_scans(run: Any, brats: Path, script: str, config: str) -> 
     none = brats / "none"
     overrides = [f"data.data_dir={none}", f"output_dir={brats / 'new'}", "--overwrite"]
     said = run(script, "train", "--config", brats / config, *overrides)
-    assert said.startswith(f"{none} does not exist; set data.data_dir (BRATS_DATA_DIR, ")
+    assert said.startswith(f"{none} does not exist or is no folder; ")
     for part in ("synapse.org", "medicaldecathlon.com", f"make-phantom-brats {none} --cases 6"):
         assert part in said
 

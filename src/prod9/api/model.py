@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
 from nibabel.nifti1 import Nifti1Image
-from pydantic import ValidationError
 
 from prod9 import model as core
 from prod9.api.recorded import section_of
 from prod9.api.tokenizer import Tokenizer
 from prod9.api.volumes import Result, VolumeLike, image_of, like, stored_volume
 from prod9.config import CompletionConfig, SamplerConfig, SlidingWindowConfig
+from prod9.config.load import validated
 from prod9.errors import Prod9Error
 from prod9.inference.generate import generation_affine
 from prod9.inference.inpaint import inpaint as sample_masked
@@ -167,11 +167,7 @@ class Model:
 
 def _request(base: SampleRequest, labels: tuple[int, ...], settings: Settings) -> SampleRequest:
     changes = {name: value for name, value in settings.items() if name != "seed"}
-    try:
-        sampler = type(base.sampler).model_validate(base.sampler.model_dump() | changes)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Prod9Error(f"{first['loc'][0]} is {first['input']}: {first['msg']}.") from error
+    sampler = validated(type(base.sampler), base.sampler.model_dump() | changes, "the sampler")
     if not labels:
         raise Prod9Error("give at least one label, and n of at least 1.")
     return replace(base, labels=labels, sampler=sampler, seed=settings.get("seed", base.seed))

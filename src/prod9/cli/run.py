@@ -25,7 +25,7 @@ def _thread_failed(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def _of_file(error: OSError) -> str:
+def _about_file(error: OSError) -> str:
     """Return a sentence about a file that cannot be read or written."""
     file, reason = error.filename or "a file", error.strerror
     if error.errno in _FULL:
@@ -33,7 +33,7 @@ def _of_file(error: OSError) -> str:
     return f"cannot use {file}: {reason}; check its permissions and its disk."
 
 
-def _of_stop(stopped: Stopped) -> tuple[Code, str]:
+def _about_stop(stopped: Stopped) -> tuple[Code, str]:
     if "train" not in sys.argv[1:2]:
         return stopped.exit_code, stopped.saved or "interrupted; what was written is whole."
     what = stopped.saved or "interrupted"
@@ -43,7 +43,7 @@ def _of_stop(stopped: Stopped) -> tuple[Code, str]:
     return stopped.exit_code, f"{what}; training continues from its last checkpoint with --resume."
 
 
-def _of_fault(error: Exception) -> tuple[Code, str] | None:
+def _about_fault(error: Exception) -> tuple[Code, str] | None:
     """Return exit code and sentence for what the user can mend, or the loss of a process."""
     message = ""
     if isinstance(error, Prod9Error):
@@ -54,7 +54,7 @@ def _of_fault(error: Exception) -> tuple[Code, str] | None:
         if (place := where(error)) is not None:
             message = f"{sentence(place)}."
         elif isinstance(error, OSError) and error.errno in _MENDABLE:
-            message = _of_file(error)
+            message = _about_file(error)
         elif processes.is_loss(error):
             return processes.loss_of_another(error)
     if not message:
@@ -76,12 +76,12 @@ def _ended(app: typer.Typer) -> tuple[Code, str, str]:
         return ended.code, "", ""
     except Stopped as stopped:
         _ignore_signals()
-        code, text = _of_stop(stopped)
+        code, text = _about_stop(stopped)
         place = processes.placed()  # known before the processes have met
         return code, text if place is None or place.rank == 0 else "", "yellow"
     except (Prod9Error, MemoryError, RuntimeError, OSError) as error:
         _ignore_signals()
-        found = _of_fault(error)
+        found = _about_fault(error)
         if found is None:
             raise
         return *found, "red"

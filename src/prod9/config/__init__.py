@@ -15,7 +15,7 @@ from prod9.config.data import PreprocessingConfig as PreprocessingConfig
 from prod9.config.data import SourceConfig
 from prod9.config.evaluation import EvaluationConfig
 from prod9.config.loss import LossSection as LossSection
-from prod9.config.loss import Stage1LossConfig, Stage2LossConfig, follow_losses
+from prod9.config.loss import Stage1LossConfig, Stage2LossConfig
 from prod9.config.model import AutoencoderConfig as AutoencoderConfig
 from prod9.config.model import Stage1ModelConfig, Stage2ModelConfig
 from prod9.config.model import TransformerConfig as TransformerConfig
@@ -68,8 +68,16 @@ class Stage2Config(_RunConfig):
 
 
 def _follow_losses() -> None:
-    """Let ``loss`` have the section of every registered loss."""
-    follow_losses()
+    """Let ``loss`` of Stage 1 have the section of every registered loss."""
+    fields = Stage1LossConfig.__pydantic_fields__
+    for key in fields.keys() - Stage1LossConfig.__annotations__.keys():
+        del fields[key]
+    for name in LOSSES.names:
+        loss = LOSSES.get(name)
+        fields.setdefault(
+            loss.key or name, FieldInfo(annotation=loss.section, default=loss.section())
+        )
+    Stage1LossConfig.model_rebuild(force=True)
     Stage1Config.model_rebuild(force=True)
 
 

@@ -11,7 +11,6 @@ from pydantic import (
     PositiveInt,
     field_validator,
 )
-from pydantic.fields import FieldInfo
 
 from prod9.config.base import BelowOne, PositiveShare, Section, Share
 from prod9.registry import LOSSES, SCHEDULES, Loss
@@ -115,18 +114,6 @@ class Stage1LossConfig(Section):
     def feature_section(self) -> LossSection:
         """Return the section of ``loss_type``."""
         return getattr(self, LOSSES.get(self.loss_type).key or self.loss_type)
-
-
-def follow_losses() -> None:
-    """Give :class:`Stage1LossConfig` the section of every registered loss."""
-    fields = Stage1LossConfig.__pydantic_fields__
-    for key in fields.keys() - Stage1LossConfig.__annotations__.keys():
-        del fields[key]
-    for name in LOSSES.names:
-        loss = LOSSES.get(name)
-        if (key := loss.key or name) not in fields:
-            fields[key] = FieldInfo(annotation=loss.section, default=loss.section())
-    Stage1LossConfig.model_rebuild(force=True)
 
 
 class Stage2LossConfig(Section):

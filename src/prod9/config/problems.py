@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from prod9.config.base import Model, leaves, sections, tags
 from prod9.config.entries import Entries, Keys, nested
 from prod9.errors import Prod9Error
+from prod9.registry import DATASETS
 
 
 def explain(error: ValidationError, entries: Entries, model: Model, source: str) -> Prod9Error:
@@ -65,8 +66,12 @@ def _sentence(keys: Keys, index: int | None, errors: list[ErrorDetails], model: 
     kind, context, value = errors[0]["type"], errors[0].get("ctx", {}), errors[0]["input"]
     if kind == "extra_forbidden":
         return _unknown(keys, model)
-    if kind in ("missing", "union_tag_not_found"):
-        return f"{dotted} is missing."
+    if kind == "union_tag_not_found":
+        return f"{dotted} is missing; write one of {', '.join(DATASETS.names)}."
+    if kind == "missing":
+        described = (f.description or "" for key, _, f in leaves(model) if key == dotted)
+        about = " ".join(next(described, "").split())
+        return f"{dotted} is missing: {about}" if about else f"{dotted} is missing."
     if kind == "value_error":
         text = str(context["error"])
         text += "" if text.endswith((".", "?")) else "."
@@ -74,7 +79,7 @@ def _sentence(keys: Keys, index: int | None, errors: list[ErrorDetails], model: 
     texts = [re.sub(r"^(Input|Tuple) | after validation.*", "", error["msg"]) for error in errors]
     message = " or ".join(texts)
     if kind == "union_tag_invalid":
-        value, message = context["tag"], f"should be one of {context['expected_tags']}"
+        value, message = value["dataset_name"], f"should be one of {context['expected_tags']}"
     if kind in ("dict_type", "model_type"):
         message = "should be a section of keys"
     near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", message), n=1)

@@ -57,9 +57,9 @@ class EpochBatches(Sampler[BatchKey]):
     def __iter__(self) -> Iterator[BatchKey]:
         epoch, size, world = self.epoch, self.batch_size, world_size()
         if not self.train:
-            own = self._own()
+            own = range(rank(), self.count, world)
             for start in range(0, len(own), size):
-                yield BatchKey(epoch, own[start : start + size])
+                yield BatchKey(epoch, list(own[start : start + size]))
             return
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
         whole = size * world
@@ -72,10 +72,7 @@ class EpochBatches(Sampler[BatchKey]):
     def __len__(self) -> int:
         if self.train:
             return max(min(self.count, 1), self.count // (self.batch_size * world_size()))
-        return -(-len(self._own()) // self.batch_size)
-
-    def _own(self) -> list[int]:
-        return list(range(self.count))[rank() :: world_size()]
+        return -(-len(range(rank(), self.count, world_size())) // self.batch_size)
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

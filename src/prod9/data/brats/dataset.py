@@ -88,12 +88,6 @@ def open_brats(
             "the tokenizer was not trained on scans; choose the --config of a BraTS model, or "
             "another data.dataset_name."
         )
-    if not config.data_dir.exists():
-        raise Prod9Error(
-            f"{config.data_dir} does not exist; set data.data_dir (BRATS_DATA_DIR, in the shipped "
-            "configurations) to a BraTS folder as synapse.org or medicaldecathlon.com have it, or "
-            f"make one of drawn cases: prod9 data make-phantom-brats {config.data_dir} --cases 6."
-        )
     cohort = find_cases(config.data_dir)
     cache = _cache(config)
     with Progress(transient=True) as bar:

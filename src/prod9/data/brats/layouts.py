@@ -85,8 +85,9 @@ def find_cases(root: Path) -> Cohort:
     """
     if not root.is_dir():
         raise Prod9Error(
-            f"{root} is no folder (or does not exist); give the folder that holds the BraTS cases, "
-            "unpacked."
+            f"{root} does not exist or is no folder; give the unpacked BraTS folder of synapse.org "
+            "or medicaldecathlon.com (data.data_dir; BRATS_DATA_DIR in the shipped configurations),"
+            f" or make one of drawn cases: prod9 data make-phantom-brats {root} --cases 6."
         )
     found: dict[str, dict[_Place, _Files]] = {}
     other: list[Path] = []

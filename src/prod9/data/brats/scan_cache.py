@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,8 @@ def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -
     settings = json.dumps([_VERSION, preprocessing.model_dump(mode="json"), channels])
     places = [[str(path.resolve()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
     record = cache / "files" / f"{_sha256(settings, json.dumps(places))}.txt"
-    scan = _cached(case, cache, _noted(record))
+    noted = record.read_text("ascii", "replace") if record.is_file() else ""
+    scan = _cached(case, cache, noted)
     if scan is not None:
         return scan
     with faults_of(case):
@@ -106,13 +106,6 @@ def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -
     scan = _cached(case, cache, digest)
     assert scan is not None
     return scan
-
-
-def _noted(record: Path) -> str:
-    """Return the digest in a record; an empty text if it cannot be read."""
-    with suppress(OSError, ValueError):  # ValueError: torn, and no text
-        return record.read_text(encoding="ascii")
-    return ""
 
 
 def _cached(case: Case, cache: Path, digest: str) -> Scan | None:

@@ -84,11 +84,9 @@ def make_phantom(
 
 
 def _case_name(release: Release, index: int) -> str:
-    if release == "2021":
-        return f"BraTS2021_{index:05d}"
-    if release == "2023":
-        return f"BraTS-GLI-{index:05d}-000"
-    return f"BRATS_{index + 1:03d}"
+    if release == "msd":
+        return f"BRATS_{index + 1:03d}"
+    return f"BraTS2021_{index:05d}" if release == "2021" else f"BraTS-GLI-{index:05d}-000"
 
 
 def _places(release: Release, name: str) -> list[str]:

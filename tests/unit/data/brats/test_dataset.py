@@ -215,7 +215,7 @@ def test_too_few_subjects(folder: Path) -> None:
 
 def test_no_folder_says_where_to_get_one(tmp_path: Path) -> None:
     said = refused(config(tmp_path / "none"))
-    assert said.startswith(f"{tmp_path / 'none'} does not exist; ")
+    assert said.startswith(f"{tmp_path / 'none'} does not exist")
     assert "data.data_dir" in said
     assert f"prod9 data make-phantom-brats {tmp_path / 'none'} --cases 6" in said
     assert not (tmp_path / "cache").exists()
