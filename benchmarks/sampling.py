@@ -17,7 +17,7 @@ from benchmarks.worker import Worker
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.guidance import guidance_at
 from prod9.networks.condition import Condition
-from prod9.networks.cpu_kernels.linear import plain_linear
+from prod9.networks.cpu_kernels.linear import Linear
 from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import draw_tokens
 
@@ -105,11 +105,14 @@ def amused(patch_size: int, steps: int, batch: int, plain: bool, seed: int) -> W
     flops = forward_flops(config) * steps * 2 * batch
     network, condition, empty, stream = _prepared(config, batch, seed)
     both = condition.null(network.mask_id).joined(condition)
+    for module in network.modules() if plain else ():
+        if isinstance(module, Linear):
+            module.forward = module.plain
 
     def logits_of(tokens: Tensor) -> Tensor:
         return network(tokens.view(-1, *empty.shape[1:]), both).flatten(1, 3)
 
-    def draw() -> Tensor:
+    def run() -> Tensor:
         tokens = amused_loop(
             logits_of,
             empty.flatten(1),
@@ -119,12 +122,6 @@ def amused(patch_size: int, steps: int, batch: int, plain: bool, seed: int) -> W
             generator=stream,
         )
         return tokens.view_as(empty)
-
-    def run() -> Tensor:
-        if not plain:
-            return draw()
-        with plain_linear():
-            return draw()
 
     return Work(run, flops, parameters(network))
 

@@ -24,14 +24,10 @@ def planes(volume: Tensor, at: Sequence[int] | None = None) -> list[np.ndarray]:
 
 def three_planes(volume: Tensor) -> np.ndarray:
     """Return the three middle slices of (D, H, W) side by side, padded to the same square."""
-    middle = planes(volume)
-    side = max(max(plane.shape) for plane in middle)
+    side = max(volume.shape)
     squares = [
-        np.pad(
-            plane,
-            [((side - n) // 2, side - n - (side - n) // 2) for n in plane.shape],
-        )
-        for plane in middle
+        np.pad(plane, [((side - n) // 2, side - n - (side - n) // 2) for n in plane.shape])
+        for plane in planes(volume)
     ]
     return np.concatenate(squares, axis=1)
 
@@ -56,12 +52,11 @@ def compare(panels: Sequence[Panel], at: Sequence[int] | None = None) -> matplot
 
     They are cut to the box in which the first panel has anything.
     """
-    shape = panels[0].volume.shape
-    at = list(at or [side // 2 for side in shape])
-    occupied = panels[0].volume > 0
-    low, high = [0, 0, 0], list(shape)
-    if bool(occupied.any()):
-        places = occupied.nonzero()
+    first = panels[0].volume
+    at = list(at or [side // 2 for side in first.shape])
+    low, high = [0, 0, 0], list(first.shape)
+    if bool((first > 0).any()):
+        places = (first > 0).nonzero()
         low = [max(0, min(int(n) - _MARGIN, a)) for n, a in zip(places.amin(0), at, strict=True)]
         high = [max(int(n) + 1 + _MARGIN, a + 1) for n, a in zip(places.amax(0), at, strict=True)]
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -102,13 +97,10 @@ def montage(
     for r, (label, volumes) in enumerate(rows):
         for c in range(count):
             axis = axes[r][c]
-            axis.set_xticks([])
-            axis.set_yticks([])
-            for spine in axis.spines.values():
-                spine.set_visible(False)
+            axis.set(xticks=[], yticks=[], frame_on=False)
             if c < len(volumes):
-                planes = three_planes(volumes[c, 0])
-                axis.imshow(planes, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                shown = three_planes(volumes[c, 0])
+                axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             if c == 0:
                 # A class may be called "5$", which is no formula.
                 style = {"ha": "right", "va": "center", "fontsize": 8, "parse_math": False}

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import profile
 
 from benchmarks import sampling
 from benchmarks.rivals import autoregressive
 from benchmarks.rivals.amused import amused_loop
 from benchmarks.rivals.maskgit_networks import Size, decoder_only
 from prod9.guidance import guided
-from prod9.networks.cpu_kernels import linear
 from prod9.networks.transformer import MaskedTransformer
 
 pytestmark = pytest.mark.slow
@@ -116,23 +116,16 @@ def test_as_many_grids_are_forwarded_as_the_result_says(
     assert work.flops == expected * sampling.forward_flops(sampling.settings(2, 5))
 
 
-@pytest.mark.skipif(not linear._available(), reason="this PyTorch has no oneDNN linear layer")
-def test_the_plain_rival_has_plain_layers(
-    small_config: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fast: list[int] = []
-    real = linear._product
-
-    def count(*arguments: Any) -> Tensor:
-        fast.append(1)
-        return real(*arguments)
-
-    monkeypatch.setattr(linear, "_product", count)
-    own = {"patch_size": 1, "steps": 2, "batch": 1, "seed": 0}
-    sampling.amused(**own, plain=True).run()
-    assert not fast
-    sampling.amused(**own, plain=False).run()
-    assert fast
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN linear layer"
+)
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_plain_rival_has_plain_layers(small_config: None, plain: bool) -> None:
+    work = sampling.amused(patch_size=1, steps=2, batch=1, seed=0, plain=plain)
+    with profile() as profiled:
+        work.run()
+    names = {event.key for event in profiled.key_averages()}
+    assert plain == ("mkldnn::_linear_pointwise" not in names)
 
 
 def test_nothing_is_zero_in_the_network_that_draws(small_config: None) -> None:

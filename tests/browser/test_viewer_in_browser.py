@@ -16,14 +16,14 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from prod9.report.page import asset, document
 from prod9.report.server import VolumeServer
 from prod9.report.viewed_files import find_volumes
-from prod9.report.viewer import ViewerVolume, nifti_bytes, niivue_script, viewer_fragment
+from prod9.report.viewer import ViewerVolume, nifti_bytes, scripts, viewer_section
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 EVIL = "<img src=x onerror=window.hacked=1></script><script>window.hacked=1</script>"
-HEAD = '<!doctype html><meta charset="utf-8"><title>test</title><link rel="icon" href="data:,">'
 
 
 def half(axis: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
@@ -38,7 +38,8 @@ def ramp() -> np.ndarray:
 
 
 def save(path: Path, volumes: list[ViewerVolume], limit_bytes: int = 1 << 20) -> Path:
-    page = f"{HEAD}<body>{niivue_script()}{viewer_fragment(volumes, limit_bytes=limit_bytes)}"
+    section = ("look", "Viewer", viewer_section(volumes, limit_bytes, "the first ones"))
+    page = document("test", "", [section], scripts(), [asset("viewer.css")])
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -246,8 +247,7 @@ def test_what_was_left_out_is_on_the_page(browser: WebDriver, tmp_path: Path) ->
     volumes = [ViewerVolume("a", str(i), nifti_bytes(half(0))) for i in range(3)]
     size = 4 * ((len(volumes[0].nifti) + 2) // 3)
     open_page(browser, save(tmp_path / "some.html", volumes, limit_bytes=2 * size))
-    note = browser.find_element(By.CSS_SELECTOR, ".p9-note").text
-    assert "2 of 3 a" in note
+    assert "1 more did not fit" in browser.find_element(By.CSS_SELECTOR, "p.small").text
     assert len(browser.find_elements(By.CSS_SELECTOR, ".p9-volume option")) == 4
 
 

@@ -28,7 +28,7 @@ def _images(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_loss_and_gradient(shape, alpha, patch_factor, flags):
     a, b = _images(*shape)
     ours, theirs = a.clone().requires_grad_(), a.clone().requires_grad_()
-    loss = focal_frequency_2d(ours, b, alpha, patch_factor, **flags)
+    loss = focal_frequency_2d(ours, b, alpha=alpha, patch_factor=patch_factor, **flags)
     reference = Reference(alpha=alpha, patch_factor=patch_factor, **flags)(theirs, b)
     torch.testing.assert_close(loss, reference, rtol=1e-5, atol=1e-7)
     loss.backward()

@@ -26,7 +26,7 @@ from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.volume_files.write import write_nifti
-from prod9.demo.workspace import MARK, claim
+from prod9.demo.demonstration import MARK, claim
 from prod9.errors import Prod9Error
 
 Content = dict[str, bytes]

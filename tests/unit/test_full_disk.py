@@ -23,7 +23,7 @@ from prod9.inference.reconstruct import reconstruct_file
 from prod9.model import Model as VolumeGenerator
 from prod9.model import save_transformer
 from prod9.montage import montage, save_figure
-from prod9.report.document import document
+from prod9.report.page import document
 from prod9.sample_request import SampleRequest
 from prod9.training.last_checkpoint import WholeCheckpoints
 

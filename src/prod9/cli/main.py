@@ -43,7 +43,7 @@ def demo(
     """
     require_alone("prod9 demo")
     from prod9.demo.brats import run_brats_demo
-    from prod9.demo.run import run_demo
+    from prod9.demo.regions import run_demo
 
     run_it = run_demo if what == "regions" else run_brats_demo
     page = run_it(

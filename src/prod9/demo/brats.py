@@ -13,29 +13,19 @@ from prod9.data.dataset import Dataset, open_splits
 from prod9.data.native_space import NativeVolume
 from prod9.data.phantom.cohort import make_phantom
 from prod9.data.volume_files.read import read_volume
-from prod9.demo.both_stages import train_both, write_page
-from prod9.demo.workspace import Clock, claim, configs, override
+from prod9.demo.demonstration import Clock, Demonstration, claim, load_configs
 from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.reconstruction import window_agreement
 from prod9.evaluation.test_metrics import measure_reconstruction
-from prod9.evaluation.translation import (
-    Score,
-    TranslationMetrics,
-    measure_translation,
-    source_sets,
-)
-from prod9.inference.generate import generate_files
-from prod9.inference.translate import TranslatedFiles, translate_files
-from prod9.model import Model
-from prod9.report.document import Section, escape
-from prod9.report.pictures import image
-from prod9.report.tables import table
+from prod9.evaluation.translation import TranslationMetrics, measure_translation, source_sets
+from prod9.inference.translate import translate_files
+from prod9.report.pictures import picture
+from prod9.report.report import Extra
 from prod9.runtime.console import say
 from prod9.sample_request import SampleRequest
 from prod9.training.trainer import resolve_device
 
-CASES = 40
 SAMPLES = 4
 """Draws behind the uncertainty map."""
 _LEAD = (
@@ -52,33 +42,24 @@ def run_brats_demo(
     overwrite: bool,
     stage1_overrides: Sequence[str] = (),
     stage2_overrides: Sequence[str] = (),
-    cases: int = CASES,
+    cases: int = 40,
     voxel_mm: float = 1.0,
 ) -> Path:
-    """Run the demonstration and return its page, ``output/index.html``.
+    """Run the demonstration in the folder ``output`` and return its page, ``output/index.html``.
 
-    Args:
-        output: folder for everything.
-        overwrite: replace an earlier demo.
-        stage1_overrides: of ``maskgit/demo/brats_stage1.yaml``.
-        stage2_overrides: of ``maskgit/demo/brats_stage2.yaml``.
-        cases: of the cohort.
-        voxel_mm: of the cohort.
+    The overrides are of ``maskgit/demo/brats_stage1.yaml`` and ``brats_stage2.yaml``; the cohort
+    has so many ``cases`` of so large voxels.
 
     Raises:
-        Prod9Error: ``output`` holds a demo already, or cannot be written.
+        Prod9Error: ``output`` holds a demo already (``overwrite`` replaces it), or cannot be
+            written.
     """
-    own = [
-        override("data.data_dir", output / "cohort"),
-        override("data.split_file", output / "split.json"),
-        override("data.cache_dir", output / "cache"),
-    ]
-    one, two = configs(
+    paths = {"data_dir": "cohort", "split_file": "split.json", "cache_dir": "cache"}
+    one, two = load_configs(
         output,
-        "brats_stage1",
-        "brats_stage2",
-        [*own, *stage1_overrides],
-        [*own, *stage2_overrides],
+        ("brats_stage1", "brats_stage2"),
+        (stage1_overrides, stage2_overrides),
+        {f"data.{key}": name for key, name in paths.items()},
     )
     if {one.data.dataset_name, two.data.dataset_name} != {"brats"}:
         raise Prod9Error("this demo learns scans; for cubes of brain regions: prod9 demo regions")
@@ -97,89 +78,79 @@ def run_brats_demo(
             on_case=lambda index: bar.advance(task),
         )
     clock.lap("cohort")
-    trained = train_both(one, two, clock, overwrite=overwrite)
-    tokenizer, generator = trained.tokenizer, trained.generator
-    splits = open_splits(two.data, tokenizer.spec.preprocessing)
-    test, how = splits["test"], SampleRequest.completion_of(two)
-    translation = measure_translation(generator, splits["train"], test, how)
+    demo = Demonstration.train(output, one, two, clock, overwrite=overwrite)
+    splits = open_splits(two.data, demo.tokenizer.spec.preprocessing)
+    test, request = splits["test"], SampleRequest.completion_of(two)
+    translation = measure_translation(demo.model, splits["train"], test, request)
     clock.lap("translation")
-    example = _example(output, generator, test, how)
-    request = SampleRequest.generation_of(two, generator.labels_of(["all"], 1))
-    request = replace(request, batch_size=None)  # all channels together
-    generate_files(generator, request, output / "generated", overwrite=overwrite)
+    example = _translated_example(demo, test, request)
+    demo.generate(1, None)  # all channels together
     clock.lap("pictures")
     evaluator = Evaluator(one.seed, device=resolve_device(one.trainer.accelerator))
-    measure_reconstruction(evaluator, one, tokenizer, "test")
+    measure_reconstruction(evaluator, one, demo.tokenizer, "test")
     first = torch.from_numpy(test.whole(0, source_sets(test)[0]))[None, None]
-    agreement = window_agreement(tokenizer, first, one.sliding_window)
+    agreement = window_agreement(demo.tokenizer, first, one.sliding_window)
     clock.lap("reconstruction")
-    return write_page(
-        output,
-        trained,
+    return demo.write_page(
         evaluator,
-        clock,
         title="prod9: any modality from any other",
         lead=_LEAD,
-        before=_sections(output, translation, example, clock.seconds["total"]),
+        extra=_sections(output, translation, example, clock.seconds["total"]),
         translation=asdict(translation),
         window_agreement=agreement,
     )
 
 
-def _example(output: Path, generator: Model, test: Dataset, how: SampleRequest) -> TranslatedFiles:
-    """Translate the first test scan from its files, as a user would."""
+def _translated_example(demo: Demonstration, test: Dataset, request: SampleRequest) -> Path:
+    """Translate the first test scan from its files, as a user would; return the picture."""
     name, (target, sets) = test.names[0], source_sets(test)
-    cases = find_cases(output / "cohort").cases
+    cases = find_cases(demo.output / "cohort").cases
     case = next(case for case in cases if case.name == name)
     assert case.segmentation is not None
     tumour = NativeVolume.of(read_volume(case.segmentation), test.preprocessing)
     at = np.argwhere(tumour.on_grid(tumour.foreground) > 0).mean(0).round().astype(int)
-    channels = generator.channels
+    channels = demo.model.channels
     return translate_files(
-        generator,
+        demo.model,
         {channels[m]: case.files[channels[m]] for m in sets[-1]},
-        output / "example" / f"{name}_{channels[target]}.nii.gz",
-        replace(how, labels=generator.labels_of([channels[target]], SAMPLES)),
+        demo.output / "example" / f"{name}_{channels[target]}.nii.gz",
+        replace(request, labels=demo.model.labels_of([channels[target]], SAMPLES)),
         truth=case.files[channels[target]],
         at=at.tolist(),
         overwrite=True,
-    )
-
-
-def _row(name: str, score: Score) -> tuple[str, str, str]:
-    return escape(name), f"{score.psnr:.2f} dB", f"{score.ssim:.3f}"
+    ).picture
 
 
 def _sections(
-    output: Path, translation: TranslationMetrics, example: TranslatedFiles, seconds: float
-) -> list[Section]:
+    output: Path, translation: TranslationMetrics, example: Path, seconds: float
+) -> list[Extra]:
     t = translation
-    rows = [
-        *(_row(f"{t.target} drawn from {name}", score) for name, score in t.drawn.items()),
-        *(
-            _row(f"{name}, histogram matched to the truth", score)
-            for name, score in t.matched.items()
-        ),
-        _row(f"mean {t.target} of the training scans", t.mean),
-        _row(f"true {t.target}, encoded and decoded", t.ceiling),
-    ]
+    scores = {
+        **{f"{t.target} drawn from {name}": score for name, score in t.drawn.items()},
+        **{f"{name}, histogram matched to the truth": score for name, score in t.matched.items()},
+        f"mean {t.target} of the training scans": t.mean,
+        f"true {t.target}, encoded and decoded": t.ceiling,
+    }
     montage = (output / "generated" / "montage.png").read_bytes()
     return [
-        Section(
+        Extra(
             "translation",
             f"{t.target} of {t.scans} held-out scans",
-            f"{table(('', 'PSNR', 'SSIM'), rows)}<p>Over the foreground, one draw a scan. All of "
-            f"the demonstration took {seconds / 60:.1f} minutes on this machine.</p>",
+            "Over the foreground, one draw a scan. All of the demonstration took "
+            f"{seconds / 60:.1f} minutes on this machine.",
+            header=("", "PSNR", "SSIM"),
+            rows=[(name, f"{s.psnr:.2f} dB", f"{s.ssim:.3f}") for name, s in scores.items()],
         ),
-        Section(
+        Extra(
             "example",
             "One of them: sources, truth, drawn, uncertainty",
-            image(example.picture.read_bytes(), "Sources, truth, drawn, uncertainty"),
+            picture=picture(example.read_bytes(), "Sources, truth, drawn, uncertainty"),
         ),
-        Section(
+        Extra(
             "nothing",
             "Drawn from nothing but the modality's name",
-            "<p>Whole brains take more training than a demonstration has: heads in the right "
-            f"place, no anatomy inside.</p>{image(montage, 'Drawn from the name of a modality')}",
+            "Whole brains take more training than a demonstration has: heads in the right place, "
+            "no anatomy inside.",
+            picture=picture(montage, "Drawn from the name of a modality"),
         ),
     ]

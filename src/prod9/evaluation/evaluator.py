@@ -21,8 +21,7 @@ from prod9.evaluation.reconstruction import RoundTrip, measure_pair, summarize, 
 from prod9.evaluation.work_cache import WorkCache
 from prod9.files import hexdigest, write_text
 from prod9.losses.weights import cache_dir, find_medicalnet
-from prod9.report.document import Section
-from prod9.report.report import ReportContent, write_report
+from prod9.report.report import Extra, write_report
 from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
 from prod9.results.schema import Evaluation, Generation, Reconstruction, SetRecord
@@ -178,7 +177,7 @@ class Evaluator:
         page: str = REPORT,
         histories: Mapping[str, Path] | None = None,
         configs: Mapping[str, str] | None = None,
-        before: Sequence[Section] = (),
+        extra: Sequence[Extra] = (),
     ) -> Path:
         """Write ``metrics.json``, the page and the figures of each volume; return the page.
 
@@ -191,16 +190,16 @@ class Evaluator:
             write_text(folder / METRICS, evaluation.model_dump_json(indent=2) + "\n")
             if self.rows:
                 write_text(folder / ROWS, csv_text(self.rows))
-            content = ReportContent(
+            write_report(
+                folder / page,
+                evaluation,
+                self.sets,
                 title=title,
                 lead=lead,
-                evaluation=evaluation,
-                sets=self.sets,
-                histories=histories or {},
-                configs=configs or {},
-                before=before,
+                histories=histories,
+                configs=configs,
+                extra=extra,
             )
-            write_report(folder / page, content)
         self.kept.clear()
         return folder / page
 

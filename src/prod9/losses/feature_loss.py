@@ -1,4 +1,4 @@
-"""The term of Stage 1 that ``loss.loss_type`` chooses, whichever it is."""
+"""The term of Stage 1 that ``loss.loss_type`` chooses."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,12 @@ from prod9.shapes import Volume
 
 
 class FeatureLoss(nn.Module):
-    """A registered loss with its name and weight.
+    """A registered loss with its name in logs and its weight, which :meth:`forward` leaves out.
 
-    Args:
-        name: of the term in logs.
-        weight: of the term; :meth:`forward` does not apply it.
-        term: called with (prediction, target, generator).
+    ``term`` is a function or module of (prediction, target, generator or None) -> scalar.
     """
 
-    def __init__(self, name: str, weight: float, term: Callable[..., Tensor]) -> None:
+    def __init__(self, name: str, weight: float, term: Callable[..., object]) -> None:
         super().__init__()
         self.name, self.weight, self.term = name, weight, term
 
@@ -31,11 +28,11 @@ class FeatureLoss(nn.Module):
         """Return the unweighted loss; ``generator`` is the source of all randomness.
 
         Raises:
-            Prod9Error: the term is no scalar, or has no gradient.
+            Prod9Error: the term is not a scalar tensor, or has no gradient.
         """
         loss = self.term(prediction, target, generator)
-        if not isinstance(loss, Tensor) or loss.ndim:  # pyright: ignore[reportUnnecessaryIsInstance]
-            found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(loss, Tensor) or loss.ndim:
+            found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
             raise Prod9Error(f"the loss {self.name} must return a scalar tensor, not {found}.")
         if prediction.requires_grad and not loss.requires_grad:
             raise Prod9Error(

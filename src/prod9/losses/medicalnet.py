@@ -1,7 +1,6 @@
 """MedicalNet's 3D ResNet-10 backbone (Chen et al. 2019, arXiv 1904.00625) and its weights on disk.
 
-Our own network, so that no code is fetched and run to get one (``torch.hub`` would). Submodules are
-named after the keys of the published file, ``resnet_10_23dataset.pth``.
+Submodules are named after the keys of the published file, ``resnet_10_23dataset.pth``.
 """
 
 from collections.abc import Mapping
@@ -17,10 +16,10 @@ from prod9.torch_files import read_plain
 
 
 class DilatedConv3d(nn.Conv3d):
-    """A 3^3 convolution without bias, padded by its dilation: sides stay, divided by the stride.
+    """A 3^3 convolution without bias, padded by its dilation: sides are divided by the stride.
 
-    Where the dilation reaches beyond a small grid, all taps but the middle one see nothing but
-    padding: there it is a 1^3 convolution, with a twenty-seventh of the work.
+    Where the dilation reaches beyond a small grid, all taps but the middle one see only padding:
+    there it is a 1^3 convolution, with a twenty-seventh of the work.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int) -> None:
@@ -29,7 +28,6 @@ class DilatedConv3d(nn.Conv3d):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C_in, D, H, W) -> (B, C_out, D/stride, H/stride, W/stride), sides rounded up."""
         if self.dilation[0] < max(input.shape[2:]):
             return super().forward(input)
         return F.conv3d(input, self.weight[:, :, 1:2, 1:2, 1:2], stride=self.stride)
@@ -38,8 +36,7 @@ class DilatedConv3d(nn.Conv3d):
 class BasicBlock(nn.Module):
     """Two 3^3 convolutions with batch norm and a skip connection (He et al. 2015).
 
-    (B, C_in, D, H, W) -> (B, C_out, D/stride, H/stride, W/stride), sides rounded up. Where the
-    shape changes, the skip is a convolution with batch norm (shortcut "B").
+    (B, C_in, D, H, W) -> (B, C_out, D/stride, H/stride, W/stride), sides rounded up.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int) -> None:
@@ -48,17 +45,14 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm3d(out_channels)
         self.conv2 = DilatedConv3d(out_channels, out_channels, 1, dilation)
         self.bn2 = nn.BatchNorm3d(out_channels)
-        self.downsample = (
-            nn.Identity()
-            if stride == 1 and in_channels == out_channels
-            else nn.Sequential(
+        self.downsample = nn.Sequential()
+        if in_channels != out_channels:
+            self.downsample = nn.Sequential(
                 nn.Conv3d(in_channels, out_channels, 1, stride, bias=False),
                 nn.BatchNorm3d(out_channels),
             )
-        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shapes as in the class's docstring."""
         h = self.bn1(self.conv1(x)).relu()
         return (self.bn2(self.conv2(h)) + self.downsample(x)).relu()
 
@@ -90,14 +84,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """Read the backbone's weights: a state dict for :class:`MedicalNetResNet10`, fp32, on the CPU.
 
     Accepts ``{"state_dict": {...}}`` and the bare dict, keys with and without ``module.``; the
-    segmentation head (``conv_seg.*``) is left out. Every key and shape is checked.
+    segmentation head (``conv_seg.*``) is left out.
 
     Raises:
-        Prod9Error: no such file, damaged, Python objects inside, or the first key that is missing,
-            unknown or of the wrong shape.
+        Prod9Error: no such file, damaged, Python objects inside, or another network's weights.
     """
     if not path.is_file():
-        raise Prod9Error(f"there is no file {path}; give the MedicalNet weights' own path.")
+        raise Prod9Error(f"there is no file {path}; give the path of MedicalNet's weights.")
     content = read_plain(path, "fetch it again, or save the plain state dict with torch.save")
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
@@ -105,22 +98,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise Prod9Error(f"{path} holds no state dict; give MedicalNet's resnet_10_23dataset.pth.")
     found = {str(key).removeprefix("module."): value for key, value in content.items()}
     found = {key: value for key, value in found.items() if not key.startswith("conv_seg.")}
-
     with torch.device("meta"):
         expected = MedicalNetResNet10().state_dict()
-    weights: dict[str, Tensor] = {}
-    for key in [*expected, *found]:
-        value = found.get(key)
-        if not isinstance(value, Tensor):
-            problem = f"has no tensor `{key}`"
-        elif key not in expected:
-            problem = f"has an unknown key `{key}`"
-        elif value.shape != expected[key].shape:
-            problem = f"has `{key}` of shape {[*value.shape]}, not {[*expected[key].shape]}"
-        else:
-            weights[key] = value.to(expected[key].dtype)
-            continue
-        raise Prod9Error(
-            f"{path} {problem}: it is not MedicalNet's ResNet-10; give resnet_10_23dataset.pth."
-        )
-    return weights
+    for key in expected | found:
+        shapes = [getattr(weights.get(key), "shape", None) for weights in (found, expected)]
+        if shapes[0] != shapes[1]:
+            raise Prod9Error(
+                f"{path} is not MedicalNet's ResNet-10: `{key}` is missing, unknown or of another "
+                "shape; give resnet_10_23dataset.pth."
+            )
+    return {key: found[key].to(value.dtype) for key, value in expected.items()}

@@ -9,10 +9,8 @@ MEDICALNET_FILE = "resnet_10_23dataset.pth"
 MEDICALNET_URL = (
     f"https://huggingface.co/TencentMedicalNet/MedicalNet-Resnet10/resolve/main/{MEDICALNET_FILE}"
 )
-MEDICALNET_BYTES = 57_456_599
-# Two public records agree: the Git LFS pointer of MONAI's copy (huggingface.co/MONAI/checkpoints,
-# commit d75b7244) and the blob name that TencentMedicalNet/MedicalNet-Resnet10 itself is cached
-# under (checked by MediSwarm's build script). We could not download the file to see for ourselves.
+# As in the Git LFS pointer of MONAI's copy (huggingface.co/MONAI/checkpoints, commit d75b7244), and
+# in MediSwarm's build script for TencentMedicalNet/MedicalNet-Resnet10; not checked by a download.
 MEDICALNET_SHA256 = "afa8055f3e47f4a18239495d92a7abc587902c69c31c743de2b2784653b72605"
 
 
@@ -33,8 +31,7 @@ def find_medicalnet(weights_path: Path | None, cache: Path) -> Path | None:
     """Path of the weights: the one that was asked for, else the cached one, else None.
 
     Raises:
-        Prod9Error: ``weights_path`` is given but is no file. (What was asked for by name is never
-            replaced by something else.)
+        Prod9Error: ``weights_path`` is given but is no file.
     """
     if weights_path is not None:
         path = weights_path.expanduser()
@@ -49,12 +46,7 @@ def find_medicalnet(weights_path: Path | None, cache: Path) -> Path | None:
 
 
 def missing_weights_message(path: Path, reason: str = "") -> str:
-    """One sentence for weights that are not at ``path`` and cannot be fetched: the three ways out.
-
-    Args:
-        path: where they were looked for, see :func:`medicalnet_cache_path`.
-        reason: why they could not be fetched, if that was tried.
-    """
+    """What to do about weights that are not at ``path`` and could not be fetched (``reason``)."""
     why = f" and could not be fetched ({reason})" if reason else ""
     return (
         f"the perceptual loss needs MedicalNet's weights, which are not at {path}{why}: run "

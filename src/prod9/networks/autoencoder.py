@@ -22,17 +22,10 @@ class Reconstruction:
     codes: Codes
 
 
-def _padding(sides: Sequence[int], stride: int) -> list[tuple[int, int]]:
-    """Voxels before and after each axis that make its side a multiple of ``stride``."""
-    missing = [(-side) % stride for side in sides]
-    return [(m // 2, m - m // 2) for m in missing]
-
-
 class Layers(nn.Sequential):
     """One module after another; ``torch.compile`` sees one graph, where it skips PyTorch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Pass ``input`` through all of them."""
         for layer in self:
             input = layer(input)
         return input
@@ -68,40 +61,31 @@ class Autoencoder(nn.Module):
         self.stride = stem_stride * 2 ** (len(widths) - 1)
         self.fsq = FSQ(levels)
 
-        encoder: list[nn.Module] = [
-            Downsample(in_channels, widths[0])
-            if stem_stride == 2
-            else Conv3d(in_channels, widths[0], 3)
-        ]
+        halve = stem_stride == 2
+        stem = Downsample(in_channels, widths[0]) if halve else Conv3d(in_channels, widths[0], 3)
+        encoder: list[nn.Module] = [stem]
         for level, width in enumerate(widths):
             if level:
                 encoder.append(Downsample(widths[level - 1], width))
             encoder += [ResidualBlock(width, width, groups) for _ in range(num_res_blocks)]
             if attention[level]:
                 encoder.append(AttentionBlock(width, groups))
-        encoder += [
-            NormSiLU(widths[-1], groups),
-            nn.Conv3d(widths[-1], len(levels), 1),
-        ]
+        encoder += [NormSiLU(widths[-1], groups), nn.Conv3d(widths[-1], len(levels), 1)]
 
         decoder: list[nn.Module] = [Conv3d(len(levels), widths[-1], 3)]
-        for level in reversed(range(len(widths))):
-            width = widths[level]
+        for level, width in reversed([*enumerate(widths)]):
             if attention[level]:
                 decoder.append(AttentionBlock(width, groups))
             decoder += [ResidualBlock(width, width, groups) for _ in range(num_res_blocks)]
             if level:
                 decoder.append(Upsample(width, widths[level - 1]))
         decoder.append(NormSiLU(widths[0], groups))
-        self.last: Upsample | Conv3d = (
-            Upsample(widths[0], in_channels)
-            if stem_stride == 2
-            else Conv3d(widths[0], in_channels, 3)
-        )
+        self.last = Upsample(widths[0], in_channels) if halve else Conv3d(widths[0], in_channels, 3)
         self.encoder = Layers(*encoder)
         self.decoder = Layers(*decoder)
-        # Convolutions are up to twice as fast with channels last.
-        self.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+        for weight in self.parameters():
+            if weight.ndim == 5:  # convolutions are up to twice as fast with channels last
+                weight.data = weight.data.to(memory_format=torch.channels_last_3d)
 
     @property
     def last_layer(self) -> Tensor:
@@ -113,26 +97,24 @@ class Autoencoder(nn.Module):
         return tuple(-(-side // self.stride) for side in sides)
 
     def encode(self, x: Volume) -> Latent:
-        """Volume -> raw latent, not yet quantised, shape (B, len(levels), *grid).
+        """Volume -> latent before quantisation, shape (B, len(levels), *grid).
 
-        Sides that are no multiples of the stride are padded with the border's values.
+        Sides that are not multiples of the stride are padded with the border's values.
         """
-        pads = _padding(x.shape[2:], self.stride)
-        if any(before or after for before, after in pads):
-            x = F.pad(x, [p for pair in reversed(pads) for p in pair], mode="replicate")
+        missing = [(-side) % self.stride for side in x.shape[2:]]
+        if any(missing):
+            pads = [half for m in reversed(missing) for half in (m // 2, m - m // 2)]
+            x = F.pad(x, pads, mode="replicate")
         return self.encoder(x.contiguous(memory_format=torch.channels_last_3d))
 
     def decode(self, codes: Codes, sides: Sequence[int] | None = None) -> Volume:
-        """Codes -> volume of ``sides`` voxels (the grid times the stride when left out).
-
-        Intensities are not clamped.
-        """
-        x = self.last(self.decoder(codes.to(next(self.last.parameters()).dtype)))
+        """Codes -> volume of ``sides`` voxels (default: the grid times the stride), not clamped."""
+        x = self.last(self.decoder(codes.to(self.last_layer.dtype)))
         if sides is None:
             return x
-        starts = [before for before, _ in _padding(sides, self.stride)]
-        (d, h, w), (sd, sh, sw) = starts, sides
-        return x[:, :, d : d + sd, h : h + sh, w : w + sw]
+        starts = [(-side) % self.stride // 2 for side in sides]
+        d, h, w = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+        return x[:, :, d, h, w]
 
     def forward(self, x: Volume) -> Reconstruction:
         codes = self.fsq.quantize(self.encode(x))

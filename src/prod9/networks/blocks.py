@@ -1,6 +1,7 @@
-"""Building blocks of the 3D autoencoder."""
+"""Building blocks of the 3D networks."""
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prod9.networks.activation_checkpointing import Checkpointed
@@ -8,11 +9,10 @@ from prod9.networks.cpu_kernels.conv import Conv3d
 from prod9.networks.cpu_kernels.norm import NormSiLU, group_count
 
 
-def zero_(layer: nn.Conv3d) -> None:
-    """Set weight and bias to zero, so that a residual branch begins by adding nothing."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+def zero_(layer: nn.Conv3d | nn.Linear) -> None:
+    """Set weight and bias to zero, so that a residual branch starts by adding nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class ResidualBlock(Checkpointed):
@@ -26,16 +26,33 @@ class ResidualBlock(Checkpointed):
         self.conv2 = Conv3d(out_channels, out_channels, 3)
         # Each block starts as the identity, so that a deep stack trains from the first step.
         zero_(self.conv2)
-        self.skip = (
-            nn.Identity()
-            if in_channels == out_channels
-            else nn.Conv3d(in_channels, out_channels, 1)
-        )
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(self.norm1(x))
-        h = self.conv2(self.norm2(h))
+        h = self.conv2(self.norm2(self.conv1(self.norm1(x))))
         return self.skip(x) + h
+
+
+class LocalBlock(Checkpointed):
+    """Residual 3^3 convolutions over the token grid; starts as the identity.
+
+    Packing p^3 tokens into one position hides which tokens are neighbours across a border. Two
+    convolutions at full resolution restore that at a fraction of a transformer block's cost.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.conv1 = Conv3d(dim, dim, 3)
+        self.conv2 = Conv3d(dim, dim, 3)
+        zero_(self.conv2)
+
+    def forward(self, x: Float[Tensor, "b gd gh gw f"]) -> Float[Tensor, "b gd gh gw f"]:
+        # Features last is what convolutions call channels last: no copy is made.
+        h = self.norm(x).movedim(-1, 1)
+        h = self.conv2(F.silu(self.conv1(h)))
+        return x + h.movedim(1, -1)
 
 
 class AttentionBlock(nn.Module):
@@ -75,10 +92,10 @@ class Upsample(nn.Module):
     sub-voxels start equal (Aitken et al. 2017), so that no checkerboard has to be unlearned.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
-        self.conv = Conv3d(in_channels, 8 * out_channels, kernel_size)
+        self.conv = Conv3d(in_channels, 8 * out_channels, 3)
         first = self.conv.weight[:out_channels].detach()
         self.conv.weight.data.copy_(first.repeat_interleave(8, 0))
         assert self.conv.bias is not None

@@ -1,7 +1,7 @@
 """What a sample is conditioned on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -46,16 +46,13 @@ class Condition:
 
     def dropped(self, drop: Bool[Tensor, " b"], absent: int) -> "Condition":
         """Withhold all but the place from the samples marked in ``drop`` (``absent``: mask id)."""
-        sources, covariates = self.sources, self.covariates
-        if sources is not None:
-            sources = sources.masked_fill(drop.view(-1, 1, 1, 1, 1), absent)
+        covariates = self.covariates
         if covariates is not None:
             covariates = covariates.masked_fill(drop[:, None], torch.nan)
         return replace(
-            self,
+            self.without_sources(drop[:, None], absent),
             classes=self.classes.masked_fill(drop, NOT_GIVEN),
             channels=self.channels.masked_fill(drop, NOT_GIVEN),
-            sources=sources,
             covariates=covariates,
         )
 
@@ -64,35 +61,24 @@ class Condition:
         return self.dropped(torch.ones_like(self.classes, dtype=torch.bool), absent)
 
     def without_sources(self, drop: Bool[Tensor, "b c"], absent: int) -> "Condition":
-        """Withhold the source channels marked in ``drop``."""
+        """Withhold the source channels marked in ``drop`` (one column: all alike)."""
         if self.sources is None:
             return self
-        withheld = self.sources.masked_fill(drop.view(*drop.shape, 1, 1, 1), absent)
-        return replace(self, sources=withheld)
+        return replace(self, sources=self.sources.masked_fill(drop[:, :, None, None, None], absent))
 
     def window(self, cells: Sequence[slice]) -> "Condition":
-        """Return what this condition says of a window of the grid."""
+        """Return the part of this condition for a window of the grid."""
         d, h, w = cells
-        start = torch.tensor([[c.start for c in cells]], dtype=torch.float32)
-        start = start.to(self.classes.device)
+        start = torch.tensor([[float(c.start) for c in cells]], device=self.classes.device)
         origin = start if self.origin is None else self.origin + start
         sources = None if self.sources is None else self.sources[:, :, d, h, w]
         return replace(self, sources=sources, origin=origin.expand(len(self.classes), 3))
 
     def joined(self, other: "Condition") -> "Condition":
-        """Return this batch followed by ``other``."""
-        return replace(
-            self,
-            classes=torch.cat([self.classes, other.classes]),
-            channels=torch.cat([self.channels, other.channels]),
-            sources=_joined(self.sources, other.sources),
-            origin=_joined(self.origin, other.origin),
-            covariates=_joined(self.covariates, other.covariates),
-        )
-
-
-def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        assert first is second, "conditions are joined that know of different things"
-        return None
-    return torch.cat([first, second])
+        """Return this batch followed by ``other``, in which the same things are given."""
+        parts: dict[str, Tensor] = {}
+        for field in fields(self):
+            both = [getattr(condition, field.name) for condition in (self, other)]
+            if any(part is not None for part in both):
+                parts[field.name] = torch.cat(both)
+        return Condition(**parts)

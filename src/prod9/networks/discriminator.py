@@ -8,10 +8,10 @@ from prod9.networks.cpu_kernels.norm import group_count
 
 
 class PatchDiscriminator(nn.Sequential):
-    """Judge overlapping patches: (B, C, D, H, W) -> one logit per patch (B, 1, d, h, w).
+    """Classify overlapping patches: (B, C, D, H, W) -> one logit per patch (B, 1, d, h, w).
 
-    Group norm in place of batch norm: its verdict on a volume does not depend on the batch, so
-    real and fake can share one pass, and several devices need no synchronisation.
+    Group norm in place of batch norm: the logits of a volume do not depend on its batch, so real
+    and fake can share one pass, and several devices need no synchronisation.
     """
 
     def __init__(self, in_channels: int, channels: int, num_layers: int) -> None:
@@ -43,7 +43,4 @@ class MultiScaleDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return one logit map per scale, finest first."""
-        maps: list[Tensor] = []
-        for scale, discriminator in enumerate(self.scales):
-            maps.append(discriminator(F.avg_pool3d(x, 2**scale) if scale else x))
-        return maps
+        return [patches(F.avg_pool3d(x, 2**i) if i else x) for i, patches in enumerate(self.scales)]

@@ -7,17 +7,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prod9.fsq import FSQ
-from prod9.shapes import Tokens
 
 
 class TokenEmbedding(nn.Module):
     """A vector per code, plus one per level of each FSQ channel; a learned one for the mask.
 
-    Codes are points on a lattice, not names: neighbours mean nearly the same. The levels' vectors
-    (sum(L_i) of them, each seen in every batch) tell the transformer so from the first step; the
-    codes' own vectors start at zero and add what is particular to a code.
-
-    The mask is the row at index V = codebook size, in training as in sampling.
+    Codes are points on a lattice: neighbours mean nearly the same. The vectors of the levels
+    (sum(L_i) of them, each seen in every batch) show this from the first step; the codes' own
+    vectors start at zero and add what is particular to a code. The mask is row V, the codebook
+    size.
     """
 
     _rows: Tensor
@@ -41,15 +39,12 @@ class TokenEmbedding(nn.Module):
         mask = torch.zeros_like(by_level[:1])
         return self.codes.weight + torch.cat([by_level, mask])
 
-    def forward(self, tokens: Tokens) -> Float[Tensor, "b *grid dim"]:
-        return nn.functional.embedding(tokens, self.table())
-
 
 class SourceEmbedding(nn.Module):
-    """The sum over the source channels of what their tokens say about a cell.
+    """The sum over the source channels of a vector for each cell's token.
 
-    All channels use one codebook, so they share the targets' table; each has a linear map of its
-    own. Cells whose token is the mask id (not known) add nothing.
+    All channels use one codebook, so they share the targets' table; each has its own linear map.
+    Cells whose token is the mask id (not known) add nothing.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -73,12 +68,12 @@ class SourceEmbedding(nn.Module):
 class CovariateEmbedding(nn.Module):
     """The sum over the covariates of a vector each; a learned one stands for "not given".
 
-    A category has a vector of its own. A number x adds (x - mean) / std times a learned vector to
+    A category has its own vector. A number x adds (x - mean) / std times a learned vector to
     another one.
 
     Args:
         dim: of the vectors.
-        covariates: categories (none for a number), mean and standard deviation of each.
+        covariates: categories (0 for a number), mean and standard deviation of each.
     """
 
     _scale: Tensor
@@ -104,8 +99,6 @@ class CovariateEmbedding(nn.Module):
             result = result + table(torch.where(known, row, count or 1))
             if not count:
                 mean, std = self._scale[index]
-                result = (
-                    result
-                    + torch.where(known, (value - mean) / std, 0.0)[:, None] * self.slopes[index]
-                )
+                standard = torch.where(known, (value - mean) / std, 0.0)
+                result = result + standard[:, None] * self.slopes[index]
         return result

@@ -13,7 +13,7 @@ from prod9.networks.cpu_kernels.linear import Linear
 
 
 class Head(Protocol):
-    """Both heads map features (..., dim) to logits (..., codebook_size), affinely."""
+    """An affine map from features (..., dim) to logits (..., V)."""
 
     def __call__(self, features: Tensor) -> Tensor: ...
 
@@ -44,8 +44,8 @@ class FullHead(nn.Module):
 class FactorizedHead(nn.Module):
     """One logit per level of each channel; a code's logit is the sum over its channels.
 
-    This is the full head under the assumption that a cell's channels are independent given its
-    context: sum(L_i) outputs in place of prod(L_i).
+    It assumes that a cell's channels are independent given the context, and needs sum(L_i) outputs
+    in place of prod(L_i).
     """
 
     _digits: Tensor
@@ -60,19 +60,16 @@ class FactorizedHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n v"]:
         parts = self.linear(features).split(self.levels, dim=-1)
-        return sum(
-            (part[..., digit] for part, digit in zip(parts, self._digits, strict=True)),
-            start=torch.zeros((), device=features.device),
-        )
+        zero = torch.zeros((), device=features.device)
+        return sum((p[..., digit] for p, digit in zip(parts, self._digits, strict=True)), zero)
 
     def loss(
         self, features: Float[Tensor, "m dim"], targets: Int64[Tensor, " m"], label_smoothing: float
     ) -> tuple[Float[Tensor, ""], Bool[Tensor, " m"]]:
-        """Mean cross-entropy over the *joint* codes, level by level; and where the best is right.
+        """As :meth:`FullHead.loss` of :meth:`forward`'s logits, computed level by level.
 
-        Equal to the full cross-entropy of :meth:`forward`'s logits, label smoothing included: the
-        log-softmax of a sum over independent channels is the sum of their log-softmaxes, and the
-        mean over all codes of that sum is the sum of the means over each channel's levels.
+        The log-softmax of a sum over independent channels is the sum of their log-softmaxes; so is
+        its mean over all codes, which label smoothing needs.
         """
         parts = self.linear.plain(features).float().split(self.levels, dim=-1)
         digits = self._digits[:, targets]

@@ -21,16 +21,14 @@ def rotary_angles(
 ) -> Float[Tensor, "n half"]:
     """Rotation angle of each of the head's ``head_dim // 2`` pairs at each cell.
 
-    A third of the pairs turns with each axis (Su et al. 2021, arXiv 2104.09864, extended to three
-    axes); pairs that remain do not turn. The base is 100, not 10,000: a grid side has tens of
-    cells, not thousands.
+    A third of the pairs turns with each axis (Su et al. 2021, arXiv 2104.09864, in three axes);
+    pairs that remain do not turn. The base is 100, not 10,000: a grid side has tens of cells.
     """
     per_axis = head_dim // 2 // 3
     frequency = 100.0 ** (-torch.arange(per_axis, dtype=torch.float32, device=device) / per_axis)
     angles = grid_coordinates(grid, device)[:, :, None] * frequency  # (N, 3, per_axis)
     rest = head_dim // 2 - 3 * per_axis
-    still = torch.zeros(len(angles), rest, device=device)
-    return torch.cat([angles.flatten(1), still], 1)
+    return torch.cat([angles.flatten(1), torch.zeros(len(angles), rest, device=device)], 1)
 
 
 def rotate(x: Float[Tensor, "b heads n dim"], cos: Tensor, sin: Tensor) -> Tensor:
@@ -52,7 +50,7 @@ def relative_place(
         positions: per axis, of ``patch_size`` cells each.
         patch_size: cells per position and axis.
         whole: cells of the training volumes' grid; padded to whole positions.
-        origin: first cell of each sample in that grid; (0, 0, 0) when left out, for a batch of 1.
+        origin: first cell of each sample in that grid; (0, 0, 0) for all (B = 1) if None.
         device: of the result.
     """
     padded = torch.tensor([-(-side // patch_size) * patch_size for side in whole], device=device)
@@ -61,14 +59,10 @@ def relative_place(
 
 
 def fourier_features(place: Float[Tensor, "b n 3"], bands: int) -> Float[Tensor, "b n features"]:
-    """Sines and cosines of a place, 6 * ``bands`` columns.
+    """Sines and cosines of a place in (0, 1)^3: ``bands`` frequencies, each twice the previous.
 
-    Rotary attention sees differences of positions only, so on a grid that is masked everywhere it
-    would predict the same for every cell. These features break the tie.
-
-    Args:
-        place: between the two faces of the training volumes, (0, 1) along each axis.
-        bands: frequencies, each twice the previous.
+    Rotary attention sees only differences of positions, so on a grid that is masked everywhere it
+    would predict the same for every cell. These 6 * ``bands`` features tell the cells apart.
     """
     turns = place[..., None] * math.pi * 2.0 ** torch.arange(bands, device=place.device)
     turns = turns.flatten(2)

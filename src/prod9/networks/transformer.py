@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from prod9.networks.activation_checkpointing import Checkpointed
+from prod9.networks.blocks import LocalBlock, zero_
 from prod9.networks.condition import Condition
 from prod9.networks.cpu_kernels.linear import Linear
 from prod9.networks.cpu_kernels.norm_rotate import NormRotate
 from prod9.networks.embedding import CovariateEmbedding, SourceEmbedding, TokenEmbedding
 from prod9.networks.heads import Head
-from prod9.networks.local import LocalBlock
 from prod9.networks.rotary import fourier_features, relative_place, rotary_angles
 from prod9.registry import HEADS
 from prod9.shapes import Logits, Tokens
@@ -61,15 +61,13 @@ class Block(Checkpointed):
             Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), Linear(hidden, dim)
         )
         self.modulation = Linear(dim, 6 * dim)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        zero_(self.modulation)
 
     def forward(
         self, x: Float[Tensor, "b n c"], condition: Float[Tensor, "b c"], cos: Tensor, sin: Tensor
     ) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(
-            6, -1
-        )  # each (B, 1, C)
+        six = self.modulation(condition)[:, None].chunk(6, -1)  # each (B, 1, C)
+        shift1, scale1, gate1, shift2, scale2, gate2 = six
         x = x + gate1 * self.attention(self.norm1(x) * (1 + scale1) + shift1, cos, sin)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
 
@@ -78,19 +76,15 @@ class MaskedTransformer(nn.Module):
     """Predict every token of a partly masked grid.
 
     Args:
-        levels: FSQ levels of the tokenizer; the codebook size V is their product and the mask id
-            is V, in training as in sampling.
+        levels: FSQ levels of the tokenizer; the codebook size V is their product, the mask id is V.
         num_classes: classes of subjects.
         num_channels: channels that can be the target; if several, each can be a source too.
         covariates: as of :class:`CovariateEmbedding`.
-        grid: cells of the training volumes. Places are told relative to it, so that a window of a
-            volume knows where in the volume it lies.
+        grid: cells of the training volumes; the place of a window is relative to it.
         hidden_dim, num_blocks, num_heads, mlp_ratio, dropout: the usual sizes.
-        patch_size: p^3 tokens per position. Grids need not divide by p: they are padded with
-            cells that carry no token and are cut off again.
+        patch_size: p^3 tokens per position; grids that p does not divide are padded.
         token_dim: width per token before packing and after unpacking.
-        local_blocks: convolutional blocks at full token resolution, before packing and again
-            after unpacking.
+        local_blocks: :class:`LocalBlock` s before packing, and as many after unpacking.
         head: a name of :data:`prod9.registry.HEADS`.
     """
 
@@ -123,7 +117,7 @@ class MaskedTransformer(nn.Module):
         self.token_embedding = TokenEmbedding(token_dim, levels)
         self.pack = Linear(packed, hidden_dim)
         self.place = Linear(6 * _FOURIER_BANDS, hidden_dim)
-        # The last row of each: not given. What does not vary has no table, but one there must be.
+        # The last row of each: not given. What does not vary has no table, but there is always one.
         by_class, by_channel = num_classes > 1 or num_channels == 1, num_channels > 1
         self.class_embedding = nn.Embedding(num_classes + 1, hidden_dim) if by_class else None
         self.channel_embedding = nn.Embedding(num_channels + 1, hidden_dim) if by_channel else None
@@ -137,12 +131,11 @@ class MaskedTransformer(nn.Module):
         self.local_out = nn.Sequential(*[LocalBlock(token_dim) for _ in range(local_blocks)])
         # The residual stream is unbounded; without this, single steps had losses of 90 nats.
         self.out_norm = nn.LayerNorm(token_dim)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        # Last, so that weights drawn before do not depend on it.
+        zero_(self.modulation)
+        # Last, so that the random weights above do not depend on it.
         self.source_embedding = SourceEmbedding(token_dim, num_channels) if by_channel else None
-        # A window must be told its place, and tokens as they come from the local blocks are a
-        # hundred times louder. (A whole grid hears its own borders.)
+        # What the local blocks return is a hundred times larger than the place, which a window
+        # needs. (In a whole grid the borders show the place.)
         self.pack_norm = nn.LayerNorm(hidden_dim) if by_channel else nn.Identity()
         self.covariate_embedding = (
             CovariateEmbedding(hidden_dim, covariates) if covariates else None
@@ -153,8 +146,7 @@ class MaskedTransformer(nn.Module):
 
         Args:
             tokens: ids in [0, V], V being the mask id, shape (B, gd, gh, gw), any grid.
-            condition: class, target channel and covariates of each sample; sources over the same
-                grid.
+            condition: of each sample; its sources have the same grid.
         """
         b, *grid = tokens.shape
         p = self.patch_size
@@ -162,14 +154,11 @@ class MaskedTransformer(nn.Module):
         embedded = F.embedding(tokens, table)  # (B, gd, gh, gw, F)
         if self.source_embedding is not None and condition.sources is not None:
             embedded = embedded + self.source_embedding(condition.sources, table)
-        embedded = self.local_in(embedded)
-        local = embedded
-        padding = [(-side) % p for side in grid]
-        if any(padding):
-            embedded = F.pad(embedded, (0, 0, 0, padding[2], 0, padding[1], 0, padding[0]))
-        cells = [(side + pad) // p for side, pad in zip(grid, padding, strict=True)]
-        coarse = (cells[0], cells[1], cells[2])
-        d, h, w = coarse
+        local = embedded = self.local_in(embedded)
+        pad_d, pad_h, pad_w = ((-side) % p for side in grid)
+        if pad_d or pad_h or pad_w:
+            embedded = F.pad(embedded, (0, 0, 0, pad_w, 0, pad_h, 0, pad_d))
+        d, h, w = coarse = (-(-grid[0] // p), -(-grid[1] // p), -(-grid[2] // p))
         # (B, d p, h p, w p, F) -> (B, d h w, p p p F)
         x = embedded.view(b, d, p, h, p, w, p, -1).permute(0, 1, 3, 5, 2, 4, 6, 7)
         x = self.pack_norm(self.pack(x.reshape(b, d * h * w, -1)))
@@ -184,8 +173,7 @@ class MaskedTransformer(nn.Module):
         x = self.unpack(self.norm(x) * (1 + scale) + shift)
         # (B, d h w, p p p F) -> (B, d p, h p, w p, F), cut to the grid
         x = x.view(b, d, h, w, p, p, p, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
-        x = x.reshape(b, d * p, h * p, w * p, -1)
-        x = x[:, : grid[0], : grid[1], : grid[2]]
+        x = x.reshape(b, d * p, h * p, w * p, -1)[:, : grid[0], : grid[1], : grid[2]]
         return self.out_norm(self.local_out(x + local))
 
     def _embedded(self, condition: Condition) -> Float[Tensor, "b c"]:
@@ -198,8 +186,8 @@ class MaskedTransformer(nn.Module):
         if self.covariate_embedding is not None:
             values = condition.covariates
             if values is None:
-                shape = len(condition.classes), len(self.covariate_embedding.categories)
-                values = torch.full(shape, torch.nan, device=condition.classes.device)
+                unknown = torch.full_like(self.covariate_embedding.slopes[:, 0], torch.nan)
+                values = unknown.expand(len(condition.classes), -1)
             parts.append(self.covariate_embedding(values))
         return sum(parts[1:], parts[0])
 
@@ -215,9 +203,6 @@ class MaskedTransformer(nn.Module):
         condition: Condition,
         label_smoothing: float,
     ) -> tuple[Float[Tensor, ""], Bool[Tensor, " m"]]:
-        """Cross-entropy over the M masked cells only, and which of them are predicted right.
-
-        The head runs on masked cells alone, which is all that the loss needs.
-        """
+        """Cross-entropy over the M masked cells only, and which of them are predicted right."""
         features = self.features(masked, condition)[mask]
         return self.head.loss(features, targets[mask], label_smoothing)

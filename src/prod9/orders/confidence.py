@@ -10,10 +10,7 @@ from prod9.sampling import Order, Score, gumbel
 def _start(
     unknown: Bool[Tensor, "b n"], grid: tuple[int, ...], generator: torch.Generator | None
 ) -> Score:
-    def score(log_p: Tensor, noise: float) -> Tensor:
-        return log_p + noise * gumbel(log_p, generator)
-
-    return score
+    return lambda log_p, noise: log_p + noise * gumbel(log_p, generator)
 
 
 CONFIDENCE = Order(_start, uses_choice_temperature=True)

@@ -1,5 +1,6 @@
 """Reveal the cells in the order of a Halton sequence (Besnier et al. 2025, arXiv 2503.17076)."""
 
+import math
 from functools import lru_cache
 
 import torch
@@ -13,20 +14,14 @@ from prod9.sampling import Order, Score
 def halton_cells(grid: tuple[int, ...]) -> Int64[Tensor, " n"]:
     """Return the flat indices of all cells of ``grid`` in the order of a Halton sequence.
 
-    Bases 2, 3, 5 for the axes; a cell counts when the sequence first falls into it. Points are
-    taken until every cell is hit (15,356 for 16^3, 143,245 for 32^3; one more with the origin).
-
-    Raises:
-        ValueError: more than three axes.
+    Bases 2, 3, 5 for the (at most three) axes; a cell counts when the sequence first falls into
+    it. Points are taken until every cell is hit (15,356 for 16^3, 143,245 for 32^3).
     """
-    bases = (2, 3, 5)
-    if len(grid) > len(bases):
-        raise ValueError(f"the Halton order has bases for 3 axes, the grid has {len(grid)}")
-    total = int(torch.tensor(grid).prod())
+    total = math.prod(grid)
     count = 4 * total
     while True:
         cells = torch.zeros(count, dtype=torch.int64)
-        for side, base in zip(grid, bases, strict=False):
+        for side, base in zip(grid, (2, 3, 5)[: len(grid)], strict=True):
             rest = torch.arange(1, count + 1)
             # The radical inverse as an exact fraction numerator / base^digits, in integers.
             numerator, denominator = torch.zeros_like(rest), 1
@@ -49,9 +44,7 @@ def _start(
     b, n = unknown.shape
     order = halton_cells(grid).to(unknown.device)
     roll = torch.randint(n, (b, 1), generator=generator, device=unknown.device)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(n, device=unknown.device)
-    scores = -((place + roll) % n).float()
+    scores = -((order.argsort() + roll) % n).float()
     return lambda log_p, noise: scores
 
 

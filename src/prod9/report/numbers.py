@@ -1,31 +1,30 @@
-"""Numbers as a reader wants them, and what stands where there are none; all results are HTML."""
+"""Numbers as a reader wants them, and what stands where there are none: HTML, escaped."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
-from prod9.report.document import escape
-from prod9.results.schema import Interval
+from markupsafe import Markup, escape
+
+from prod9.results.schema import FeatureSpaceFigures, Interval
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_MOST = 6  # digits behind the point
+_MOST_DECIMALS = 6
 
 
-def absent(reason: str = "") -> str:
-    """Say that a figure was not measured, and why, where that is known."""
-    because = f'<span class="why">{prose(reason)}</span>' if reason else ""
-    return f'<span class="absent">not measured</span>{because}'
-
-
-def prose(words: str) -> str:
+def prose(words: str) -> Markup:
     """Return a plain sentence as HTML; what stands between backticks is set as code."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(words))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words))))
 
 
-def why(warnings: Sequence[str], *words: str) -> str:
-    """Return the first warning that names one of ``words``, or nothing."""
-    lowered = [word.lower() for word in words]
-    return next((line for line in warnings if any(w in line.lower() for w in lowered)), "")
+def absent(warnings: Sequence[str] = (), *words: str) -> Markup:
+    """Say that a figure was not measured, and the first warning that names one of ``words``."""
+    said = Markup('<span class="absent">not measured</span>')
+    for line in warnings:
+        if any(word in line.lower() for word in words):
+            return said + Markup('<span class="why">{}</span>').format(prose(line))
+    return said
 
 
 def _plain(value: float, decimals: int) -> str:
@@ -40,7 +39,7 @@ def _order(value: float) -> int:
 
 
 def _decimals(value: float, interval: Interval | None, digits: int) -> int:
-    """Return how many digits behind the point tell something.
+    """Return how many decimals tell something.
 
     With an interval: down to the first digit of its half width (the second where that is below
     2.5), but at least one digit of the value. Otherwise ``digits`` digits of the value.
@@ -49,47 +48,77 @@ def _decimals(value: float, interval: Interval | None, digits: int) -> int:
     if interval is not None and 0 < interval[1] - interval[0] < math.inf:
         half = (interval[1] - interval[0]) / 2
         places = max(-_order(half) + (half < 2.5 * 10.0 ** _order(half)), -_order(value))
-    return min(max(places, 0), _MOST)
+    return min(max(places, 0), _MOST_DECIMALS)
 
 
 def number(
     value: float | None, interval: Interval | None = None, unit: str = "", digits: int = 3
-) -> str:
+) -> Markup:
     """Return a number with sensible digits, its unit, and its interval: ``25.4 dB [25.1, 25.7]``.
 
     ``None`` is "not measured". Without an interval, ``digits`` digits are shown.
     """
     if value is None:
         return absent()
-    if interval is None and 0 < abs(value) < 10.0 ** (digits - 1 - _MOST):
+    decimals = _decimals(value, interval, digits)
+    shown = _plain(value, decimals)
+    if interval is None and 0 < abs(value) < 10.0 ** (digits - 1 - _MOST_DECIMALS):
         order = _order(value)
-        power = str(order).translate(_SUPERSCRIPT)
-        shown = f"{_plain(value / 10.0**order, 1)} × 10{power}"
-    else:
-        shown = _plain(value, _decimals(value, interval, digits))
-    shown += f" {escape(unit)}" if unit else ""
-    if interval is not None:
-        places = _decimals(value, interval, digits)
-        low, high = (_plain(end, places) for end in interval)
-        shown += f' <span class="interval">[{low}, {high}]</span>'
-    return shown
+        shown = f"{_plain(value / 10.0**order, 1)} × 10{str(order).translate(_SUPERSCRIPT)}"
+    text = escape(f"{shown} {unit}" if unit else shown)
+    if interval is None:
+        return text
+    low, high = (_plain(end, decimals) for end in interval)
+    return text + Markup(' <span class="interval">[{}, {}]</span>').format(low, high)
 
 
-def times(value: float, decimals: int = 1) -> str:
-    """Return how many times something is as large: ``2.5 ×``."""
-    return f"{_plain(value, decimals if value < 100 else 0)} ×"
-
-
-def share(value: float | None, interval: Interval | None = None) -> str:
+def share(value: float | None, interval: Interval | None = None) -> Markup:
     """Return a share as per cent: ``97.3 % [95.9, 98.3]``."""
     if value is None:
         return absent()
-    scaled = None if interval is None else (100 * interval[0], 100 * interval[1])
-    if scaled is None:
-        return f"{_plain(100 * value, 1)} %"
-    return number(100 * value, scaled, "%")
+    if interval is None:
+        return escape(f"{_plain(100 * value, 1)} %")
+    return number(100 * value, (100 * interval[0], 100 * interval[1]), "%")
 
 
-def digest(sha256: str) -> str:
+def digest(sha256: str) -> Markup:
     """Return the beginning of a digest; all of it on hovering."""
-    return f'<code title="{escape(sha256)}">{escape(sha256[:12])}</code>'
+    return Markup('<code title="{}">{}</code>').format(sha256, sha256[:12])
+
+
+def ratio(figures: FeatureSpaceFigures, key: str = "frechet") -> str:
+    """Return how many times its floor a figure is; a dash where the floor is, or may be, 0."""
+    floor = figures.floor
+    if key != "frechet":
+        mine, base = getattr(figures.at_floor, key, None), getattr(floor, key, None)
+        return f"{_plain(mine / base, 2)} ×" if mine is not None and base else "–"
+    times = figures.frechet_ratio
+    if times is None or floor is None:
+        return "–"
+    if floor.frechet_interval is not None and floor.frechet_interval[0] <= 0:
+        return "–"
+    return f"{_plain(times, 1 if times < 100 else 0)} ×"
+
+
+def measured(columns: Sequence[Any], parts: Sequence[Any]) -> list[Any]:
+    """Return those columns, each a tuple that begins with a field's name, that have any value."""
+    return [c for c in columns if any(getattr(part, c[0]) is not None for part in parts)]
+
+
+def flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, value as it is shown) of nested figures, their names joined by slashes.
+
+    Of one figure for each scan, the range is shown.
+    """
+    for key, value in figures.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict):
+            yield from flat(cast(dict[str, Any], value), f"{name} / ")
+        elif isinstance(value, list | tuple) and value:
+            values = cast(Sequence[float], value)
+            low, high = (number(end, digits=4) for end in (min(values), max(values)))
+            yield name, f"{low} to {high} ({len(values)} values)"
+        elif isinstance(value, float) or value is None:
+            yield name, number(value, digits=4)
+        else:
+            yield name, value

@@ -2,9 +2,7 @@
 
 import base64
 import io
-import struct
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -12,10 +10,10 @@ import matplotlib.figure
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet
 from prod9.montage import planes
-from prod9.report.document import escape
 from prod9.results.schema import ClosePair
 
 MAX_CLASSES = 12
@@ -29,36 +27,40 @@ DIFFERENCE_TOP = 0.5
 _PIXELATED = 96  # below it, a voxel is shown as the square that it is
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """Return a picture, uint8 (H, W) grey or (H, W, 3) RGB, as PNG; the same bytes each time."""
-    height, width = pixels.shape[:2]
-    rows = pixels.reshape(height, -1)
-    filtered = np.pad(rows, [(1, 0), (0, 0)])
-    filtered = (filtered[1:] - filtered[:-1]).astype(np.uint8)  # PNG's filter "up"
-    data = np.concatenate([np.full((height, 1), 2, np.uint8), filtered], axis=1).tobytes()
+@dataclass(frozen=True)
+class Picture:
+    """An ``<img>`` that needs no other file."""
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        checksum = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data, 9)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    src: str
+    """PNG, as a ``data:`` address."""
+    alt: str
+    """Plain text."""
+    kind: str = ""
+    """Its class in the page's style sheet."""
 
 
-def image(data: bytes, alt: str, kind: str = "") -> str:
-    """Return a PNG as HTML that needs no other file; ``alt`` is plain text."""
-    names = f' class="{escape(kind)}"' if kind else ""
-    source = base64.b64encode(data).decode()
-    return f'<img{names} alt="{escape(alt)}" src="data:image/png;base64,{source}">'
+@dataclass(frozen=True)
+class MontageRow:
+    """One class, or one pair, of several sets beside one another."""
+
+    label: str
+    cells: Sequence[Sequence[Picture]]
+    """Of each set."""
+    notes: Sequence[str] = ()
+    """Small, below the label."""
 
 
-def chart(figure: matplotlib.figure.Figure, alt: str, *, narrow: bool = False) -> str:
+def picture(png: bytes, alt: str, kind: str = "") -> Picture:
+    """Return a PNG as a picture of the page; ``alt`` is plain text."""
+    return Picture(f"data:image/png;base64,{base64.b64encode(png).decode()}", alt, kind)
+
+
+def chart(figure: matplotlib.figure.Figure, alt: str, kind: str = "chart") -> Picture:
     """Return a figure of matplotlib on the page's own background."""
     buffer = io.BytesIO()
     metadata = {"Software": None}  # not which version drew it
     figure.savefig(buffer, format="png", dpi=170, transparent=True, metadata=metadata)
-    return image(buffer.getvalue(), alt, "chart narrow" if narrow else "chart")
+    return picture(buffer.getvalue(), alt, kind)
 
 
 def tile(volume: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
@@ -84,17 +86,18 @@ def tile(volume: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarr
     return (np.concatenate(squares[:-1], axis=1).clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _kind(shape: Sequence[int]) -> str:
-    return "pixels" if max(shape) <= _PIXELATED else ""
+def _tile_picture(pixels: np.ndarray, alt: str, shape: Sequence[int]) -> Picture:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return picture(buffer.getvalue(), alt, "pixels" if max(shape) <= _PIXELATED else "")
 
 
-def volume_image(collection: VolumeSet, index: int, what: str) -> str:
+def volume_picture(volumes: VolumeSet, index: int, what: str) -> Picture:
     """Return the three planes of one volume; ``what`` is the set's name in the page."""
-    name, group = collection.names[index], collection.class_names[int(collection.labels[index])]
-    of_class = f" ({group})" if collection.has_classes else ""
-    alt = f"{what}: {name}{of_class}; axial, coronal and sagittal middle slices"
-    pixels = tile(collection[index], collection.spacing_mm)
-    return image(png(pixels), alt, _kind(collection.shape))
+    of_class = f" ({volumes.class_names[int(volumes.labels[index])]})"
+    name = volumes.names[index] + (of_class if volumes.has_classes else "")
+    alt = f"{what}: {name}; axial, coronal and sagittal middle slices"
+    return _tile_picture(tile(volumes[index], volumes.spacing_mm), alt, volumes.shape)
 
 
 @dataclass(frozen=True)
@@ -107,27 +110,22 @@ class Choice:
     """How many classes the set has."""
 
 
-def choose(collection: VolumeSet) -> Choice:
+def choose(volumes: VolumeSet) -> Choice:
     """Choose the first volumes of each class: three of up to twelve evenly spaced classes.
 
     Without classes: the first nine volumes.
     """
-    known = collection.has_classes
-    present = [int(label) for label in np.unique(collection.labels)]
+    present = [int(label) for label in np.unique(volumes.labels)]
     count = min(MAX_CLASSES, len(present))
     spread = [present[i * len(present) // count] for i in range(count)]
-    rows = {
-        collection.class_names[label]: collection.of_class(label)[
-            : PER_CLASS if known else ALONE
-        ].tolist()
-        for label in spread
-    }
+    each = PER_CLASS if volumes.has_classes else ALONE
+    rows = {volumes.class_names[label]: volumes.of_class(label)[:each].tolist() for label in spread}
     return Choice(rows, len(present))
 
 
 def rule(choice: Choice) -> str:
     """Say which volumes were chosen, as plain text."""
-    if list(choice.rows) == list(ONE_CLASS) or choice.classes == 1:
+    if choice.classes == 1:
         return f"The first {max(map(len, choice.rows.values()))} volumes of each set, in order."
     of = "each class"
     if choice.classes > len(choice.rows):
@@ -135,62 +133,38 @@ def rule(choice: Choice) -> str:
     return f"The first {PER_CLASS} volumes of {of}, in each set's own order: none was picked."
 
 
-def montage_rows(
-    sets: Mapping[str, VolumeSet], rows: Mapping[str, Mapping[str, Sequence[int]]]
-) -> str:
-    """Return sets beside one another, class by class.
-
-    Args:
-        sets: heading -> volumes.
-        rows: class -> heading -> indices.
-    """
-    head = "".join(f"<div>{escape(name)}</div>" for name in sets)
-    lines = [f'<div class="row head"><div></div>{head}</div>']
-    for group, chosen in rows.items():
-        label = "" if group in ONE_CLASS else escape(group)
-        cells: list[str] = []
-        for name, collection in sets.items():
-            tiles = "".join(volume_image(collection, i, name) for i in chosen.get(name, ()))
-            tiles = tiles or '<span class="absent none">none</span>'
-            cells.append(
-                f'<div><div class="set">{escape(name)}</div><div class="tiles">{tiles}</div></div>'
-            )
-        lines.append(f'<div class="row"><div class="label">{label}</div>{"".join(cells)}</div>')
-    return f'<div class="montage" style="--sets: {len(sets)}">{"".join(lines)}</div>'
+def class_rows(sets: dict[str, VolumeSet], chosen: dict[str, Choice]) -> list[MontageRow]:
+    """Return the chosen volumes of some sets, class by class; keys are the sets' headings."""
+    groups = dict.fromkeys(group for choice in chosen.values() for group in choice.rows)
+    return [
+        MontageRow(
+            "" if group in ONE_CLASS else group,
+            [
+                [volume_picture(volumes, i, name) for i in chosen[name].rows.get(group, ())]
+                for name, volumes in sets.items()
+            ],
+        )
+        for group in groups
+    ]
 
 
-def gallery(pairs: Sequence[ClosePair], generated: VolumeSet, train: VolumeSet) -> str:
+def pair_rows(
+    pairs: Sequence[ClosePair], generated: VolumeSet, train: VolumeSet
+) -> list[MontageRow]:
     """Return the closest pairs: generated, nearest training volume, absolute difference."""
-    made = {name: index for index, name in enumerate(generated.names)}
-    seen = {name: index for index, name in enumerate(train.names)}
-    known = [pair for pair in pairs if pair.generated in made and pair.train in seen][:PAIRS]
-    if not known:
-        return ""
-    head = "<div></div><div>Generated</div><div>Nearest training volume</div><div>Difference</div>"
-    lines = [f'<div class="row head">{head}</div>']
-    for rank, pair in enumerate(known, 1):
-        mine, theirs = made[pair.generated], seen[pair.train]
+    known = [p for p in pairs if p.generated in generated.names and p.train in train.names]
+    rows: list[MontageRow] = []
+    for rank, pair in enumerate(known[:PAIRS], 1):
+        mine, theirs = generated.names.index(pair.generated), train.names.index(pair.train)
+        difference = np.abs(generated[mine] - train[theirs]) / DIFFERENCE_TOP  # black: the same
+        colours = matplotlib.colormaps["inferno"](tile(difference, generated.spacing_mm))[..., :3]
+        alt = f"Absolute difference of {pair.generated} and {pair.train}"
+        pixels = (colours * 255).round().astype(np.uint8)
         cells = [
-            ("Generated", volume_image(generated, mine, "Generated")),
-            ("Nearest training volume", volume_image(train, theirs, "Training")),
-            ("Difference", _difference(generated, mine, train, theirs)),
+            [volume_picture(generated, mine, "Generated")],
+            [volume_picture(train, theirs, "Training")],
+            [_tile_picture(pixels, alt, generated.shape)],
         ]
-        tiles = "".join(
-            f'<div><div class="set">{name}</div><div class="tiles">{picture}</div></div>'
-            for name, picture in cells
-        )
-        label = (
-            f"{rank}. {escape(pair.generated)}<small>nearest: {escape(pair.train)}<br>"
-            f"distance {pair.distance:.4g}</small>"
-        )
-        lines.append(f'<div class="row"><div class="label">{label}</div>{tiles}</div>')
-    return f'<div class="montage gallery" style="--sets: 3">{"".join(lines)}</div>'
-
-
-def _difference(generated: VolumeSet, mine: int, train: VolumeSet, theirs: int) -> str:
-    """Return the absolute difference of two volumes of one grid, black where they agree."""
-    difference = np.abs(generated[mine] - train[theirs]) / DIFFERENCE_TOP
-    grey = tile(difference, generated.spacing_mm)
-    colours = matplotlib.colormaps["inferno"](grey)[..., :3]
-    alt = f"Absolute difference of {generated.names[mine]} and {train.names[theirs]}"
-    return image(png((colours * 255).round().astype(np.uint8)), alt, _kind(generated.shape))
+        notes = (f"nearest: {pair.train}", f"distance {pair.distance:.4g}")
+        rows.append(MontageRow(f"{rank}. {pair.generated}", cells, notes))
+    return rows

@@ -1,29 +1,29 @@
 """The report of an evaluation: one page with all figures, pictures and their provenance."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.files import write_text
-from prod9.report import generated, sections
-from prod9.report.curves import read_history, training_figure
-from prod9.report.document import Section, document, escape
-from prod9.report.pictures import chart, choose, montage_rows, rule
-from prod9.report.summary import read, summary
-from prod9.report.tables import sets_table, table
-from prod9.report.viewer import (
-    ViewerVolume,
-    embed,
-    nifti_bytes,
-    niivue_script,
-    script,
-    viewer_fragment,
+from prod9.report.curves import frechet_figure, read_history, training_figure
+from prod9.report.numbers import flat
+from prod9.report.page import asset, document, render
+from prod9.report.pictures import (
+    DIFFERENCE_TOP,
+    Choice,
+    MontageRow,
+    Picture,
+    chart,
+    choose,
+    class_rows,
+    pair_rows,
+    rule,
 )
-from prod9.results.schema import Evaluation
+from prod9.report.viewer import ViewerVolume, nifti_bytes, scripts, viewer_section
+from prod9.results.schema import MOST, Evaluation
 
 VIEWER_BYTES = 24_000_000
 """Of all volumes in the viewer, in base64."""
@@ -38,176 +38,174 @@ _NAMES = {
     "originals": "Original",
     "reconstructed": "Reconstructed",
 }
+_MEASURED = ("reconstruction", "generation", "diversity", "usefulness", "privacy")
+"""Sections, each a template that shows nothing where nothing was measured."""
+_MEASURES = (
+    ("frechet", "Fréchet distance ↓", "How far the means and covariances of features lie apart."),
+    ("kernel", "Kernel distance ↓", "The same question without assuming Gaussians; unbiased."),
+    ("precision", "Precision ↑", "Low precision: generated volumes that look like no real one."),
+    ("recall", "Recall ↑", "Low recall: real volumes that the generator would never draw."),
+    ("density", "Density ↑", "Low density: generated volumes lie where real ones are rare."),
+    ("coverage", "Coverage ↑", "Low coverage: modes are missing."),
+)
 
 
 @dataclass(frozen=True)
-class ReportContent:
-    """What a report shows."""
+class Extra:
+    """A further section of the page, after the summary: a table, a sentence, a picture."""
 
+    id: str
     title: str
-    lead: str
-    evaluation: Evaluation
-    sets: Mapping[str, VolumeSet]
-    """Those of ``real``, ``generated``, ``train``, ``originals``, ``reconstructed`` there are."""
-    histories: Mapping[str, Path] = field(default_factory=dict[str, Path])
-    """``Stage 1`` -> a run's history folder."""
-    configs: Mapping[str, str] = field(default_factory=dict[str, str])
-    """``Stage 1`` -> YAML."""
-    before: Sequence[Section] = ()
-    """More sections, shown after the summary."""
+    words: str = ""
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    picture: Picture | None = None
 
 
-def write_report(path: Path, content: ReportContent) -> None:
+def write_report(
+    path: Path,
+    evaluation: Evaluation,
+    sets: Mapping[str, VolumeSet],
+    *,
+    title: str,
+    lead: str,
+    histories: Mapping[str, Path] | None = None,
+    configs: Mapping[str, str] | None = None,
+    extra: Sequence[Extra] = (),
+) -> None:
     """Write the report, one HTML file that needs no other and no network, whole or not at all.
+
+    Args:
+        path: of the page.
+        evaluation: what was measured.
+        sets: ``real``, ``generated``, ``train``, ``originals``, ``reconstructed``, as there are.
+        title: plain text.
+        lead: plain text, below the title.
+        histories: ``Stage 1`` -> a run's history folder.
+        configs: ``Stage 1`` -> YAML.
+        extra: more sections, shown after the summary.
 
     Raises:
         Prod9Error: a volume cannot be read any more, or the file cannot be written.
     """
-    viewer = _viewer(content)
-    evaluation = content.evaluation
-    parts = [
-        summary(evaluation),
-        *content.before,
-        _pictures(content.sets),
-        viewer,
-        sections.reconstruction(evaluation),
-        generated.generation(evaluation),
-        generated.diversity(evaluation),
-        sections.usefulness(evaluation),
-        sections.privacy(evaluation, content.sets),
-        sections.other(evaluation),
-        _training(content.histories),
-        _provenance(content),
+    values = {
+        "evaluation": evaluation,
+        "pairs": _pairs(evaluation, sets),
+        "charts": _charts(evaluation),
+        "configs": configs or {},
+        "measures": _MEASURES,
+        "difference_top": f"{DIFFERENCE_TOP:g}",
+        "most": MOST,
+    }
+    look = _viewer(evaluation, sets)
+    sections = [
+        ("summary", "Summary", render("summary.html", **values)),
+        *((part.id, part.title, render("extra.html", part=part)) for part in extra),
+        ("pictures", "Pictures", render("pictures.html", **_pictures(sets))),
+        ("look", "Viewer", look),
+        *((name, name.capitalize(), render(f"{name}.html", **values)) for name in _MEASURED),
+        ("other", "Other figures", render("other.html", others=_others(evaluation))),
+        ("training", "Training", render("training.html", curves=_curves(histories or {}))),
+        ("provenance", "Provenance", render("provenance.html", **values)),
     ]
-    scripts = ([], []) if viewer is None else ([niivue_script()], [script()])
-    there = [part for part in parts if part is not None]
-    write_text(path, document(content.title, content.lead, there, *scripts))
+    with_viewer = (scripts(), [asset("viewer.css")]) if look else ()
+    write_text(path, document(title, lead, sections, *with_viewer))
 
 
-def _pictures(sets: Mapping[str, VolumeSet]) -> Section | None:
-    """Show real beside generated volumes, and originals beside their reconstructions."""
-    parts: list[str] = []
-    shown = {_NAMES[key]: sets[key] for key in ("real", "generated") if key in sets}
-    if shown:
-        chosen = {name: choose(collection) for name, collection in shown.items()}
+def _pictures(sets: Mapping[str, VolumeSet]) -> dict[str, Any]:
+    """Return real beside generated volumes, and originals beside their reconstructions."""
+
+    def montage(shown: dict[str, VolumeSet], chosen: dict[str, Choice]) -> dict[str, Any]:
         first = next(iter(chosen.values()))
-        groups = list(dict.fromkeys(group for choice in chosen.values() for group in choice.rows))
-        rows = {
-            group: {name: choice.rows.get(group, []) for name, choice in chosen.items()}
-            for group in groups
-        }
-        title = " and ".join(name.lower() for name in shown).capitalize()
-        parts.append(f"<h3>{title}</h3><p>{escape(rule(first))} Axial, coronal and sagittal middle")
-        parts.append(f" slices; grey from 0 to 1.</p>{montage_rows(shown, rows)}")
+        return {"columns": [*shown], "rows": class_rows(shown, chosen), "rule": rule(first)}
+
+    found: dict[str, Any] = {"made": None, "again": None}
+    made = {_NAMES[key]: sets[key] for key in ("real", "generated") if key in sets}
+    if made:
+        found["made"] = montage(made, {name: choose(volumes) for name, volumes in made.items()})
     originals, again = sets.get("originals", sets.get("real")), sets.get("reconstructed")
-    if again is not None and originals is not None:
-        pair = {_NAMES["originals"]: originals, _NAMES["reconstructed"]: again}
+    if originals is not None and again is not None:
         # In the same order: the figures pair them so too.
         choice = choose(originals.select(range(min(len(originals), len(again)))))
-        rows = {group: dict.fromkeys(pair, indices) for group, indices in choice.rows.items()}
-        parts.append("<h3>Originals and their reconstructions</h3><p>The same volumes before and")
-        parts.append(f" after. {escape(rule(choice))}</p>{montage_rows(pair, rows)}")
-    return Section("pictures", "Pictures", "".join(parts)) if parts else None
+        pair = {_NAMES["originals"]: originals, _NAMES["reconstructed"]: again}
+        found["again"] = montage(pair, dict.fromkeys(pair, choice))
+    return found
 
 
-def _for_viewer(content: ReportContent) -> list[tuple[str, VolumeSet, list[int]]]:
-    """Return (group, set, indices, the most important first) for the viewer."""
-    sets = dict(content.sets)
+def _for_viewer(
+    evaluation: Evaluation, sets: Mapping[str, VolumeSet]
+) -> Iterator[tuple[str, VolumeSet, int]]:
+    """Yield (group, set, index), the most important of each group first."""
     originals, real = sets.get("originals"), sets.get("real")
-    if originals is not None and real is not None and originals.names == real.names:
-        del sets["originals"]  # the same volumes need not be there twice
-    result: list[tuple[str, VolumeSet, list[int]]] = []
+    twice = originals is not None and real is not None and originals.names == real.names
     for key in ("real", "generated", "originals", "reconstructed"):
-        if key in sets:
+        if key in sets and not (twice and key == "originals"):
             rows = list(choose(sets[key]).rows.values())
             ranked = [row[i] for i in range(max(map(len, rows))) for row in rows if i < len(row)]
             count = _MANY if math.prod(sets[key].shape) <= _SMALL else _FEW
-            result.append((_NAMES[key], sets[key], ranked[:count]))
-    generation = content.evaluation.generation
+            yield from ((_NAMES[key], sets[key], index) for index in ranked[:count])
+    generation = evaluation.generation
     if generation is None or generation.privacy is None:
-        return result
+        return
     for pair in generation.privacy.closest[:1]:
         for key, name in (("generated", pair.generated), ("train", pair.train)):
             if key in sets and name in sets[key].names:
                 group = f"{_CLOSEST}: {_NAMES[key].lower()}"
-                result.append((group, sets[key], [sets[key].names.index(name)]))
-    return result
+                yield group, sets[key], sets[key].names.index(name)
 
 
-def _viewer(content: ReportContent) -> Section | None:
+def _viewer(evaluation: Evaluation, sets: Mapping[str, VolumeSet]) -> str:
     """Embed a few volumes of each set, as many as the budget holds, and say which."""
     offered = [
-        ViewerVolume(group, collection.names[i], nifti_bytes(collection[i], collection.spacing_mm))
-        for group, collection, indices in _for_viewer(content)
-        for i in indices
+        ViewerVolume(group, volumes.names[i], nifti_bytes(volumes[i], volumes.spacing_mm))
+        for group, volumes, i in _for_viewer(evaluation, sets)
     ]
-    volumes = embed(offered, VIEWER_BYTES)
-    if not volumes:
-        return None
-    words = "Embedded: the first volumes of each set, class after class"
-    if any(volume.group.startswith(_CLOSEST) for volume in volumes):
-        words += ", and the closest pair of a generated and a training volume"
-    if len(volumes) < len(offered):
-        more = len(offered) - len(volumes)
-        words += f"; {more} more did not fit into {VIEWER_BYTES // 1_000_000} MB"
-    names = "".join(
-        f"<li>{escape(volume.group)}: <code>{escape(volume.name)}</code></li>" for volume in volumes
-    )
-    body = (
-        f'<div class="screen">{viewer_fragment(volumes)}</div>'
-        f'<p class="small">{words}. Nothing is fetched: the volumes are inside this page.</p>'
-        f"<details><summary>The {len(volumes)} embedded volumes</summary><ul>{names}</ul></details>"
-    )
-    return Section("look", "Viewer", body)
+    chosen = "the first volumes of each set, class after class"
+    if any(volume.group.startswith(_CLOSEST) for volume in offered):
+        chosen += ", and the closest pair of a generated and a training volume"
+    return viewer_section(offered, VIEWER_BYTES, chosen)
 
 
-def _training(histories: Mapping[str, Path]) -> Section | None:
-    parts: list[str] = []
+def _pairs(evaluation: Evaluation, sets: Mapping[str, VolumeSet]) -> list[MontageRow]:
+    generation = evaluation.generation
+    if generation is None or generation.privacy is None or not {"generated", "train"} <= {*sets}:
+        return []
+    return pair_rows(generation.privacy.closest, sets["generated"], sets["train"])
+
+
+def _charts(evaluation: Evaluation) -> dict[str, Picture]:
+    """Return the Frechet distance over the number of volumes, for each space."""
+    charts: dict[str, Picture] = {}
+    for space in evaluation.generation.spaces if evaluation.generation else ():
+        figure = frechet_figure(space)
+        if figure is not None:
+            points = [
+                f"{point.volumes}: {point.generated:.4g}"
+                + ("" if point.floor is None else f" (floor {point.floor:.4g})")
+                for point in sorted(space.curve, key=lambda point: point.volumes)
+            ]
+            alt = f"Fréchet distance over the number of volumes: {'; '.join(points)}"
+            charts[space.key] = chart(figure, alt, "chart narrow")
+    return charts
+
+
+def _others(evaluation: Evaluation) -> dict[str, list[tuple[str, Any]]]:
+    """Return the figures that have no section of their own, by their heading."""
+    found = {
+        "Masked tokens": evaluation.masked_prediction,
+        "Translation": evaluation.translation,
+        "Windows against one pass": evaluation.window_agreement,
+    }
+    return {title: list(flat(figures)) for title, figures in found.items() if figures}
+
+
+def _curves(histories: Mapping[str, Path]) -> dict[str, Picture]:
+    """Return the training curves of each stage."""
+    curves: dict[str, Picture] = {}
     for name, folder in histories.items():
         history = read_history(folder)
         figure = training_figure(history)
-        if figure is None:
-            continue
-        last = "; ".join(f"{key} {pairs[-1][1]:.4g}" for key, pairs in sorted(history.items()))
-        alt = f"Training curves of {name}. Last values: {last}"
-        parts.append(f"<h3>{escape(name)}</h3><figure>{chart(figure, alt)}</figure>")
-    if not parts:
-        return None
-    parts.append(
-        read(
-            "Validation uses averaged weights on volumes that were not trained on. A validation "
-            "loss that rises while the training loss falls means learning by heart; few codes in "
-            "use mean a collapsed codebook. Tokens are the harder to predict the more of them are "
-            "masked: accuracy falls from the lowest mask ratio to the highest."
-        )
-    )
-    return Section("training", "Training", "".join(parts))
-
-
-def _provenance(content: ReportContent) -> Section:
-    evaluation = content.evaluation
-    facts = [
-        [escape(key), f"<code>{escape(_words(value))}</code>"]
-        for key, value in evaluation.provenance.items()
-    ]
-    seconds = [[escape(name), f"{value:,.1f}"] for name, value in evaluation.seconds.items()]
-    parts = [sets_table(evaluation.sets)] if evaluation.sets else []
-    if facts:
-        parts.append(f"<h3>Program, machine, command</h3>{table(['', ''], facts, text=[1])}")
-    if seconds:
-        parts.append(f"<h3>Time</h3>{table(['Part', 'Seconds'], seconds)}")
-    parts += [
-        f"<details><summary>Configuration: {escape(name)}</summary><pre>{escape(text)}</pre>"
-        "</details>"
-        for name, text in content.configs.items()
-    ]
-    raw = evaluation.model_dump_json(indent=2)
-    parts.append(
-        f"<details><summary>All figures, as in metrics.json</summary><pre>{escape(raw)}</pre>"
-        "</details>"
-    )
-    return Section("provenance", "Provenance", "\n".join(parts))
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+        if figure is not None:
+            last = "; ".join(f"{key} {pairs[-1][1]:.4g}" for key, pairs in sorted(history.items()))
+            curves[name] = chart(figure, f"Training curves of {name}. Last values: {last}")
+    return curves

@@ -2,22 +2,20 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from prod9.data.volume_files.read import open_nifti
 from prod9.errors import Prod9Error
 
-SUFFIXES = (".nii", ".nii.gz")
-
-_CONVERT = (
-    "is an array without geometry; convert it to NIfTI first "
-    "(nibabel.save(nibabel.Nifti1Image(array, affine), 'volume.nii.gz'))"
+_NIFTI = re.compile(r"[^.].*\.nii(\.gz)?", re.IGNORECASE)
+_ADVICE = (
+    "give .nii or .nii.gz files, or folders of them. An array becomes one with "
+    "nibabel.save(nibabel.Nifti1Image(array, affine), 'volume.nii.gz')."
 )
 
 
-@dataclass(frozen=True)
-class ViewedFile:
+class ViewedFile(NamedTuple):
     """A NIfTI file to be shown."""
 
     group: str
@@ -42,39 +40,37 @@ def find_volumes(paths: Sequence[Path]) -> list[ViewedFile]:
             found += _in_folder(path)
         elif not path.exists():
             raise Prod9Error(f"{path} does not exist; check the path.")
+        elif not _is_named_nifti(path):
+            raise Prod9Error(f"{path} is no NIfTI file; {_ADVICE}")
         else:
-            if not _is_named_nifti(path):
-                what = _CONVERT if path.suffix == ".npy" else "is no .nii or .nii.gz file"
-                raise Prod9Error(f"{path} {what}.")
-            found.append(ViewedFile("files", _stem(path), path))
+            found.append(_viewed("files", path))
     for file in found:
         open_nifti(file.path)  # a broken file is told of here and not by a browser
     return found
 
 
 def _in_folder(folder: Path) -> list[ViewedFile]:
-    found: list[ViewedFile] = []
     try:
-        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        for group in (folder, *(path for path in inside if path.is_dir())):
-            files = sorted(path for path in group.iterdir() if _is_named_nifti(path))
-            found += [ViewedFile(str(group), _stem(path), path) for path in files]
+        groups = [folder, *sorted(path for path in folder.glob("[!.]*") if path.is_dir())]
+        found = [
+            _viewed(str(group), path)
+            for group in groups
+            for path in sorted(group.iterdir())
+            if _is_named_nifti(path)
+        ]
     except OSError as error:
         raise Prod9Error(
             f"{folder} cannot be read: {error.strerror or error}; change its permissions or choose "
             "another folder."
         ) from error
     if not found:
-        arrays = next((path for path in inside if path.suffix == ".npy"), None)
-        more = f"; {arrays.name} {_CONVERT}" if arrays else "; name another folder"
-        raise Prod9Error(f"{folder} has no .nii or .nii.gz files in it{more}.")
+        raise Prod9Error(f"{folder} has no NIfTI files in it; {_ADVICE}")
     return found
 
 
 def _is_named_nifti(path: Path) -> bool:
-    name = path.name
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES) and path.is_file()
+    return _NIFTI.fullmatch(path.name) is not None and path.is_file()
 
 
-def _stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+def _viewed(group: str, path: Path) -> ViewedFile:
+    return ViewedFile(group, re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE), path)

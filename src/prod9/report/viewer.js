@@ -1,7 +1,7 @@
 "use strict";
 // One viewer: two NiiVue canvases, linked in millimetres. `window.prod9Viewer` says what is shown.
 (() => {
-  const root = document.getElementById(document.currentScript.dataset.viewer);
+  const root = document.getElementById("viewer");
   const find = (name, from = root) => from.querySelector(`.p9-${name}`);
   const body = find("body"), message = find("message"), place = find("place");
   const layout = find("layout"), smooth = find("smooth");

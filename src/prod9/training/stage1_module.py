@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from prod9.config import Stage1Config
 from prod9.data.crops import Batch
-from prod9.losses.adaptive import adaptive_weight
-from prod9.losses.adversarial import discriminator_loss, generator_loss
+from prod9.losses.adversarial import adaptive_weight, discriminator_loss, generator_loss
 from prod9.losses.feature_loss import FeatureLoss
 from prod9.metrics.codebook import CodebookStats, CodebookUsage
 from prod9.metrics.psnr import psnr

@@ -21,6 +21,7 @@ SCRIPTS = {
 }
 SLOW = {
     "torch",
+    "jinja2",
     "pytorch_lightning",
     "lightning_fabric",
     "matplotlib",

@@ -117,13 +117,13 @@ def test_the_first_wrong_key_is_named(tmp_path, weights):
     missing = {key: value for key, value in weights.items() if key != "layer3.0.bn2.bias"}
     shapes = weights | {"layer4.0.conv1.weight": torch.zeros(512, 128, 3, 3, 3)}
     for content, message in [
-        (renamed, "has no tensor `layer1.0.conv1.weight`"),
-        (missing, "has no tensor `layer3.0.bn2.bias`"),
-        (weights | {"fc.weight": torch.zeros(1)}, "has an unknown key `fc.weight`"),
-        (weights | {"bn1.bias": "text"}, "has no tensor `bn1.bias`"),
-        (shapes, r"`layer4.0.conv1.weight` of shape \[512, 128, 3, 3, 3\], not \[512, 256"),
+        (renamed, "layer1.0.conv1.weight"),
+        (missing, "layer3.0.bn2.bias"),
+        (weights | {"fc.weight": torch.zeros(1)}, "fc.weight"),
+        (weights | {"bn1.bias": "text"}, "bn1.bias"),
+        (shapes, "layer4.0.conv1.weight"),
     ]:
-        with pytest.raises(Prod9Error, match=message) as caught:
+        with pytest.raises(Prod9Error, match=f"`{message}`.*resnet_10_23dataset.pth") as caught:
             load_weights(_save(tmp_path / "w.pth", content))
         assert "\n" not in str(caught.value)
 

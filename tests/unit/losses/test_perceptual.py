@@ -99,13 +99,13 @@ def test_the_parent_neither_trains_saves_nor_optimises_the_network(loss_fn):
     assert torch.equal(loss_fn.network.bn1.running_mean, mean)
 
 
-def test_the_network_follows_the_parent_to_its_device_but_not_to_its_dtype(loss_fn):
+def test_the_network_follows_the_volumes_to_their_device_and_keeps_its_dtype(loss_fn):
     parent = nn.ModuleList([copy.deepcopy(loss_fn)])
     parent.half()
     assert parent[0].network.conv1.weight.dtype == torch.float32
     assert torch.equal(parent[0].network.conv1.weight, loss_fn.network.conv1.weight)
-    parent.to("meta")
-    assert parent[0].network.conv1.weight.device.type == "meta"
+    a = _pair()[0].to("meta")
+    assert parent[0].features(a).device.type == "meta"
     assert parent[0].network.bn1.running_mean.device.type == "meta"
     assert loss_fn.network.conv1.weight.device.type == "cpu"
 

@@ -4,9 +4,8 @@ from torch import Tensor, nn
 from torch.profiler import profile
 
 from prod9.networks.autoencoder import Autoencoder
-from prod9.networks.cpu_kernels import conv
-from prod9.networks.cpu_kernels.conv import Conv3d
-from prod9.networks.local import LocalBlock
+from prod9.networks.blocks import LocalBlock
+from prod9.networks.cpu_kernels.conv import SLOW_BELOW, Conv3d
 
 
 def everything(layer: nn.Conv3d, x: Tensor, gradient: Tensor) -> list[Tensor]:
@@ -71,7 +70,7 @@ def test_one_volume_never_takes_the_slow_way() -> None:
 def test_the_bound_is_pytorchs_own() -> None:
     # C * D * H of the largest input of one volume for which PyTorch leaves oneDNN.
     layer = nn.Conv3d(4, 4, 3, padding=1)
-    depth = conv._SLOW_BELOW // (4 * 64)
-    assert depth * 4 * 64 == conv._SLOW_BELOW
+    depth = SLOW_BELOW // (4 * 64)
+    assert depth * 4 * 64 == SLOW_BELOW
     assert ways((layer, torch.rand(1, 4, depth, 64, 2))) == {"aten::slow_conv3d_forward"}
     assert ways((layer, torch.rand(1, 4, depth + 1, 64, 2))) == set()

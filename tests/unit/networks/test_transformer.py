@@ -124,7 +124,7 @@ def test_each_tokens_feature_returns_to_its_cell(
     network = transparent(make_transformer(patch_size=patch_size))
     tokens = tokens_of(*grid)
     features = network.features(tokens, condition(0, 0))
-    embedded = network.token_embedding(tokens)
+    embedded = network.token_embedding.table()[tokens]
     # Once through the pack, once beside it.
     assert torch.equal(features, network.out_norm(embedded + embedded))
 
@@ -135,7 +135,7 @@ def test_a_position_holds_the_tokens_of_one_cube(make_transformer: Any) -> None:
     network.pack.register_forward_hook(lambda module, args, out: packed.append(out))
     tokens = tokens_of(4, 6, 2, batch=1)
     network.features(tokens, condition(0))
-    embedded = network.token_embedding(tokens)[0]
+    embedded = network.token_embedding.table()[tokens][0]
     position = 0
     for d in range(2):
         for h in range(3):
@@ -154,7 +154,7 @@ def test_padding_cells_carry_no_token(make_transformer: Any) -> None:
     network(tokens, condition(0))
     (x,) = packed
     x = x.view(2, 1, 1, 2, 2, 2, 8).permute(0, 3, 1, 4, 2, 5, 6).reshape(4, 2, 2, 8)
-    assert torch.equal(x[:3, :, :1], network.token_embedding(tokens)[0])
+    assert torch.equal(x[:3, :, :1], network.token_embedding.table()[tokens][0])
     assert not x[3].any()
     assert not x[:, :, 1].any()
 
@@ -322,7 +322,7 @@ def test_sources_are_added_to_the_tokens_embedding(make_transformer: Any) -> Non
     network = transparent(make_transformer(num_channels=3, patch_size=2))
     tokens, given = tokens_of(3, 4, 2), with_sources(0, 1)
     table = network.token_embedding.table()
-    embedded = network.token_embedding(tokens) + network.source_embedding(given.sources, table)
+    embedded = table[tokens] + network.source_embedding(given.sources, table)
     # Once through the pack, once beside it.
     assert torch.equal(network.features(tokens, given), network.out_norm(embedded + embedded))
 

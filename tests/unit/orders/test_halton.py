@@ -113,8 +113,3 @@ def test_known_cells_are_skipped() -> None:
     remaining = [cell for cell in halton_cells(GRID).tolist() if cell in unknown]
     start = remaining.index(revealed[0])
     assert revealed == (remaining[start:] + remaining[:start])[:5]
-
-
-def test_a_fourth_axis_has_no_base() -> None:
-    with pytest.raises(ValueError, match="3 axes, the grid has 4"):
-        halton_cells((2, 2, 2, 2))

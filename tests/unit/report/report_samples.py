@@ -1,13 +1,16 @@
 """A small evaluation, toy collections, and a reader of pages."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prod9.data.array_dataset import ArrayDataset
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, of_dataset
+from prod9.report.report import write_report
 from prod9.results.schema import (
     ClassFigures,
     Closeness,
@@ -36,17 +39,24 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.rows: list[list[str]] = []
+        self.rows_of: dict[str, list[list[str]]] = {}
         self.words: list[str] = []
         self._open: list[str] = []
         self.feed(html)
         self.close()
         assert self._open == []
         self.text = " ".join("".join(self.words).split())
+        self.rows_of = {
+            section: [[" ".join(cell.split()) for cell in row] for row in rows]
+            for section, rows in self.rows_of.items()
+        }
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
         if tag not in _VOID:
             self._open.append(tag)
+        if tag == "section":
+            self.rows_of[dict(attrs).get("aria-labelledby") or ""] = self.rows = []
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -78,9 +88,9 @@ class Page(HTMLParser):
         if "tr" in self._open and ("td" in self._open or "th" in self._open):
             self.rows[-1][-1] += data
 
-    def row(self, name: str) -> list[str]:
-        """Return the cells of the first table row that this name begins."""
-        return next(row for row in self.rows if row[0] == name)
+    def row(self, section: str, name: str) -> list[str]:
+        """Return the cells behind the name of the first row of a section that bears it."""
+        return next(row[1:] for row in self.rows_of[section] if row[0] == name)
 
     def tags(self, name: str) -> list[dict[str, str]]:
         return [attributes for tag, attributes in self.elements if tag == name]
@@ -279,3 +289,18 @@ def evaluation(**other: Any) -> Evaluation:
         "provenance": {"prod9": "0.2.0", "command": "prod9 evaluate", "threads": 2},
     }
     return Evaluation(**(values | other))
+
+
+def written(
+    folder: Path, measured: Evaluation, sets: Mapping[str, VolumeSet] | None = None, **other: Any
+) -> tuple[str, Page]:
+    """Return the page, and what is in it beside scripts."""
+    path = folder / "page" / "report.html"
+    texts = {"title": "A title", "lead": "A lead."}
+    write_report(path, measured, sets or {}, **(texts | other))
+    html = path.read_text(encoding="utf-8")
+    return html, Page(without_scripts(html))
+
+
+def without_scripts(html: str) -> str:
+    return re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL)

@@ -1,10 +1,10 @@
 """The page holds what was measured, loads nothing, and lets no name become code."""
 
+import html
 import json
 import math
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,19 @@ from report_samples import (
     record,
     space,
     usefulness,
+    without_scripts,
+    written,
 )
 
 from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.errors import Prod9Error
 from prod9.report import report
-from prod9.report.document import Section, document
-from prod9.report.report import ReportContent, write_report
+from prod9.report.page import document
+from prod9.report.report import Extra
+from prod9.report.viewer import niivue
 from prod9.results.schema import ClosePair, Evaluation
 
 EVIL = "<script>alert('x')</script><img src=x onerror=\"alert(1)\">&amp;"
-
-
-def content(
-    measured: Evaluation, sets: Mapping[str, VolumeSet] | None = None, **other: Any
-) -> ReportContent:
-    return ReportContent("A title", "A lead.", measured, sets or {}, **other)
-
-
-def written(folder: Path, what: ReportContent) -> tuple[str, Page]:
-    """Return the page, and what is in it beside scripts."""
-    path = folder / "page" / "report.html"
-    write_report(path, what)
-    html = path.read_text(encoding="utf-8")
-    return html, Page(re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL))
 
 
 def full_sets() -> dict[str, VolumeSet]:
@@ -62,8 +51,13 @@ def ids(page: Page) -> list[str]:
     return [attributes["id"] for attributes in page.tags("h2")]
 
 
+def policy(page: Page) -> str:
+    (found,) = (a["content"] for a in page.tags("meta") if "http-equiv" in a)
+    return found
+
+
 def assert_nothing_loads(html: str) -> None:
-    page = Page(re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL))
+    page = Page(without_scripts(html))
     for tag, attributes in page.elements:
         assert tag not in ("link", "iframe", "object", "embed", "base", "audio", "video", "form")
         assert not [name for name in attributes if name.startswith("on")]
@@ -73,26 +67,25 @@ def assert_nothing_loads(html: str) -> None:
         assert "url(" not in style
         assert "@import" not in style
     assert not re.search(r"<script[^>]*\bsrc\b", html)
-    (policy,) = (a["content"] for a in page.tags("meta") if "http-equiv" in a)
-    assert policy.startswith("default-src 'none'; ")
-    assert "http" not in policy
-    assert "*" not in policy
+    rules = policy(page)
+    assert rules.startswith("default-src 'none'; ")
+    assert "http" not in rules
+    assert "*" not in rules
+    assert "unsafe" not in rules
 
 
 def test_everything_in_its_place(tmp_path: Path) -> None:
-    extra = Section("extra", "Extra", "<p>from the demo</p>")
+    extra = Extra("extra", "Extra", "from the demo", ("", "x"), [("<a>", "1 dB")])
     history = tmp_path / "history"
     history.mkdir()
     (history / "metrics.csv").write_text("epoch,step,train/loss\n0,1,0.5\n0,2,0.25\n")
     html, page = written(
         tmp_path,
-        content(
-            evaluation(masked_prediction={"loss": 3.5}),
-            full_sets(),
-            histories={"Stage 1": history, "Stage 2": tmp_path / "none"},
-            configs={"Stage 1": "seed: 0\n"},
-            before=[extra],
-        ),
+        evaluation(masked_prediction={"loss": 3.5}),
+        full_sets(),
+        histories={"Stage 1": history, "Stage 2": tmp_path / "none"},
+        configs={"Stage 1": "seed: 0\n"},
+        extra=[extra],
     )
     sections = ["summary", "extra", "pictures", "look", "reconstruction", "generation"]
     sections += ["diversity", "usefulness", "privacy", "other", "training", "provenance"]
@@ -122,11 +115,12 @@ def test_everything_in_its_place(tmp_path: Path) -> None:
         "seed: 0",
     ):
         assert shown in page.text, shown
-    likeness = page.row("MS-SSIM of pairs within a class ↓")
-    assert likeness[1:] == ["0.68 [0.64, 0.72]", "0.609", "up to 24 a class"]
-    assert page.row("generation") == ["generation", "44.9"]
-    assert page.row("threads") == ["threads", "2"]
-    assert page.row("loss") == ["loss", "3.500"]
+    likeness = page.row("diversity", "MS-SSIM of pairs within a class ↓")
+    assert likeness == ["0.68 [0.64, 0.72]", "0.609", "up to 24 a class"]
+    assert page.row("provenance", "generation") == ["44.9"]
+    assert page.row("provenance", "threads") == ["2"]
+    assert page.row("other", "loss") == ["3.500"]
+    assert page.row("extra", "<a>") == ["1 dB"]
     # 6 real + 6 generated + 2 x 6 reconstructed, one pair of 3, the curve, one stage.
     assert len(page.tags("img")) == 12 + 12 + 3 + 1 + 1
     assert all(len(picture["alt"]) > 20 for picture in page.tags("img"))
@@ -136,44 +130,44 @@ def test_everything_in_its_place(tmp_path: Path) -> None:
 
 
 def test_diversity_stands_beside_real_volumes_at_equal_numbers(tmp_path: Path) -> None:
-    _, page = written(tmp_path, content(evaluation()))
+    _, page = written(tmp_path, evaluation())
     # Not the 0.25 and 0.5 of 44 volumes against 610, which the floor's 30 against 305 are not.
     recall, coverage = (
-        page.row(f"{name} ↑ (EfficientNet, ImageNet)") for name in ("Recall", "Coverage")
+        page.row("diversity", f"{name} ↑ (EfficientNet, ImageNet)")
+        for name in ("Recall", "Coverage")
     )
-    assert recall[1:] == ["0.300", "0.750", "30 / 305"]
-    assert coverage[1:] == ["0.700", "0.875", "30 / 305"]
+    assert recall == ["0.300", "0.750", "30 / 305"]
+    assert coverage == ["0.700", "0.875", "30 / 305"]
     alone = generation(spaces=[space(floor=None, floor_of=None, at_floor=None)])
-    _, page = written(tmp_path, content(evaluation(generation=alone)))
-    recall = page.row("Recall ↑ (EfficientNet, ImageNet)")
-    assert recall[1:] == ["0.250", "not measured", "44 / 610"]
+    _, page = written(tmp_path, evaluation(generation=alone))
+    recall = page.row("diversity", "Recall ↑ (EfficientNet, ImageNet)")
+    assert recall == ["0.250", "not measured", "44 / 610"]
     few = space()  # a floor of so few volumes that one of its figures is not to be had
     assert few.at_floor is not None
     few = few.model_copy(update={"at_floor": few.at_floor.model_copy(update={"recall": None})})
-    _, page = written(tmp_path, content(evaluation(generation=generation(spaces=[few]))))
+    _, page = written(tmp_path, evaluation(generation=generation(spaces=[few])))
     recall, coverage = (
-        page.row(f"{name} ↑ (EfficientNet, ImageNet)") for name in ("Recall", "Coverage")
+        page.row("diversity", f"{name} ↑ (EfficientNet, ImageNet)")
+        for name in ("Recall", "Coverage")
     )
-    assert recall[1:] == ["0.250", "not measured", "44 / 610"]
-    assert coverage[1:] == ["0.700", "0.875", "30 / 305"]
+    assert recall == ["0.250", "not measured", "44 / 610"]
+    assert coverage == ["0.700", "0.875", "30 / 305"]
 
 
 def test_the_raw_figures_can_be_read_again(tmp_path: Path) -> None:
     measured = evaluation(reconstruction=reconstruction(psnr=math.inf, lpips_network="<&>"))
-    html, _ = written(tmp_path, content(measured))
-    (raw,) = re.findall(r"metrics.json</summary><pre>(.*?)</pre>", html, flags=re.DOTALL)
-    raw = raw.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
-    raw = raw.replace("&#x27;", "'").replace("&amp;", "&")
-    assert json.loads(raw) == json.loads(measured.model_dump_json())
+    text, _ = written(tmp_path, measured)
+    (raw,) = re.findall(r"metrics.json</summary><pre>(.*?)</pre>", text, flags=re.DOTALL)
+    assert json.loads(html.unescape(raw)) == json.loads(measured.model_dump_json())
 
 
 def test_nothing_measured(tmp_path: Path) -> None:
     bare = Evaluation(sets={}, warnings=[], seconds={}, provenance={})
-    html, page = written(tmp_path, content(bare))
-    assert ids(page) == ["summary", "provenance"]
-    assert "<script" not in html  # without a viewer the page runs nothing
-    assert "script-src" not in html
-    assert_nothing_loads(html)
+    text, page = written(tmp_path, bare)
+    assert ids(page) == ["provenance"]
+    assert "<script" not in text  # without a viewer the page runs nothing
+    assert "script-src 'none'" in policy(page)
+    assert_nothing_loads(text)
 
 
 def test_all_that_may_be_null(tmp_path: Path) -> None:
@@ -205,12 +199,11 @@ def test_all_that_may_be_null(tmp_path: Path) -> None:
     r = reconstruction(ssim=None, ms_ssim=None, foreground=None, per_class={}, intervals={})
     r = r.model_copy(update={"codebook_usage": None, "codebook_perplexity": None})
     warnings = ["The volumes are too small for SSIM."]
-    _, page = written(
-        tmp_path, content(evaluation(generation=g, reconstruction=r, warnings=warnings))
-    )
+    measured = evaluation(generation=g, reconstruction=r, warnings=warnings)
+    _, page = written(tmp_path, measured)
     assert ids(page) == ["summary", "reconstruction", "generation", "provenance"]
     assert "SSIM: not measured The volumes are too small for SSIM." in page.text
-    assert page.row("Fréchet distance ↓")[1:4] == ["31.2", "not measured", "–"]
+    assert page.row("generation", "Fréchet distance ↓")[:3] == ["31.2", "not measured", "–"]
     assert "too few even for a curve" in page.text
     assert "None" not in page.text.replace("null", "")
 
@@ -227,7 +220,7 @@ def test_the_verdict_is_said_in_words_too(
     tmp_path: Path, verdict: str, shown: str, kind: str
 ) -> None:
     g = generation(privacy=privacy(verdict=verdict), spaces=[space(stable=True)])
-    _, page = written(tmp_path, content(evaluation(generation=g, warnings=[])))
+    _, page = written(tmp_path, evaluation(generation=g, warnings=[]))
     assert page.text.count(shown) == 2  # in the summary and in its section
     assert [a["class"] for a in page.tags("div") if a.get("class", "").startswith("box")] == [
         kind,
@@ -266,17 +259,26 @@ def test_no_name_becomes_code(tmp_path: Path) -> None:
     history = tmp_path / "history"
     history.mkdir()
     (history / "metrics.csv").write_text('epoch,step,train/loss,"<b>"\n0,1,0.5,1\n')
-    what = ReportContent(EVIL, EVIL, measured, sets, {EVIL: history}, {EVIL: EVIL})
-    html, page = written(tmp_path, what)
+    html, page = written(
+        tmp_path,
+        measured,
+        sets,
+        title=EVIL,
+        lead=EVIL,
+        histories={EVIL: history},
+        configs={EVIL: EVIL},
+        extra=[Extra("x", EVIL, EVIL, (EVIL, ""), [(EVIL, EVIL)])],
+    )
     assert_nothing_loads(html)
     assert "<script>alert" not in html
     assert "<img src=x" not in html
     assert "<b>&quot" not in html
     assert page.text.count("<script>alert('x')</script><img src=x onerror=") >= 12
-    assert html.count(report.niivue_script()) == 1
-    rest = html.replace(report.niivue_script(), "")
+    assert html.count(niivue()) == 1
+    rest = html.replace(niivue(), "")
     volumes = 3 * 4 + 2  # of three sets, and the closest pair
-    assert rest.count("<script") == rest.count("</script>") == volumes + 1  # the viewer's own
+    # The library, and the viewer's own.
+    assert rest.count("<script") == rest.count("</script>") == volumes + 2
 
 
 def test_big_volumes_stay_small_in_the_page(
@@ -305,8 +307,8 @@ def test_big_volumes_stay_small_in_the_page(
     # Packing a scan takes seconds; what it does is the viewer's own test.
     monkeypatch.setattr(report, "nifti_bytes", nifti_bytes)
     monkeypatch.setattr(report, "VIEWER_BYTES", 9_000_000)
-    what = content(evaluation(generation=None), {"real": scans, "generated": scans})
-    html, page = written(tmp_path, what)
+    sets = {"real": scans, "generated": scans}
+    html, page = written(tmp_path, evaluation(generation=None), sets)
     assert packed == [shape] * 6  # three of each set
     assert "The 2 embedded volumes" in page.text
     assert "4 more did not fit into 9 MB" in page.text
@@ -322,7 +324,7 @@ def test_big_volumes_stay_small_in_the_page(
 def test_volumes_without_classes(tmp_path: Path) -> None:
     sets = {"real": one_class("r"), "generated": one_class("g", 3)}
     g = generation(per_class={}, class_accuracy=None, usefulness=None, privacy=None)
-    html, page = written(tmp_path, content(evaluation(generation=g), sets))
+    html, page = written(tmp_path, evaluation(generation=g), sets)
     assert "The first 5 volumes of each set, in order." in page.text
     assert len(page.tags("img")) == 5 + 3 + 1
     labels = re.findall(r'<div class="label">(.*?)</div>', html)
@@ -337,34 +339,44 @@ def test_the_size_of_a_demo(tmp_path: Path) -> None:
     }
     pairs = [ClosePair(generated=f"generated-{i}", train="train-0", distance=0.1) for i in range(9)]
     g = generation(privacy=privacy(closest=pairs))
-    what = content(evaluation(generation=g), sets)
-    html, _ = written(tmp_path, what)
+    html, _ = written(tmp_path, evaluation(generation=g), sets)
     # Noise, which nothing compresses: real volumes take less.
-    assert len(html.encode()) - len(report.niivue_script()) < 4_000_000
-    assert report.niivue_script() in html
+    assert len(html.encode()) - len(niivue()) < 4_000_000
+    assert niivue() in html
 
 
 def test_the_same_page_each_time_and_without_a_display(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, _ = written(tmp_path, content(evaluation(), full_sets()))
+    first, _ = written(tmp_path, evaluation(), full_sets())
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it fails
-    again, _ = written(tmp_path, content(evaluation(), full_sets()))
+    again, _ = written(tmp_path, evaluation(), full_sets())
     assert first == again
 
 
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "page").touch()
     with pytest.raises(Prod9Error, match="cannot write"):
-        write_report(tmp_path / "page" / "report.html", content(evaluation()))
+        written(tmp_path, evaluation())
 
 
 def test_a_document_escapes_titles_and_links_its_sections() -> None:
-    html = document("<t>", "a & b", [Section("one", "<One>", "<p>x</p>")], ["<script>1</script>"])
-    page = Page(html)
+    text = document("<t>", "a & b", [("one", "<One>", "<p>x</p>"), ("two", "Two", " ")], ["1"])
+    page = Page(text)
     assert [a["href"] for a in page.tags("a")] == ["#one"]
     assert page.tags("h2") == [{"id": "one"}]
     assert "<t> a & b <One>" in page.text
-    assert html.index("<script>1</script>") < html.index("<section")
-    assert "'unsafe-inline'" in html
+    assert text.index("<script>1</script>") > text.index("</main>")
+
+
+def test_names_that_are_no_utf8() -> None:
+    assert "caf?" in document("caf\udce9", "", [])
+
+
+def test_the_figures_of_scans_are_shown_as_a_range(tmp_path: Path) -> None:
+    scores = {"psnr": 22.5, "psnr_per_scan": (22.0, 23.25, 22.25)}
+    _, page = written(tmp_path, evaluation(translation={"scans": 3, "drawn": {"T1": scores}}))
+    assert page.row("other", "scans") == ["3"]
+    assert page.row("other", "drawn / T1 / psnr") == ["22.50"]
+    assert page.row("other", "drawn / T1 / psnr_per_scan") == ["22.00 to 23.25 (3 values)"]

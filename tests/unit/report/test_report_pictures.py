@@ -5,34 +5,26 @@ import io
 
 import matplotlib.image
 import numpy as np
-import pytest
-from report_samples import Page, collection, one_class
+from report_samples import collection, one_class
 
 from prod9.report.pictures import (
     MAX_SIDE,
     Choice,
+    Picture,
     choose,
-    gallery,
-    image,
-    montage_rows,
-    png,
+    class_rows,
+    pair_rows,
     rule,
     tile,
 )
 from prod9.results.schema import ClosePair
 
 
-def decode(source: str) -> np.ndarray:
+def decode(picture: Picture) -> np.ndarray:
     """Return a picture of the page as uint8."""
-    assert source.startswith("data:image/png;base64,")
-    data = base64.b64decode(source.partition(",")[2])
+    assert picture.src.startswith("data:image/png;base64,")
+    data = base64.b64decode(picture.src.partition(",")[2])
     return (matplotlib.image.imread(io.BytesIO(data)) * 255).round().astype(np.uint8)
-
-
-@pytest.mark.parametrize("shape", [(5, 7), (1, 1), (6, 4, 3)])
-def test_png_gives_back_its_pixels(shape: tuple[int, ...]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    assert np.array_equal(decode(Page(image(png(pixels), "x")).tags("img")[0]["src"]), pixels)
 
 
 def test_a_tile_is_three_middle_slices_with_front_and_top_up() -> None:
@@ -92,21 +84,22 @@ def test_the_first_volumes_of_each_class_are_chosen() -> None:
 
 
 def test_a_montage_stands_class_by_class() -> None:
-    real, made = collection("r", 4), collection("g", 4, seed=1)
-    rows = {"ball": {"Real": [0, 2], "Generated": [2]}, "box": {"Real": [1], "Generated": []}}
-    page = Page(montage_rows({"Real": real, "Generated": made}, rows))
-    pictures = page.tags("img")
-    assert [picture["alt"].partition(";")[0] for picture in pictures] == [
-        "Real: r-0 (ball)",
-        "Real: r-2 (ball)",
-        "Generated: g-2 (ball)",
-        "Real: r-1 (box)",
+    sets = {"Real": collection("r", 4), "Generated": collection("g", 4, seed=1)}
+    chosen = {
+        "Real": Choice({"ball": [0, 2], "box": [1]}, 2),
+        "Generated": Choice({"ball": [2]}, 1),
+    }
+    ball, box = class_rows(sets, chosen)
+    assert (ball.label, box.label) == ("ball", "box")
+    assert [[p.alt.partition(";")[0] for p in cell] for cell in ball.cells] == [
+        ["Real: r-0 (ball)", "Real: r-2 (ball)"],
+        ["Generated: g-2 (ball)"],
     ]
-    assert np.array_equal(decode(pictures[2]["src"]), tile(made[2]))
-    assert page.text.endswith("Generated none")
+    assert np.array_equal(decode(ball.cells[1][0]), tile(sets["Generated"][2]))
+    assert [len(cell) for cell in box.cells] == [1, 0]
 
 
-def test_the_gallery_shows_a_copy_as_black() -> None:
+def test_a_pair_that_is_a_copy_has_a_black_difference() -> None:
     train = collection("train", 4)
     made = collection("train", 4, names=["a", "b", "c", "d"])  # the same voxels
     pairs = [
@@ -114,12 +107,10 @@ def test_the_gallery_shows_a_copy_as_black() -> None:
         ClosePair(generated="c", train="train-0", distance=0.25),
         ClosePair(generated="gone", train="train-0", distance=0.5),
     ]
-    page = Page(gallery(pairs, made, train))
-    pictures = [decode(picture["src"]) for picture in page.tags("img")]
-    assert len(pictures) == 6
-    assert np.array_equal(pictures[0], pictures[1])
-    assert pictures[2].max() <= 4  # inferno's black
-    assert pictures[5].max() > 200
-    assert "1. b nearest: train-1 distance 0" in page.text
-    assert "2. c nearest: train-0 distance 0.25" in page.text
-    assert gallery(pairs[2:], made, train) == ""
+    copied, other = pair_rows(pairs, made, train)
+    mine, theirs, difference = (decode(cell[0]) for cell in copied.cells)
+    assert np.array_equal(mine, theirs)
+    assert difference.max() <= 4  # inferno's black
+    assert decode(other.cells[2][0]).max() > 200
+    assert (copied.label, copied.notes) == ("1. b", ("nearest: train-1", "distance 0"))
+    assert (other.label, other.notes) == ("2. c", ("nearest: train-0", "distance 0.25"))

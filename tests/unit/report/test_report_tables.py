@@ -1,32 +1,26 @@
 """Numbers are shown as a reader wants them; tables hold what was measured."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 from report_samples import (
     Page,
     closeness,
     distance,
+    evaluation,
     generation,
+    privacy,
     reconstruction,
     record,
     space,
     usefulness,
+    written,
 )
 
-from prod9.report.numbers import absent, number, share, why
-from prod9.report.tables import (
-    class_table,
-    closeness_table,
-    other_table,
-    ratio,
-    reconstruction_table,
-    sets_table,
-    space_class_table,
-    space_table,
-    table,
-    usefulness_table,
-)
+from prod9.report.numbers import absent, number, ratio, share
+from prod9.results.schema import Generation
 
 
 @pytest.mark.parametrize(
@@ -70,12 +64,10 @@ def test_shares_are_per_cent() -> None:
 
 def test_what_is_missing_gives_its_reason() -> None:
     lines = ["Few volumes.", "MedicalNet is missing: no LPIPS <here> (`prod9 weights`)."]
-    reason = why(lines, "lpips")
-    assert reason == lines[1]
-    assert why(lines, "privacy") == ""
-    page = Page(absent(reason))
+    page = Page(absent(lines, "lpips"))
     assert page.text == "not measured MedicalNet is missing: no LPIPS <here> (prod9 weights)."
     assert page.tags("here") == []
+    assert Page(absent(lines, "privacy")).text == "not measured"
 
 
 def test_a_ratio_needs_a_floor_that_is_surely_above_zero() -> None:
@@ -86,84 +78,97 @@ def test_a_ratio_needs_a_floor_that_is_surely_above_zero() -> None:
     assert ratio(space(floor=None, frechet_ratio=None)) == "–"
 
 
-def test_header_and_caption_are_escaped_and_an_empty_header_is_left_out() -> None:
-    page = Page(table(["<a>", "b"], [["x", "1"]], caption="<c>"))
-    assert page.rows == [["<a>", "b"], ["x", "1"]]
-    assert page.text.startswith("<c>")
-    assert Page(table(["", ""], [["x", "1"]])).rows == [["x", "1"]]
-
-
-def test_reconstruction_has_all_volumes_the_foreground_and_each_class() -> None:
-    page = Page(reconstruction_table(reconstruction()))
+def test_reconstruction_has_all_volumes_the_foreground_and_each_class(tmp_path: Path) -> None:
+    _, page = written(tmp_path, evaluation())
     # Nothing has LPIPS: no column.
-    assert page.rows[0] == ["", "Volumes", "PSNR", "SSIM", "MS-SSIM", "MAE"]
+    header = ["", "Volumes", "PSNR", "SSIM", "MS-SSIM", "MAE"]
+    assert page.rows_of["reconstruction"][0] == header
     whole = ["610", "25.4 dB [25.1, 25.7]", "0.849 [0.840, 0.860]", "0.962", "0.0376"]
-    assert page.row("Whole volumes")[1:] == whole
-    inside = page.row("Foreground (voxels that are not 0)")
-    assert inside[2] == "23.9 dB [23.6, 24.2]"
-    assert inside[4] == "not measured"
-    assert page.row("ball")[1:3] == ["305", "25.1 dB [24.8, 25.4]"]
-    assert page.row("box")[1:3] == ["305", "25.7 dB [25.4, 26.0]"]
+    assert page.row("reconstruction", "Whole volumes") == whole
+    inside = page.row("reconstruction", "Foreground (voxels that are not 0)")
+    assert inside[1] == "23.9 dB [23.6, 24.2]"
+    assert inside[3] == "not measured"
+    assert page.row("reconstruction", "ball")[:2] == ["305", "25.1 dB [24.8, 25.4]"]
+    assert page.row("reconstruction", "box")[:2] == ["305", "25.7 dB [25.4, 26.0]"]
 
 
-def test_a_single_class_is_not_shown_twice() -> None:
+def test_a_single_class_is_not_shown_twice(tmp_path: Path) -> None:
     one = reconstruction()
     one = one.model_copy(update={"per_class": {"all": one.per_class["ball"]}, "foreground": None})
-    assert len(Page(reconstruction_table(one)).rows) == 2
+    _, page = written(tmp_path, evaluation(reconstruction=one))
+    assert len(page.rows_of["reconstruction"]) == 2
 
 
-def test_a_feature_space_has_its_floor_beside_each_figure() -> None:
-    page = Page(space_table(space()))
-    assert page.row("Volumes: set / reference")[1:3] == ["44 / 610", "30 / 305"]
-    assert page.row("Fréchet distance ↓")[1:4] == ["31.2 [29.0, 33.7]", "12.5", "2.5 ×"]
-    assert page.row("Kernel distance ↓")[1:4] == ["0.0350", "0.00700", ""]
-    assert page.row("Precision ↑")[1:3] == ["0.812", "0.812"]
+def generated(folder: Path, made: Generation) -> Page:
+    return written(folder, evaluation(generation=made))[1]
+
+
+def spaces(folder: Path, **other: Any) -> Page:
+    return generated(folder, generation(spaces=[space(**other)]))
+
+
+def test_a_feature_space_has_its_floor_beside_each_figure(tmp_path: Path) -> None:
+    again = distance(20.0, 0.01)
+    page = spaces(tmp_path, reconstructed=again)
+    assert page.row("generation", "Volumes: set / reference")[:2] == ["44 / 610", "30 / 305"]
+    frechet = ["31.2 [29.0, 33.7]", "12.5", "20.0", "2.5 ×"]
+    assert page.row("generation", "Fréchet distance ↓")[:4] == frechet
+    page = spaces(tmp_path)
+    assert page.row("generation", "Fréchet distance ↓")[:3] == [*frechet[:2], "2.5 ×"]
+    assert page.row("generation", "Kernel distance ↓")[:3] == ["0.0350", "0.00700", ""]
+    assert page.row("generation", "Precision ↑")[:2] == ["0.812", "0.812"]
     # The ratios are of as many: 0.3 / 0.75, 0.9 / 0.9375, 0.7 / 0.875.
-    assert page.row("Recall ↑")[1:4] == ["0.250", "0.750", "0.40 ×"]
-    assert page.row("Density ↑")[1:4] == ["0.938", "0.938", "0.96 ×"]
-    coverage = page.row("Coverage ↑")
-    assert coverage[1:4] == ["0.500", "0.875", "0.80 ×"]
-    assert coverage[4] == "Low coverage: modes are missing."
+    assert page.row("generation", "Recall ↑")[:3] == ["0.250", "0.750", "0.40 ×"]
+    assert page.row("generation", "Density ↑")[:3] == ["0.938", "0.938", "0.96 ×"]
+    coverage = page.row("generation", "Coverage ↑")
+    assert coverage[:3] == ["0.500", "0.875", "0.80 ×"]
+    assert coverage[3] == "Low coverage: modes are missing."
 
 
-def test_a_feature_space_without_floor_or_recall() -> None:
+def test_a_feature_space_without_floor_or_recall(tmp_path: Path) -> None:
     made = distance(31.25, 0.035, recall=None)
-    page = Page(space_table(space(generated=made, floor=None, frechet_ratio=None)))
-    assert page.row("Fréchet distance ↓")[1:4] == ["31.2", "not measured", "–"]
-    assert page.row("Recall ↑")[1:4] == ["not measured", "not measured", "–"]
-    nowhere = distance(12.5, 0.007, recall=0.0)
-    assert Page(space_table(space(floor=nowhere))).row("Recall ↑")[3] == "–"
+    page = spaces(tmp_path, generated=made, floor=None, frechet_ratio=None)
+    assert page.row("generation", "Fréchet distance ↓")[:3] == ["31.2", "not measured", "–"]
+    assert page.row("generation", "Recall ↑")[:3] == ["not measured", "not measured", "–"]
+    page = spaces(tmp_path, floor=distance(12.5, 0.007, recall=0.0))
+    assert page.row("generation", "Recall ↑")[2] == "–"
 
 
-def test_classes_in_a_space_and_by_themselves() -> None:
-    page = Page(space_class_table(space()))
-    assert page.row("box")[1:4] == ["22", "70.0", "0.200"]
-    page = Page(class_table(generation().per_class))
-    assert page.row("box") == ["box", "22", "305", "95.5 %", "0.700", "0.600"]
-    bare = {"a": generation().per_class["box"].model_copy(update={"class_accuracy": None})}
-    assert "Recognised" not in Page(class_table(bare)).rows[0]
-
-
-def test_usefulness_and_closeness() -> None:
-    page = Page(usefulness_table(usefulness()))
-    assert page.row("generated")[1:] == ["44", "96.2 % [94.7, 96.6]", "96.1 %"]
-    page = Page(closeness_table([closeness("voxels <b>")]))
-    assert page.rows[1][0] == "Expected without copying"
-    shown = ["1.12", "3.1 %", "52 % [44, 59]", "0.50 [0.48, 0.53]", "3"]
-    assert page.row("voxels <b>")[1:] == shown
-
-
-def test_sets_and_figures_without_a_section() -> None:
-    page = Page(sets_table({"real": record("a <b>"), "made": record("x")}))
-    row = page.row("real")
-    assert row[1] == "a <b>uint8 / 255"
-    assert row[2:] == ["610", "2", "8 × 9 × 10", "1 × 1 × 2.5", "0 to 1", "c0ffee000000"]
-    unknown = record().model_copy(update={"spacing_mm": None, "sha256": None})
-    assert Page(sets_table({"real": unknown})).row("real")[5:] == ["unknown", "0 to 1", "–"]
-    page = Page(other_table({"loss": 3.58859, "flair": {"psnr": 22.5, "<name>": "x", "n": None}}))
-    assert page.rows[1:] == [
-        ["loss", "3.589"],
-        ["flair / psnr", "22.50"],
-        ["flair / <name>", "x"],
-        ["flair / n", "not measured"],
+def test_classes_in_a_space_and_by_themselves(tmp_path: Path) -> None:
+    page = spaces(tmp_path)
+    assert page.row("generation", "box")[:3] == ["22", "70.0", "0.200"]
+    per_class = generation().per_class
+    page = generated(tmp_path, generation(spaces=[]))
+    assert page.row("generation", "box") == ["22", "305", "95.5 %", "0.700", "0.600"]
+    bare = {k: v.model_copy(update={"class_accuracy": None}) for k, v in per_class.items()}
+    page = generated(tmp_path, generation(spaces=[], per_class=bare))
+    assert page.row("generation", "Class") == [
+        *("Generated", "Real", "MS-SSIM of pairs", "MS-SSIM of real pairs")
     ]
+
+
+def test_usefulness_and_closeness(tmp_path: Path) -> None:
+    near = privacy(spaces=[closeness("voxels <b>")])
+    page = generated(tmp_path, generation(usefulness=usefulness(), privacy=near))
+    assert page.row("usefulness", "generated") == ["44", "96.2 % [94.7, 96.6]", "96.1 %"]
+    assert page.rows_of["privacy"][1][0] == "Expected without copying"
+    shown = ["1.12", "3.1 %", "52 % [44, 59]", "0.50 [0.48, 0.53]", "3"]
+    assert page.row("privacy", "voxels <b>") == shown
+
+
+def test_sets_and_figures_without_a_section(tmp_path: Path) -> None:
+    unknown = record().model_copy(update={"spacing_mm": None, "sha256": None})
+    sets = {"real": record("a <b>"), "made": unknown}
+    others = {"flair": {"psnr": 22.5, "<name>": "x", "n": None}}
+    measured = evaluation(
+        sets=sets, masked_prediction={"loss": 3.58859}, translation=others, provenance={}
+    )
+    _, page = written(tmp_path, measured)
+    row = page.row("provenance", "real")
+    assert row[0] == "a <b>uint8 / 255"
+    assert row[1:] == ["610", "2", "8 × 9 × 10", "1 × 1 × 2.5", "0 to 1", "c0ffee000000"]
+    assert page.row("provenance", "made")[4:] == ["unknown", "0 to 1", "–"]
+    assert page.row("other", "loss") == ["3.589"]
+    assert page.row("other", "flair / psnr") == ["22.50"]
+    assert page.row("other", "flair / <name>") == ["x"]
+    assert page.row("other", "flair / n") == ["not measured"]

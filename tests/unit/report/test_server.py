@@ -15,9 +15,10 @@ import pytest
 from prod9.cli.run import guarded, new_app
 from prod9.cli.view import view
 from prod9.errors import Prod9Error
+from prod9.report.page import asset
 from prod9.report.server import VolumeServer
 from prod9.report.viewed_files import ViewedFile, find_volumes
-from prod9.report.viewer import asset, nifti_bytes
+from prod9.report.viewer import nifti_bytes
 
 
 def write(path: Path, value: float = 0.5) -> Path:
@@ -64,7 +65,7 @@ def test_the_page_the_library_and_the_files_are_served(
     assert b'<option value="volume/0" selected>a</option>' in page
     assert b'<option value="volume/1">b</option>' in page
     answer, library = ask(server, "/niivue.js")
-    assert library.decode() == asset("vendor/niivue.umd.js")
+    assert library.decode().endswith(asset("vendor/niivue.umd.js"))
     assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
     for number, name in enumerate(("a.nii.gz", "b.nii")):
         answer, content = ask(server, f"/volume/{number}")
@@ -130,7 +131,7 @@ def test_nothing_can_be_written(server: VolumeServer, method: str) -> None:
 
 def test_head_sends_no_body(server: VolumeServer, tmp_path: Path) -> None:
     size = (tmp_path / "seen" / "a.nii.gz").stat().st_size
-    for path, length in (("/volume/0", size), ("/", len(server.page))):
+    for path, length in (("/volume/0", size), ("/", len(ask(server, "/")[1]))):
         answer = ask_raw(server, "HEAD", path)
         assert answer.split()[1] == b"200"
         assert f"Content-Length: {length}\r\n".encode() in answer
@@ -220,15 +221,13 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
         find_volumes([missing])
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(Prod9Error, match=r"empty has no \.nii or \.nii\.gz files in it"):
+    with pytest.raises(Prod9Error, match=r"empty has no NIfTI files in it"):
         find_volumes([empty])
     np.save(empty / "array.npy", np.zeros(3))
-    with pytest.raises(Prod9Error, match=r"empty has no .*array\.npy .*convert it to NIfTI"):
-        find_volumes([empty])
-    with pytest.raises(Prod9Error, match=r"array\.npy is an array .*convert it to NIfTI"):
+    with pytest.raises(Prod9Error, match=r"array\.npy is no NIfTI file.*nibabel\.Nifti1Image"):
         find_volumes([empty / "array.npy"])
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(Prod9Error, match=r"x\.txt is no \.nii or \.nii\.gz file"):
+    with pytest.raises(Prod9Error, match=r"x\.txt is no NIfTI file"):
         find_volumes([tmp_path / "x.txt"])
 
 
@@ -245,7 +244,7 @@ def test_names_cannot_inject_into_the_page(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>"
     write(tmp_path / name / f"{name}.nii")
     with VolumeServer(find_volumes([tmp_path / name])) as server:
-        page = server.page.decode()
+        page = server.texts["/"][1].decode()
     assert "<img" not in page
     assert page.count("&lt;img src=x onerror=alert(1)&gt;</option>") == 2
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prod9.data.crops import Batch
 from prod9.errors import Prod9Error
-from prod9.losses.adaptive import adaptive_weight
+from prod9.losses.adversarial import adaptive_weight
 from prod9.losses.focal_frequency import FocalFrequencyLoss
 from prod9.losses.perceptual import normalize_intensity
 from prod9.masking import mask_tokens

@@ -13,8 +13,7 @@ from prod9.data.array_dataset import ArrayDataset
 from prod9.data.batches import set_epoch
 from prod9.data.crops import Batch, volume_loader
 from prod9.errors import Prod9Error
-from prod9.losses.adaptive import adaptive_weight
-from prod9.losses.adversarial import discriminator_loss, generator_loss
+from prod9.losses.adversarial import adaptive_weight, discriminator_loss, generator_loss
 from prod9.losses.feature_loss import build_feature_loss
 from prod9.losses.focal_frequency import FocalFrequencyLoss
 from prod9.metrics.psnr import psnr

@@ -4,22 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SLOW_BELOW = 20480
+from prod9.networks.cpu_kernels import applies
+
+SLOW_BELOW = 20480
 """PyTorch leaves oneDNN for a loop of its own where B = 1 and C * D * H is at most this."""
-
-
-def _in_two(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """Convolve (1, C, D, H, W) as a batch of two slabs, which overlap by what the kernel reaches.
-
-    The same sums in the same order of magnitude of work: only the slabs' borders are copied twice.
-    """
-    depth = x.shape[2]
-    half = (depth + 1) // 2
-    x = F.pad(x, (0, 0, 0, 0, padding, padding))
-    reach = half + 2 * padding
-    slabs = torch.cat([x[:, :, :reach], x[:, :, depth - half : depth - half + reach]])
-    first, second = F.conv3d(slabs, weight, bias, padding=(0, padding, padding)).split(1)
-    return torch.cat([first, second[:, :, 2 * half - depth :]], 2)
 
 
 class Conv3d(nn.Conv3d):
@@ -35,14 +23,13 @@ class Conv3d(nn.Conv3d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C_in, D, H, W) -> (B, C_out, D, H, W)."""
         b, c, d, h = input.shape[:4]
-        if (
-            b == 1
-            and d > 1
-            and self.kernel_size[0] > 1
-            and c * d * h <= _SLOW_BELOW
-            and input.device.type == "cpu"
-            and input.dtype == torch.float32
-            and not torch.compiler.is_compiling()
-        ):
-            return _in_two(input, self.weight, self.bias, self.kernel_size[0] // 2)
-        return super().forward(input)
+        pad = self.kernel_size[0] // 2
+        if not (b == 1 and d > 1 and pad and c * d * h <= SLOW_BELOW and applies(input)):
+            return super().forward(input)
+        # As a batch of two slabs, which overlap by what the kernel reaches: the same sums.
+        half = (d + 1) // 2
+        reach = half + 2 * pad
+        x = F.pad(input, (0, 0, 0, 0, pad, pad))
+        slabs = torch.cat([x[:, :, :reach], x[:, :, d - half : d - half + reach]])
+        first, second = F.conv3d(slabs, self.weight, self.bias, padding=(0, pad, pad)).split(1)
+        return torch.cat([first, second[:, :, 2 * half - d :]], 2)

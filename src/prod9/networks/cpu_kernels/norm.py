@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prod9.networks.cpu_kernels import applies
+
 
 def group_count(channels: int, most: int) -> int:
     """Return the groups of a norm over ``channels``: the largest divisor of at most ``most``.
 
-    A group has two channels at least: one value alone, as on a grid of one cell, has no spread.
+    A group has at least two channels: on a grid of one cell, one value alone has no spread.
     """
     most = max(1, min(most, channels // 2))
     return max(g for g in range(1, most + 1) if channels % g == 0)
@@ -40,13 +42,14 @@ class _NormSiLU(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         (gradient,), (x, weight, bias, mean, rstd) = grad_outputs, ctx.saved_tensors
-        (b, c), space, groups = x.shape[:2], x.shape[2:], ctx.groups
-        per_channel = (b, c, *[1] * len(space))
+        (b, c), groups, n = x.shape[:2], ctx.groups, x[0, 0].numel()
         axes = tuple(range(2, x.ndim))
-        n = x[0, 0].numel()
+        per_channel = (b, c, *[1] * len(axes))
         z = torch.native_group_norm(x, weight, bias, b, c, n, groups, ctx.eps)[0]
         # One layout for all that follows: mixed ones are ten times slower.
-        gradient = gradient.contiguous(memory_format=_layout(x))
+        last = x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
+        layout = torch.channels_last_3d if last else torch.contiguous_format
+        gradient = gradient.contiguous(memory_format=layout)
         gradient = torch.ops.aten.silu_backward.grad_input(gradient, z, grad_input=z)
         # With x^ = (x - m) r, in a group of k values: dx = r (g w - mean(g w) - x^ mean(g w x^)).
         sum_g = gradient.sum(axes)  # (B, C)
@@ -65,11 +68,6 @@ class _NormSiLU(torch.autograd.Function):
         return of_input, sum_gxhat.reshape(b, c).sum(0), sum_g.sum(0), None, None
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    last = x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
-    return torch.channels_last_3d if last else torch.contiguous_format
-
-
 class NormSiLU(nn.GroupNorm):
     """SiLU of a group norm with at most ``groups`` groups; (B, C, D, H, W) -> the same shape."""
 
@@ -78,12 +76,7 @@ class NormSiLU(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Shapes as in the class's docstring."""
-        if (
-            torch.compiler.is_compiling()  # it fuses by itself
-            or input.device.type != "cpu"
-            or input.dtype != torch.float32
-            or torch.is_autocast_enabled("cpu")
-        ):
+        if not applies(input):
             return F.silu(super().forward(input))
         output = _NormSiLU.apply(input, self.weight, self.bias, self.num_groups, self.eps)
         return cast(Tensor, output)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prod9.networks.cpu_kernels import applies
 from prod9.networks.rotary import rotate
 
 
@@ -61,12 +62,8 @@ class NormRotate(nn.RMSNorm):
 
         Under autocast too it computes in fp32 at least, and returns x's own type.
         """
-        if (
-            torch.compiler.is_compiling()  # it fuses by itself
-            or x.device.type != "cpu"
-            or x.dtype != torch.float32
-        ):
+        if not applies(x):
             wide = x.to(torch.promote_types(x.dtype, torch.float32))
             return rotate(super().forward(wide), cos, sin).to(x.dtype)
-        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
+        eps = torch.finfo(x.dtype).eps  # as nn.RMSNorm's own
         return cast(Tensor, _NormRotate.apply(x, self.weight, cos, sin, eps))
