@@ -19,8 +19,8 @@ from benchmarks.encode_decode import (
     untrained_tokenizer,
 )
 from prod9.config import SlidingWindowConfig
+from prod9.sliding_window import Windows
 from prod9.tokenizer import Tokenizer, build_autoencoder
-from prod9.windows import Windows
 
 if TYPE_CHECKING:
     from benchmarks.results import Result

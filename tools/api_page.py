@@ -1,4 +1,4 @@
-"""Write ``docs/api.md``: the public names of prod9, from their docstrings.
+"""Write ``docs/api.md``: examples, and the public names of prod9 from their docstrings.
 
 ``python tools/api_page.py > docs/api.md``; with ``--check FILE``, compare instead.
 """
@@ -11,9 +11,61 @@ from pathlib import Path
 from typing import Any
 
 import prod9
-from prod9 import api
 
-_INTERNAL = {"EncodedVolume.of", "EncodedVolume.load", "Model.of"}
+INTRODUCTION = """\
+The Python API: trained models applied to paths, arrays and images.
+
+Load a trained Stage 2 and generate; results are nibabel images:
+
+```python
+import prod9
+
+model = prod9.load("outputs/stage2")  # a run folder, a transformer.pt, or a configuration
+print(model.class_names)
+first, second = model.generate(label="T1", n=2, seed=0, steps=4)
+first.to_filename("generated.nii.gz")
+```
+
+Make a missing channel, or sample a part anew; an array in gives arrays, a path or an image images:
+
+```python
+(flair,) = model.translate({"T1": "t1.nii.gz", "T2": "t2.nii.gz"}, target="FLAIR")
+(filled,) = model.inpaint("t1.nii.gz", mask="mask.nii.gz", channel="T1", seed=1)
+```
+
+Tokens:
+
+```python
+encoded = model.tokenizer.encode("t1.nii.gz")
+print(encoded.tokens.shape, model.tokenizer.codebook_size)
+image = model.tokenizer.decode(encoded)
+
+tokenizer = prod9.Tokenizer.load("autoencoder.pt", device="cpu")
+volume = first.get_fdata()
+array = tokenizer.reconstruct(volume)
+```
+
+Measure and train. Both work for minutes or days; `progress=True` shows on stderr how far they are:
+
+```python
+figures = prod9.evaluate(real="real/", generated="generated/", features=["efficientnet"])
+print(figures.generation.spaces[0].generated.frechet)
+```
+
+```python
+model = prod9.train("stage2.yaml", ["trainer.max_epochs=1"], overwrite=True)
+```
+
+Every mistake that can be mended is a `prod9.Prod9Error`, one sentence that says what and where:
+
+```python
+try:
+    prod9.load("nowhere.pt")
+except prod9.Prod9Error as error:
+    print(error)
+```
+"""
+_INTERNAL = {"EncodedVolume.load", "Model.of", "Tokenizer.measured", "Tokenizer.volume_of"}
 
 
 def text_of(thing: Any) -> str:
@@ -59,7 +111,7 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
 
 def page() -> str:
     """Return the page."""
-    parts = ["# Python API", text_of(api), "What the names do, from their docstrings:"]
+    parts = ["# Python API", INTRODUCTION.strip(), "What the names do, from their docstrings:"]
     for name in prod9.__all__:
         thing = getattr(prod9, name)
         is_class = inspect.isclass(thing)

@@ -7,24 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prod9.api.load import load
-    from prod9.api.model import Model
-    from prod9.api.tokenizer import Tokenizer
-    from prod9.api.train import train
     from prod9.errors import Prod9Error
     from prod9.evaluation.runner import evaluate
-    from prod9.inference.encoded import EncodedVolume
+    from prod9.inference.load import load, train
+    from prod9.inference.model import Model
+    from prod9.inference.tokenizer import EncodedVolume, Tokenizer
 
 __version__ = "0.1.0"
 __all__ = ["EncodedVolume", "Model", "Prod9Error", "Tokenizer", "evaluate", "load", "train"]
 _HOMES = {
-    "EncodedVolume": "inference.encoded",
-    "Model": "api.model",
+    "EncodedVolume": "inference.tokenizer",
+    "Model": "inference.model",
     "Prod9Error": "errors",
-    "Tokenizer": "api.tokenizer",
+    "Tokenizer": "inference.tokenizer",
     "evaluate": "evaluation.runner",
-    "load": "api.load",
-    "train": "api.train",
+    "load": "inference.load",
+    "train": "inference.load",
 }
 
 

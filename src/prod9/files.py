@@ -28,8 +28,7 @@ def remove_leftovers(folder: Path, *, sole_writer: bool = False) -> None:
     """Remove temporary files and folders of killed processes from ``folder``.
 
     Those are the ones that nobody has touched for a day, or all of them where this process is the
-    ``sole_writer`` of the folder. Without ``sole_writer`` a folder is looked at once per process:
-    to list a large folder before each of its files is written would take long.
+    ``sole_writer`` of the folder. Otherwise a folder is listed once per process.
     """
     if folder in _checked and not sole_writer:
         return
@@ -48,11 +47,7 @@ def remove_leftovers(folder: Path, *, sole_writer: bool = False) -> None:
 
 @contextmanager
 def write_errors(path: Path) -> Generator[None]:
-    """Turn an ``OSError`` of the block, which writes ``path``, into one sentence.
-
-    Raises:
-        Prod9Error: the block raised an ``OSError``.
-    """
+    """Turn an ``OSError`` of the block, which writes ``path``, into a :class:`Prod9Error`."""
     try:
         yield
     except OSError as error:
@@ -101,11 +96,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_whole(path: Path, content: bytes) -> None:
-    """Append ``content`` to a file, all of it or nothing (unless the process dies).
-
-    Raises:
-        Prod9Error: the file cannot be written, or the disk is full; the file is as it was.
-    """
+    """Append ``content`` to a file, all of it or, with an error, nothing."""
     with write_errors(path), path.open("ab", buffering=0) as file:
         end = file.tell()
         try:
@@ -124,9 +115,7 @@ def hexdigest(path: Path, algorithm: str) -> str:
 
 
 def require_writable(folder: Path) -> None:
-    """Prove that a file can be written in ``folder``, before hours are spent.
-
-    Folders that had to be made for it are removed again: nothing is left behind.
+    """Prove that a file can be written in ``folder``, and leave nothing behind.
 
     Raises:
         Prod9Error: it cannot.

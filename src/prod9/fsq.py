@@ -3,10 +3,9 @@
 Latent channel i takes one of ``levels[i]`` values; a cell of the grid is the product of its
 channels, so the codebook has prod(levels) entries and no parameters.
 
-Two operations that must never be one: :meth:`FSQ.quantize` bounds and rounds a raw latent, while
-:meth:`FSQ.codes_to_indices` takes codes and never bounds again. (Bounding twice shrinks the codes
-and silently loses most of the codebook.) All arithmetic is fp32 under any autocast: in bf16 or
-fp16 more than half of the indices come out wrong.
+:meth:`FSQ.quantize` bounds and rounds a raw latent; :meth:`FSQ.codes_to_indices` takes codes and
+never bounds again: bounding twice shrinks the codes and loses most of the codebook. All arithmetic
+is fp32 under any autocast: in bf16 or fp16 more than half of the indices come out wrong.
 """
 
 import math
@@ -23,16 +22,14 @@ _EXACT_IN_FP32 = 2**24
 
 
 class _RoundStraightThrough(torch.autograd.Function):
-    """Round to the nearest whole number; the gradient passes as if nothing had happened."""
+    """Round to the nearest whole number; the gradient passes unchanged."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.round()
 
     @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor
-    ) -> Tensor:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
         return grad_outputs[0]
 
 
@@ -40,12 +37,11 @@ class FSQ(nn.Module):
     """Quantiser for latents of shape (B, len(levels), *grid).
 
     Args:
-        levels: values per latent channel, each at least 3. ([8,8,8] has 512 codes, [8,8,6,5]
-            1,920, [6,6,6,5] 1,080.)
+        levels: values per latent channel, each at least 3: with two, the shift that centres an
+            even grid, atanh(1/2 / h) with h near 1/2, grows without bound.
 
     Raises:
-        ValueError: fewer than one level, or a level below 3 (with two levels the shift that
-            centres an even grid, atanh(1/2 / h) with h near 1/2, grows without bound).
+        ValueError: no level, or one below 3.
     """
 
     _levels: Tensor
@@ -87,19 +83,11 @@ class FSQ(nn.Module):
             rounded = cast(Tensor, _RoundStraightThrough.apply(self.bound(z)))
             return rounded / self._per_channel(self._levels // 2, z.ndim)
 
-    def _digits(self, codes: Codes) -> Tensor:
-        """Level of each channel as fp32 whole numbers."""
-        with torch.autocast(codes.device.type, enabled=False):
-            half = self._per_channel(self._levels // 2, codes.ndim)
-            return (codes.detach().float() * half + half).round_()
-
-    def codes_to_digits(self, codes: Codes) -> Tensor:
-        """Codes -> level of each channel, int64 in [0, L_i), shape (B, l, *grid)."""
-        return self._digits(codes).long()
-
     def codes_to_indices(self, codes: Codes) -> Tokens:
         """Codes -> token = sum_i digit_i * prod_{j<i} L_j, int64, shape (B, *grid)."""
-        digits = self._digits(codes)
+        with torch.autocast(codes.device.type, enabled=False):
+            half = self._per_channel(self._levels // 2, codes.ndim)
+            digits = (codes.detach().float() * half + half).round_()
         if self.codebook_size > _EXACT_IN_FP32:
             digits = digits.long()
         return (digits * self._per_channel(self._basis, codes.ndim)).sum(1).long()

@@ -33,10 +33,7 @@ def guided(
     scale: float,
     schedule: GuidanceSchedule = "constant",
 ) -> LogitsFn:
-    """Return the guided model as the sampler wants it.
-
-    Where s = 1 the unconditional pass is skipped; elsewhere both run in one batch.
-    """
+    """Return the guided model; both passes run in one batch, and one alone where s = 1."""
     both = condition.joined(condition.null(model.mask_id))
 
     def logits_fn(tokens: Tokens, progress: float) -> Logits:

@@ -36,13 +36,10 @@ def log(r: Tensor, count: int | Tensor) -> Tensor:
 def gamma(schedule: str, r: Tensor, count: int | Tensor) -> Tensor:
     """Share of tokens that is masked at progress ``r`` in [0, 1]; falls from 1 to 0.
 
-    Args:
-        schedule: a name of :data:`prod9.registry.SCHEDULES`.
-        r: progress, any shape.
-        count: number of tokens, for all or per sample (broadcast against ``r``).
+    ``r`` has any shape; ``count`` is the number of tokens, for all or per sample.
 
     Raises:
-        Prod9Error: an unknown schedule.
+        Prod9Error: an unknown ``schedule``.
     """
     return SCHEDULES.get(schedule)(r, count)
 
@@ -67,9 +64,9 @@ def mask_tokens(
     Args:
         tokens: shape (B, *grid), N cells each.
         share: gamma(r) per sample in [0, 1], shape (B,).
-        mask_id: the id that replaces a masked token (the codebook size).
-        generator: source of the choice, on the tokens' device.
-        scores: uniform numbers (B, N), where they were drawn already.
+        mask_id: what replaces a masked token: the codebook size.
+        generator: of the choice, on the tokens' device; not used where ``scores`` are given.
+        scores: uniform numbers (B, N).
     """
     flat = tokens.flatten(1)
     if scores is None:

@@ -1,11 +1,10 @@
 """Tokenizer + transformer + sampler settings = a generator of volumes; and its file."""
 
 import difflib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,15 +17,12 @@ from prod9.config.sampler import SlidingWindowConfig
 from prod9.errors import Prod9Error
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
-from prod9.outpainting import centred, draw_tokens
+from prod9.outpainting import OnWindow, centred, draw_tokens
 from prod9.sample_request import SampleRequest
 from prod9.shapes import Tokens
 from prod9.sliding_window import decode
-from prod9.tokenizer import BROKEN_EXPORT, ClassName, Sides, Tokenizer, digest_of
-from prod9.torch_files import fitted, read_export, write_plain
-
-_KIND = "prod9-transformer"
-_MADE_BY = "prod9-train-transformer train"
+from prod9.tokenizer import ClassName, Sides, Tokenizer
+from prod9.torch_files import digest_of, fitted, read_export, write_export
 
 
 class CovariateSpec(Section):
@@ -47,8 +43,8 @@ class TransformerSpec(Section):
     levels: tuple[int, ...]
     class_names: tuple[ClassName, ...]
     channels: tuple[ClassName, ...] = Field(default=(), exclude_if=lambda names: not names)
-    """What can be generated; with several, each can be a source for the others too. Older files
-    have none: their ``class_names`` are the channels if they have sources."""
+    """What can be generated; of several, each can be a source of the others. Older files have
+    none: their ``class_names`` are the channels if they have sources."""
     covariates: tuple[CovariateSpec, ...] = Field(default=(), exclude_if=lambda specs: not specs)
     num_sources: int = 0
     """Channels that can be given as sources: all of several, none of one."""
@@ -79,15 +75,7 @@ def build_transformer(
         num_channels=num_channels,
         covariates=[(len(each.categories), each.mean, each.std) for each in covariates],
         grid=grid,
-        hidden_dim=config.hidden_dim,
-        num_blocks=config.num_blocks,
-        num_heads=config.num_heads,
-        patch_size=config.patch_size,
-        mlp_ratio=config.mlp_ratio,
-        dropout=config.dropout,
-        token_dim=config.token_dim,
-        local_blocks=config.local_blocks,
-        head=config.head,
+        **dict(config),
     )
 
 
@@ -108,10 +96,8 @@ class Model:
     def class_names(self) -> tuple[str, ...]:
         """Name of each label: the class, the channel, or both (``class/channel``)."""
         names, channels = self.spec.class_names, self.channels
-        if len(names) == 1 and len(channels) > 1:
-            return channels
-        if len(channels) == 1:
-            return names
+        if len(channels) == 1 or len(names) == 1:
+            return names if len(channels) == 1 else channels
         return tuple(f"{name}/{channel}" for name in names for channel in channels)
 
     @property
@@ -120,7 +106,7 @@ class Model:
         return self.spec.channels or ("volume",)
 
     def label_of_channel(self, channel: int) -> int:
-        """Return the label of a target channel of any class."""
+        """Return the label of a target channel whose class is not given."""
         return channel if len(self.spec.class_names) == 1 else channel - len(self.channels)
 
     @property
@@ -128,16 +114,19 @@ class Model:
         """Where the networks are."""
         return next(self.transformer.parameters()).device
 
-    def empty(self, count: int, grid: Sequence[int]) -> Tokens:
-        """Return grids (count, *grid) of which nothing is known."""
-        return torch.full((count, *grid), self.transformer.mask_id, device=self.device)
+    def record_of(self, request: SampleRequest) -> dict[str, Any]:
+        """Return what it takes to make the same volumes again, as plain data."""
+        return {
+            "prod9": __version__,
+            "seed": request.seed,
+            "sampler": request.sampler.model_dump(mode="json"),
+            "sliding_window": request.windows.model_dump(mode="json"),
+            "tokenizer": self.tokenizer.digest,
+            "transformer": self.digest,
+        }
 
     def label_of(self, name: str) -> int:
-        """Return the label of a name of ``class_names`` or ``channels``, given in any case.
-
-        Raises:
-            Prod9Error: there is none; it names the nearest one.
-        """
+        """Return the label of a name of ``class_names`` or ``channels``, in any case of letters."""
         lower = [known.lower() for known in self.class_names]
         if name.lower() in lower:
             return lower.index(name.lower())
@@ -151,12 +140,12 @@ class Model:
             f"this model knows no {kind} {name}; {hint}It knows {', '.join(self.class_names)}."
         )
 
-    def labels_of(self, names: Sequence[str], count: int) -> tuple[int, ...]:
-        """Return ``count`` labels for each name; "all" stands for every class.
+    def channel_of(self, name: str) -> int:
+        """Return the index in ``channels`` of a name that :meth:`label_of` knows."""
+        return self.label_of(name) % len(self.channels)
 
-        Raises:
-            Prod9Error: as :meth:`label_of`.
-        """
+    def labels_of(self, names: Sequence[str], count: int) -> tuple[int, ...]:
+        """Return ``count`` labels for each name; "all" stands for every class."""
         everything = range(len(self.class_names))
         chosen = [i for n in names for i in (everything if n == "all" else [self.label_of(n)])]
         return tuple(label for label in chosen for _ in range(count))
@@ -165,34 +154,27 @@ class Model:
         self,
         request: SampleRequest,
         number: int = 0,
-        on_window: Callable[[int, int], None] = lambda done, total: None,
+        on_window: OnWindow = lambda done, total: None,
     ) -> Tokens:
-        """Sample the tokens (B, *grid) of a batch of a request.
+        """Sample the tokens (B, *grid) of batch ``number`` of a request.
 
         The middle of the grid is taken for the middle of the training volumes.
-
-        Args:
-            request: what, and how.
-            number: of the batch.
-            on_window: told (windows done, windows in all).
         """
         labels = torch.tensor(request.batch(number))
         initial, sources = request.initial, request.sources
         if initial is None:
-            initial = self.empty(1, self.tokenizer.grid(request.shape))
+            grid = self.tokenizer.grid(request.shape)
+            initial = torch.full((1, *grid), self.transformer.mask_id)
         grid = tuple(initial.shape[1:])
         origin = None  # on the training grid itself
         if grid != self.spec.grid:
             origin = centred(grid, self.spec.grid, len(labels)).to(self.device)
-        condition = Condition.of(
-            labels.to(self.device),
-            self.transformer.num_channels,
-            None if sources is None else sources.expand(len(labels), -1, *grid).to(self.device),
-            origin,
-        )
+        if sources is not None:
+            sources = sources.expand(len(labels), -1, *grid).to(self.device)
+        channels = self.transformer.num_channels
         return draw_tokens(
             self.transformer,
-            condition,
+            Condition.of(labels.to(self.device), channels, sources, origin),
             initial.expand(len(labels), *grid).to(self.device),
             request.sampler,
             request.stream(number, self.device),
@@ -205,9 +187,9 @@ class Model:
         self,
         request: SampleRequest,
         number: int = 0,
-        on_window: Callable[[int, int], None] = lambda done, total: None,
+        on_window: OnWindow = lambda done, total: None,
     ) -> Tensor:
-        """Sample a batch as volumes (B, 1, D, H, W) in [0, 1], on the CPU; see :meth:`sample`."""
+        """Sample a batch as volumes (B, 1, D, H, W) in [0, 1], on the CPU."""
         sides = request.shape or self.tokenizer.spec.volume_shape
         return self.decode(self.sample(request, number, on_window), sides, request.windows)
 
@@ -222,13 +204,7 @@ class Model:
 
 def save_transformer(path: Path, spec: TransformerSpec, transformer: MaskedTransformer) -> None:
     """Write the transformer as one file of plain data, whole or not at all."""
-    content = {
-        "kind": _KIND,
-        "spec": spec.model_dump(mode="json"),
-        "weights": {k: v.detach().cpu() for k, v in transformer.state_dict().items()},
-        "digest": digest_of(spec, transformer.state_dict()),
-    }
-    write_plain(path, content)
+    write_export(path, "transformer", spec, transformer.state_dict())
 
 
 def untrained(spec: TransformerSpec) -> MaskedTransformer:
@@ -243,16 +219,18 @@ def untrained(spec: TransformerSpec) -> MaskedTransformer:
     )
 
 
-def _of_today(
+def _network_of(
     spec: TransformerSpec, weights: dict[str, Tensor]
-) -> tuple[TransformerSpec, dict[str, Tensor]]:
-    """Return spec and weights of an older file of scans, whose classes were the channels."""
-    if spec.channels or not spec.num_sources:
-        return spec, weights
-    renamed = {"class_embedding.weight": "channel_embedding.weight"}
-    weights = {renamed.get(name, name): weight for name, weight in weights.items()}
-    channels = {"class_names": ("all",), "channels": spec.class_names}
-    return spec.model_copy(update=channels), weights
+) -> tuple[TransformerSpec, MaskedTransformer]:
+    sizes = spec.transformer
+    if sizes.num_blocks + sizes.local_blocks > len(weights):  # before all are made
+        raise ValueError("it has more layers than weights")
+    if spec.num_sources and not spec.channels:  # an older file, whose classes were the channels
+        channels = {"class_names": ("all",), "channels": spec.class_names}
+        spec = spec.model_copy(update=channels)
+        weights = {**weights, "channel_embedding.weight": weights["class_embedding.weight"]}
+        del weights["class_embedding.weight"]
+    return spec, fitted(lambda: untrained(spec), weights)
 
 
 def load_generator(
@@ -263,29 +241,14 @@ def load_generator(
     Raises:
         Prod9Error: missing, torn or foreign file; trained on another tokenizer.
     """
-    content = read_export(transformer_path, kind=_KIND, made_by=_MADE_BY)
-    try:
-        spec = TransformerSpec.model_validate_json(json.dumps(content["spec"]))
-        config, weights = spec.transformer, content["weights"]
-        if config.num_blocks + config.local_blocks > len(weights):
-            raise ValueError("it has more layers than weights")
-        digest = digest_of(spec, weights)
-        spec, weights = _of_today(spec, weights)
-        transformer = fitted(lambda: untrained(spec), weights)
-    except BROKEN_EXPORT as error:
-        raise Prod9Error(
-            f"{transformer_path} is not a transformer that prod9 {__version__} can read "
-            f"({type(error).__name__}); train it again with this version."
-        ) from error
-    if digest != content.get("digest"):
-        raise Prod9Error(
-            f"{transformer_path} is damaged: its weights do not match its digest; copy it again "
-            f"from where it came, or run `{_MADE_BY}` again."
-        )
+    made_by = "prod9-train-transformer train"
+    spec, transformer = read_export(
+        transformer_path, "transformer", TransformerSpec, _network_of, made_by
+    )
     if spec.tokenizer_digest != tokenizer.digest:
         raise Prod9Error(
             f"{transformer_path} was trained on the tokenizer {spec.tokenizer_digest[:12]}, but "
             f"autoencoder_path holds {tokenizer.digest[:12]}; point autoencoder_path at the "
-            f"tokenizer that it was trained on, or run `{_MADE_BY}` again."
+            f"tokenizer that it was trained on, or run `{made_by}` again."
         )
     return Model(tokenizer, transformer.eval().requires_grad_(False).to(device), spec)

@@ -1,12 +1,12 @@
-"""Token grids of any size, drawn window by window.
+"""Token grids of any size, sampled in windows of the training's size, from the middle outwards.
 
-The transformer was trained on windows of a certain size. A larger grid is filled from the middle
-outwards: every window begins with the tokens that its neighbours already drew, which the sampler
-never changes, so that anatomy continues from window to window and there is no seam to blend.
+Every window begins with the tokens that its neighbours already have, which the sampler never
+changes, so that anatomy continues from window to window and there is no seam to blend.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 
@@ -16,7 +16,10 @@ from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
 from prod9.sampling import sample
 from prod9.shapes import Tokens
-from prod9.windows import Windows
+from prod9.sliding_window import Windows
+
+OnWindow: TypeAlias = Callable[[int, int], None]
+"""Called with (windows done, windows in all)."""
 
 
 def from_the_middle(windows: Windows) -> list[tuple[slice, ...]]:
@@ -26,14 +29,11 @@ def from_the_middle(windows: Windows) -> list[tuple[slice, ...]]:
         middles = zip(start, windows.roi, windows.sides, strict=True)
         return sum((s + (r - side) / 2) ** 2 for s, r, side in middles), start
 
-    return [
-        tuple(slice(s, s + r) for s, r in zip(start, windows.roi, strict=True))
-        for start in sorted(windows.starts, key=distance)
-    ]
+    return [windows.cells(start) for start in sorted(windows.starts, key=distance)]
 
 
 def centred(grid: Sequence[int], whole: Sequence[int], count: int) -> torch.Tensor:
-    """Origin (count, 3) of a grid whose middle is the middle of the training grid ``whole``."""
+    """Return the origin (count, 3) of a grid in the middle of the training grid ``whole``."""
     offset = [(w - g) / 2 for g, w in zip(grid, whole, strict=True)]
     return torch.tensor([offset]).expand(count, 3)
 
@@ -47,20 +47,21 @@ def draw_tokens(
     *,
     window: Sequence[int],
     overlap: float = 0.5,
-    on_window: Callable[[int, int], None] = lambda done, total: None,
+    on_window: OnWindow = lambda done, total: None,
 ) -> Tokens:
-    """Fill the cells of ``initial`` that hold the mask id; leave all others as they are.
+    """Fill the cells of ``initial`` (B, *grid) that hold the mask id; leave all others as they are.
+
+    ``steps`` passes fill an empty window; one that is partly known gets its share of them.
 
     Args:
         transformer: the model.
         condition: of the whole grid; sources have its sides.
-        initial: shape (B, *grid), any grid; known tokens in place.
-        config: how to draw. ``steps`` passes fill an empty window; one that is partly known gets
-            its share of them.
-        generator: source of all randomness, on the tokens' device.
+        initial: known tokens, on the device of ``generator``.
+        config: how to sample.
+        generator: source of all randomness.
         window: cells per side of a window, as in training; a smaller grid is one window.
         overlap: share of a window that its neighbour covers too.
-        on_window: told (windows done, windows in all).
+        on_window: told of the progress.
     """
     cells = from_the_middle(Windows.over(initial.shape[1:], window, overlap))
     tokens = initial.clone()

@@ -17,10 +17,7 @@ from prod9.errors import Prod9Error
 
 
 def read_record(path: Path, keys: Set[str]) -> dict[str, Any] | None:
-    """Return the mapping in a JSON or YAML file that has at least ``keys``.
-
-    None where there is no such file, it is damaged, or it is not prod9's.
-    """
+    """Return the mapping in a JSON or YAML file; None if it is missing, damaged or lacks keys."""
     with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
         text = path.read_text(encoding="utf-8")
         content: Any = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -30,11 +27,7 @@ def read_record(path: Path, keys: Set[str]) -> dict[str, Any] | None:
 
 
 def refuse_foreign(paths: Iterable[Path]) -> None:
-    """Refuse to replace any of ``paths`` that is there: no record says that it is prod9's.
-
-    Raises:
-        Prod9Error: names the first.
-    """
+    """Raise an error if any of ``paths``, which no record says are prod9's, is there."""
     for path in paths:
         if os.path.lexists(path):
             raise Prod9Error(
@@ -49,11 +42,7 @@ def matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def remove_own(folder: Path, paths: Iterable[Path]) -> None:
-    """Remove files of ``folder``, and those of its sub-folders that are empty then.
-
-    Raises:
-        Prod9Error: one cannot be removed.
-    """
+    """Remove files of ``folder``, and those of its sub-folders that are empty then."""
     for path in paths:
         try:
             path.unlink(missing_ok=True)

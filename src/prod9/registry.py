@@ -139,7 +139,7 @@ class Loss:
             ``"module:attribute"``. Both volumes are (B, C, D, H, W) in fp32; the generator, on the
             CPU, is the source of all randomness.
         key: name of the section and of the logged term; the registered name when left out.
-        untrained: as ``build``, but reads no file: what ``plan`` measures.
+        untrained: like ``build``, but reads no weights from disk; ``plan`` uses it.
     """
 
     section: type[BaseModel]

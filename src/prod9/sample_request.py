@@ -48,14 +48,14 @@ class SampleRequest:
         return cls(labels, config.completion, config.sliding_window, config.seed)
 
     @property
-    def num_batches(self) -> int:
-        """Number of batches."""
-        return len(range(0, len(self.labels), self.step))
-
-    @property
     def step(self) -> int:
         """Volumes of each batch but the last."""
         return self.batch_size or max(1, len(self.labels))
+
+    @property
+    def num_batches(self) -> int:
+        """Number of batches."""
+        return len(range(0, len(self.labels), self.step))
 
     def batch(self, number: int) -> tuple[int, ...]:
         """Return the labels of a batch."""

@@ -2,8 +2,7 @@
 
 The sampler knows neither network nor guidance nor image: it asks a ``logits_fn`` and returns
 tokens. Cells that are known at the start are never changed, so generation, in-painting,
-out-painting and completion are the same call. Which cells are revealed first is the *order*, one
-of :data:`prod9.registry.ORDERS`.
+out-painting and completion are the same call.
 """
 
 from collections.abc import Callable
@@ -26,18 +25,14 @@ highest score. The noise level falls linearly from ``choice_temperature`` to 0."
 
 @dataclass(frozen=True)
 class Order:
-    """Which unknown cells are revealed first.
-
-    Args:
-        start: (unknown cells (B, N), grid, generator) -> the score of every step. Called once per
-            sampling, before any token is drawn.
-        round_up: round the number of cells that stay unknown up instead of down.
-        uses_choice_temperature: the score depends on the noise level.
-    """
+    """Which unknown cells are revealed first."""
 
     start: Callable[[Bool[Tensor, "b n"], tuple[int, ...], torch.Generator | None], Score]
+    """(unknown cells (B, N), grid, generator) -> the score of every step; called once, first."""
     round_up: bool = False
+    """Round the number of cells that stay unknown up instead of down."""
     uses_choice_temperature: bool = False
+    """The score depends on the noise level."""
 
 
 def gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -77,13 +72,10 @@ def sample(
         initial: shape (B, *grid); any number of unknown cells, differing between samples.
         mask_id: the codebook size V; never sampled.
         order: which cells are revealed first, a name of ``ORDERS``.
-        steps: passes at most. More steps than unknown cells is legal: at least one cell a step is
-            revealed, and the sampler stops when none is left.
-        schedule: share of the unknown cells that is still unknown after each step, a name of
-            ``SCHEDULES``.
+        steps: passes at most: each reveals at least one cell, until none is unknown.
+        schedule: share of the cells that is unknown after each step, a name of ``SCHEDULES``.
         temperature: of the softmax that tokens are sampled from.
-        choice_temperature: Gumbel noise on the confidences, annealed linearly to 0 (confidence
-            order).
+        choice_temperature: of the order; falls linearly to 0.
         generator: source of all randomness, on the tokens' device.
 
     Raises:

@@ -1,9 +1,7 @@
 """The frozen Stage 1 export: what Stage 2 and everybody else sees of the autoencoder."""
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -15,17 +13,16 @@ from prod9 import __version__
 from prod9.config.base import Section
 from prod9.config.data import PreprocessingConfig
 from prod9.config.model import AutoencoderConfig
-from prod9.errors import Prod9Error
 from prod9.networks.autoencoder import Autoencoder
 from prod9.shapes import MAX_VOXELS, Tokens, Volume
-from prod9.torch_files import fitted, read_export, write_plain
+from prod9.torch_files import digest_of, fitted, read_export, write_export
 
 CHANNELS = 1
-"""Channels of a volume: one grey value. (Each modality of a scan is a volume of its own.)"""
+"""Of a volume: one grey value. (Each modality of a scan is a volume of its own.)"""
 
 
 def _plain_name(name: str) -> str:
-    if not name.isprintable() or not name.strip() or max(len(name), len(name.encode()) - 50) > 100:
+    if not name.isprintable() or not name.strip() or len(name.encode()) > 150:
         raise ValueError("a class has a name that does not print, or is too long")
     return name
 
@@ -41,9 +38,6 @@ ClassName: TypeAlias = Annotated[str, AfterValidator(_plain_name)]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
 Sides: TypeAlias = Annotated[tuple[Side, Side, Side], AfterValidator(_readable_size)]
 Millimetres: TypeAlias = Annotated[float, Field(gt=0, lt=1e6)]
-
-BROKEN_EXPORT = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
-"""What reading a forged export raises."""
 
 
 class TokenizerSpec(Section):
@@ -62,40 +56,18 @@ class TokenizerSpec(Section):
     preprocessing: PreprocessingConfig | None = None
     """How scans become volumes; None where volumes are taken as they are stored."""
     train_subjects: tuple[str, ...] = ()
-    """Whom the weights have seen, where the split is by subject: nobody of them may be a test."""
+    """Subjects that the weights have seen, where the split is by subject."""
     config_yaml: str
     """The resolved Stage 1 configuration."""
 
 
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Make the untrained network of a configuration."""
-    return Autoencoder(
-        in_channels=CHANNELS,
-        levels=config.levels,
-        num_channels=config.num_channels,
-        attention_levels=config.attention_levels,
-        num_res_blocks=config.num_res_blocks,
-        norm_num_groups=config.norm_num_groups,
-        stem_stride=config.stem_stride,
-    )
-
-
-def digest_of(spec: Section, weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the spec and every weight's name, type, shape and bytes."""
-    sha = hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode())
-    for name in sorted(weights):
-        weight = weights[name].detach().cpu().numpy()
-        sha.update(f"{name} {weight.dtype} {weight.shape}".encode())
-        sha.update(weight.tobytes())  # C order, whatever the memory format
-    return sha.hexdigest()
+    return Autoencoder(in_channels=CHANNELS, **dict(config))
 
 
 class Tokenizer(nn.Module):
-    """Volumes to tokens and back, with frozen weights.
-
-    Args:
-        spec: what the weights are for.
-        autoencoder: the trained network of ``spec.autoencoder``.
+    """Volumes to tokens and back, with the frozen weights of a trained network.
 
     Raises:
         ValueError: some token does not survive tokens -> codes -> tokens.
@@ -107,10 +79,9 @@ class Tokenizer(nn.Module):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.fsq = autoencoder.fsq
         self.digest = digest_of(spec, autoencoder.state_dict())
-        everything = torch.arange(self.codebook_size)[None]
-        if not torch.equal(
-            self.fsq.codes_to_indices(self.fsq.indices_to_codes(everything)), everything
-        ):
+        all_tokens = torch.arange(self.codebook_size)[None]
+        back = self.fsq.codes_to_indices(self.fsq.indices_to_codes(all_tokens))
+        if not torch.equal(back, all_tokens):
             raise ValueError(f"tokens of levels {self.fsq.levels} do not survive the round trip")
 
     def train(self, mode: bool = True) -> "Tokenizer":
@@ -145,14 +116,7 @@ class Tokenizer(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write spec, weights and digest as one file of plain data, whole or not at all."""
-        weights = {k: v.detach().cpu() for k, v in self.autoencoder.state_dict().items()}
-        content = {
-            "kind": "prod9-tokenizer",
-            "spec": self.spec.model_dump(mode="json"),
-            "weights": weights,
-            "digest": self.digest,
-        }
-        write_plain(path, content)
+        write_export(path, "tokenizer", self.spec, self.autoencoder.state_dict())
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> "Tokenizer":
@@ -161,22 +125,15 @@ class Tokenizer(nn.Module):
         Raises:
             Prod9Error: missing, torn or foreign file; another format; weights that do not match.
         """
-        content = read_export(path, kind="prod9-tokenizer", made_by="prod9-train-autoencoder train")
-        try:
-            spec = TokenizerSpec.model_validate_json(json.dumps(content["spec"]))
-            config, weights = spec.autoencoder, content["weights"]
-            if len(config.num_channels) * config.num_res_blocks > len(weights):
-                raise ValueError("it has more layers than weights")
-            autoencoder = fitted(lambda: build_autoencoder(config), weights)
-        except BROKEN_EXPORT as error:
-            raise Prod9Error(
-                f"{path} is not a tokenizer that prod9 {__version__} can read "
-                f"({type(error).__name__}); export it again with this version."
-            ) from error
-        tokenizer = cls(spec, autoencoder)
-        if tokenizer.digest != content.get("digest"):
-            raise Prod9Error(
-                f"{path} is damaged: its weights do not match its digest; "
-                "export it again or copy it again from where it came."
-            )
-        return tokenizer.to(device)
+        made_by = "prod9-train-autoencoder train"
+        spec, network = read_export(path, "tokenizer", TokenizerSpec, _network_of, made_by)
+        return cls(spec, network).to(device)
+
+
+def _network_of(
+    spec: TokenizerSpec, weights: dict[str, Tensor]
+) -> tuple[TokenizerSpec, Autoencoder]:
+    sizes = spec.autoencoder
+    if len(sizes.num_channels) * sizes.num_res_blocks > len(weights):  # before all are made
+        raise ValueError("it has more layers than weights")
+    return spec, fitted(lambda: build_autoencoder(sizes), weights)

@@ -1,16 +1,25 @@
 """``.pt`` and ``.ckpt`` files: written whole, read without running code."""
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
+from pydantic import BaseModel
+from torch import Tensor, nn
 
+from prod9 import __version__
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
 
 Network = TypeVar("Network", bound=nn.Module)
+Spec = TypeVar("Spec", bound=BaseModel)
+Result = TypeVar("Result")
+
+_BROKEN = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+"""What reading a forged export raises."""
 
 
 def write_plain(path: Path, content: object) -> None:
@@ -47,37 +56,73 @@ def read_plain(path: Path, remedy: str) -> object:
         ) from error
 
 
-def fitted(make: Callable[[], Network], weights: object) -> Network:
+def fitted(make: Callable[[], Network], weights: Mapping[str, Tensor]) -> Network:
     """Make a network and load its weights; memory is taken only if names and shapes agree.
 
-    Args:
-        make: returns the network, of sizes from the same file.
-        weights: tensors by name.
-
     Raises:
-        TypeError, ValueError, RuntimeError: they are no weights, or those of another network.
+        AttributeError, ValueError: they are no weights, or those of another network.
     """
-    if not isinstance(weights, dict):
-        raise TypeError("weights must be a dictionary")
-    named = cast("dict[str, Any]", weights)
     with torch.device("meta"):
         wanted = {name: value.shape for name, value in make().state_dict().items()}
-    if wanted != {name: getattr(value, "shape", None) for name, value in named.items()}:
+    if wanted != {name: value.shape for name, value in weights.items()}:
         raise ValueError("its weights are those of another network")
     network = make()
-    network.load_state_dict(named)
+    network.load_state_dict(weights)
     return network
 
 
-def read_export(path: Path, *, kind: str, made_by: str) -> dict[str, Any]:
-    """Read one of prod9's exports, whose ``kind`` is as named.
+def digest_of(spec: BaseModel, weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the spec and every weight's name, type, shape and bytes."""
+    sha = hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode())
+    for name in sorted(weights):
+        weight = weights[name].detach().cpu().numpy()
+        sha.update(f"{name} {weight.dtype} {weight.shape}".encode())
+        sha.update(weight.tobytes())  # C order, whatever the memory format
+    return sha.hexdigest()
+
+
+def write_export(path: Path, kind: str, spec: BaseModel, weights: Mapping[str, Tensor]) -> None:
+    """Write a spec, its weights and their digest as plain data, whole or not at all."""
+    content = {
+        "kind": f"prod9-{kind}",
+        "spec": spec.model_dump(mode="json"),
+        "weights": {name: weight.detach().cpu() for name, weight in weights.items()},
+        "digest": digest_of(spec, weights),
+    }
+    write_plain(path, content)
+
+
+def read_export(
+    path: Path,
+    kind: str,
+    spec_type: type[Spec],
+    build: Callable[[Spec, dict[str, Tensor]], Result],
+    made_by: str,
+) -> Result:
+    """Return what ``build`` makes of the spec and the weights of an export.
 
     Raises:
-        Prod9Error: missing, torn, or of another kind; names the command that makes one.
+        Prod9Error: the file is missing, torn, of another kind or version, or its content does not
+            match its digest; names ``made_by``, the command that makes one.
     """
     if not path.is_file():
         raise Prod9Error(f"there is no file {path}; make it with `{made_by}`, or correct the path.")
-    content = read_plain(path, f"make it again with `{made_by}`")
-    if not isinstance(content, dict) or content.get("kind") != kind:
-        raise Prod9Error(f"{path} is not a file of kind {kind}; make one with `{made_by}`.")
-    return content
+    content: Any = read_plain(path, f"make it again with `{made_by}`")
+    if not isinstance(content, dict) or content.get("kind") != f"prod9-{kind}":
+        raise Prod9Error(f"{path} is not a file of kind prod9-{kind}; make one with `{made_by}`.")
+    try:
+        spec = spec_type.model_validate_json(json.dumps(content["spec"]))
+        weights = cast("dict[str, Tensor]", content["weights"])
+        result = build(spec, weights)
+        digest = digest_of(spec, weights)
+    except _BROKEN as error:
+        raise Prod9Error(
+            f"{path} is not a {kind} that prod9 {__version__} can read ({type(error).__name__}); "
+            f"make it again with `{made_by}`."
+        ) from error
+    if digest != content.get("digest"):
+        raise Prod9Error(
+            f"{path} is damaged: its weights do not match its digest; copy it again from where it "
+            f"came, or make it again with `{made_by}`."
+        )
+    return result

@@ -9,9 +9,8 @@ from benchmarks import windows as bench
 from benchmarks.costs import Cost
 from benchmarks.rivals import monai_inference
 from prod9.config import AutoencoderConfig, SlidingWindowConfig
-from prod9.sliding_window import decode, encode
+from prod9.sliding_window import Windows, decode, encode, replicated_crop, uniform
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
-from prod9.windows import Windows, replicated_crop, uniform
 
 pytestmark = pytest.mark.slow
 

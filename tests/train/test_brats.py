@@ -17,7 +17,8 @@ from console_scripts import in_a_process, in_this_one
 from prod9.config import Stage1Config, Stage2Config
 from prod9.data.phantom.cohort import make_phantom
 from prod9.losses.medicalnet import MedicalNetResNet10
-from prod9.tokenizer import Tokenizer, digest_of
+from prod9.tokenizer import Tokenizer
+from prod9.torch_files import digest_of
 from prod9.training import stage1, stage2
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage1_module import Stage1Module

@@ -495,6 +495,7 @@ def test_scans_that_do_not_lie_in_the_same_place(run: Any, brats: Path) -> None:
     other = nifti(brats / "other.nii.gz")
     said = run(*translation(brats, f"T1={scan(brats)}", f"T2={other}"))
     assert said.startswith(f"{other} is on another grid than {scan(brats)} (")
+    assert "9 x 10 x 11 voxels" in said
     arguments = ["-c", brats / "brats2.yaml", "--modality", "T1", "-o", brats / "made"]
     said = run(STAGE2, "inpaint", *arguments, "-i", scan(brats), "-m", other)
     assert said.startswith(f"{other} is on another grid than {scan(brats)} ")
@@ -506,7 +507,7 @@ def test_a_damaged_scan_in_the_cohort(run: Any, brats: Path, script: str, config
     content[len(content) // 2] ^= 0xFF
     scan(brats).write_bytes(content)
     said = run(script, "train", "--config", brats / config, "--overwrite")
-    assert said.startswith(f"1 of 4 cases in {brats / 'cohort'} cannot be used: {CASE} ")
+    assert said.startswith(f"1 of 4 cases in {brats / 'cohort'} cannot be used, the first: {CASE} ")
     assert str(scan(brats)) in said
     assert "data.on_bad_case=skip" in said
     said = run("prod9", "data", "inspect", brats / "cohort")

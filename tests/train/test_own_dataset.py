@@ -144,7 +144,7 @@ def test_class_channel_and_covariates_each_change_what_is_predicted(model: Any) 
         block.modulation.weight.data.normal_(std=0.1)
     from prod9.networks.condition import Condition
 
-    tokens = model.empty(1, model.tokenizer.grid())
+    tokens = torch.full((1, *model.tokenizer.grid()), model.transformer.mask_id)
 
     def logits(label: int, *values: float) -> Any:
         covariates = torch.tensor([values]) if values else None

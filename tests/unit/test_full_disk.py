@@ -19,7 +19,8 @@ from prod9.data.volume_files.write import write_inside, write_nifti, write_volum
 from prod9.errors import Prod9Error
 from prod9.files import write_text
 from prod9.inference.generate import generate_files
-from prod9.inference.reconstruct import reconstruct_file
+from prod9.inference.tokenizer import Tokenizer as FileTokenizer
+from prod9.inference.tokenizer import reconstruct_file
 from prod9.model import Model as VolumeGenerator
 from prod9.model import save_transformer
 from prod9.montage import montage, save_figure
@@ -72,7 +73,9 @@ def writers(make_generator: Callable[..., VolumeGenerator]) -> dict[str, Write]:
 
     def infer(folder: Path) -> None:
         source = folder.parent.parent / "source.npy"
-        reconstruct_file(tokenizer, source, folder, WINDOWS, save_tokens=True, overwrite=True)
+        reconstruct_file(
+            FileTokenizer(tokenizer, WINDOWS), source, folder, save_tokens=True, overwrite=True
+        )
 
     def paint(path: Path) -> None:
         source = path.parent.parent / "source.npy"

@@ -8,7 +8,8 @@ import torch
 from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.model import load_generator
 from prod9.sample_request import SampleRequest
-from prod9.tokenizer import Tokenizer, digest_of
+from prod9.tokenizer import Tokenizer
+from prod9.torch_files import digest_of
 
 FOLDER = Path(__file__).with_name("old_exports")
 

@@ -15,7 +15,7 @@ from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import centred, draw_tokens, from_the_middle
 from prod9.sampling import sample
-from prod9.windows import Windows
+from prod9.sliding_window import Windows
 
 V = 30
 grids = st.tuples(*[st.integers(1, 7)] * 3)

@@ -12,9 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prod9.config import SlidingWindowConfig
-from prod9.sliding_window import Windows, decode, encode, encode_latent
+from prod9.sliding_window import Windows, axis_shares, decode, encode, encode_latent
 from prod9.tokenizer import Tokenizer
-from prod9.windows import axis_shares
 
 
 def config(*roi: int, **change: Any) -> SlidingWindowConfig:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prod9.windows import Windows, axis_shares, blend, replicated_crop, uniform
+from prod9.config import SlidingWindowConfig
+from prod9.sliding_window import Windows, axis_shares, blend, replicated_crop, uniform
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -95,15 +96,25 @@ def test_uniform_windows() -> None:
     assert uniform(torch.full((1, 1, 2, 2, 2), math.nan)) is None
 
 
-def together(windows: Windows, outputs: dict[Any, Tensor], sides: Any, **change: Any) -> Tensor:
-    settings = {"channels": 1, "scale": 1, "mode": "constant", "batch_size": 1} | change
-    return blend(
-        windows,
-        lambda starts: torch.stack([outputs[start] for start in starts]),
-        lambda start: None,
-        sides=sides,
-        **settings,
-    )
+def together(
+    windows: Windows,
+    outputs: dict[Any, Tensor],
+    sides: Any,
+    channels: int = 1,
+    scale: int = 1,
+    **settings: Any,
+) -> Tensor:
+    """Blend given outputs: a window's content is its number, and that of no other."""
+    numbers = {start: number for number, start in enumerate(windows.starts)}
+
+    def cut(start: Any) -> Tensor:
+        return torch.tensor([numbers[start], -1]).view(1, 1, 1, 2)
+
+    def network(contents: Tensor) -> Tensor:
+        return torch.stack([outputs[windows.starts[n]] for n in contents[:, 0, 0, 0].tolist()])
+
+    config = SlidingWindowConfig(**settings)
+    return blend(windows, cut, network, config, channels=channels, sides=sides, scale=scale)[0]
 
 
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])
@@ -129,7 +140,7 @@ def test_the_blend_is_the_whole_sum_over_the_whole_norm(mode: Any, batch_size: A
         norm[place] += weight
     expected = (total / norm)[:, 0:14, 1:11]
     ours = together(
-        windows, outputs, sides, channels=2, scale=scale, mode=mode, batch_size=batch_size
+        windows, outputs, sides, channels=2, scale=scale, mode=mode, sw_batch_size=batch_size
     )
     assert ours.is_contiguous()
     torch.testing.assert_close(ours, expected.float(), rtol=0, atol=1e-6)
@@ -149,25 +160,22 @@ def test_windows_that_disagree_leave_a_ramp_not_a_seam() -> None:
     assert steps[borders].tolist() == [0.5, 0.0, 0.5]  # which is why it is not the default
 
 
-def test_windows_of_one_key_run_once_and_the_rest_in_batches() -> None:
+def test_windows_of_one_value_run_once_and_the_rest_in_batches() -> None:
     windows = Windows.over([20], [2], 0.0)
     keys = dict(zip(windows.starts, "aa.b.ab..c", strict=True))
     calls: list[str] = []
 
-    def run(starts: Any) -> Tensor:
-        calls.append("".join(keys[start] for start in starts))
-        return torch.stack([torch.full((1, 2), float(ord(keys[start]))) for start in starts])
+    def cut(start: Any) -> Tensor:
+        other = -1 if keys[start] == "." else ord(keys[start])
+        return torch.tensor([ord(keys[start]), other]).view(1, 1, 1, 2)
 
-    out = blend(
-        windows,
-        run,
-        lambda start: None if keys[start] == "." else keys[start],
-        channels=1,
-        sides=[20],
-        scale=1,
-        mode="constant",
-        batch_size=3,
-    )
+    def network(contents: Tensor) -> Tensor:
+        values = contents[:, 0, 0, :1]
+        calls.append("".join(map(chr, values.flatten().tolist())))
+        return values[..., None].float().expand(-1, 1, 2)
+
+    config = SlidingWindowConfig(mode="constant", sw_batch_size=3)
+    out = blend(windows, cut, network, config, channels=1, sides=[20], scale=1)[0]
     assert calls == ["a", "b", "c", "...", "."]
     assert out[0, ::2].tolist() == [float(ord(key)) for key in "aa.b.ab..c"]
     assert torch.equal(out[0, ::2], out[0, 1::2])

@@ -36,20 +36,20 @@ def infer(
         raise typer.BadParameter("give --input FILE or --from-tokens FILE")
     require_alone("infer")
     from prod9.config.load import load_stage1
-    from prod9.inference.reconstruct import decode_file, reconstruct_file
+    from prod9.inference.tokenizer import Tokenizer, decode_file, reconstruct_file
     from prod9.training.stage1 import load_tokenizer
 
     resolved = load_stage1(config, overrides or ())
-    tokenizer, windows = load_tokenizer(resolved), resolved.sliding_window
+    tokenizer = Tokenizer(load_tokenizer(resolved), resolved.sliding_window)
     for path in inputs or []:
         written, found = reconstruct_file(
-            tokenizer, path, output, windows, save_tokens=save_tokens, overwrite=overwrite
+            tokenizer, path, output, save_tokens=save_tokens, overwrite=overwrite
         )
         small = "not defined (a side is below 11 voxels)"
         ssim = small if found.ssim is None else f"{found.ssim:.4f}"
         typer.echo(f"{path} -> {written}: PSNR {found.psnr:.2f} dB, SSIM {ssim}")
     for path in from_tokens or []:
-        written = decode_file(tokenizer, path, output, windows, overwrite=overwrite)
+        written = decode_file(tokenizer, path, output, overwrite=overwrite)
         typer.echo(f"{path} -> {written}")
 
 

@@ -52,7 +52,7 @@ def add_shared_verbs(app: typer.Typer, stage: Literal[1, 2]) -> None:
         if (resume or resume_or_start) and overwrite:
             going = "--resume" if resume else "--resume-or-start"
             raise Prod9Error(f"{going} goes on and --overwrite begins anew; give one of them.")
-        from prod9.api.train import train as train_stage
+        from prod9.inference.load import train as train_stage
         from prod9.planning.out_of_memory import memory_advice
         from prod9.runtime.distributed import is_main, of_main
         from prod9.training.processes import gather

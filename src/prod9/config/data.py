@@ -36,10 +36,10 @@ class AugmentationConfig(Section):
 
 
 class SourceConfig(Section):
-    """What the section of every data set has; training takes whole volumes.
+    """The section of a data set; training takes whole volumes.
 
-    A section with the key ``augmentation`` has random changes while training Stage 1, one with
-    ``preprocessing`` is brought to a spacing and an intensity range, as the tokenizer records it.
+    With a key ``augmentation``, Stage 1 changes training volumes at random. With a key
+    ``preprocessing``, volumes are resampled and scaled; the tokenizer records how.
     """
 
     dataset_name: str

@@ -57,14 +57,13 @@ def parse(text: str, source: str, *, lines: bool = True) -> Entries:
         return {keys: Entry(value, place(line)) for keys, value, line in _leaves(node, (), 1)}
     except _Refused as error:
         raise Prod9Error(f"{place(error.line)}: {error}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        detail = ", ".join(part for part in (error.context, error.problem) if part)
-        where = place(mark.line + 1 if mark else None)
-        raise Prod9Error(f"{where}: not valid YAML: {detail}.") from error
-    except yaml.YAMLError as error:  # a character that no YAML may hold
-        detail = str(error).splitlines()[0]
-        raise Prod9Error(f"{source}: not valid YAML: {detail}.") from error
+    except yaml.YAMLError as error:
+        line, detail = None, str(error).splitlines()[0]  # a character that no YAML may hold
+        if isinstance(error, yaml.MarkedYAMLError):
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else None
+            detail = ", ".join(part for part in (error.context, error.problem) if part)
+        raise Prod9Error(f"{place(line)}: not valid YAML: {detail}.") from error
     except RecursionError as error:
         raise Prod9Error(f"{source}: not valid YAML: nested too deeply.") from error
 

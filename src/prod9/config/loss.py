@@ -17,7 +17,7 @@ from prod9.registry import LOSSES, SCHEDULES, Loss
 
 
 class LossSection(Section):
-    """What the section of a loss has: that of L1 no more, those of registered losses their own."""
+    """The section of a loss; that of a registered loss adds keys of its own."""
 
     weight: NonNegativeFloat = 1.0
     """Weight of the term."""
@@ -128,5 +128,5 @@ class Stage2LossConfig(Section):
     source_dropout: BelowOne = 0.3
     """BraTS: chance that a source modality is withheld from a training sample."""
     source_free_share: Share = 0.2
-    """BraTS: share of samples that are told no source at all, besides: what drawing from nothing is
-    learned from."""
+    """BraTS: share of samples that are given no source modality at all; from these the transformer
+    learns to generate without sources."""

@@ -43,7 +43,7 @@ class SchedulerConfig(Section):
 
 
 class StabilityConfig(Section):
-    """What keeps a run alive."""
+    """Gradient clipping and averaged weights."""
 
     gradient_clip: NonNegativeFloat = 1.0
     """Largest gradient norm; 0: no clipping."""

@@ -15,8 +15,7 @@ from prod9.config.load import dump, load_stage1, load_stage2
 from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import Evaluator
 from prod9.files import write_text
-from prod9.inference.generate import generate_files
-from prod9.inference.generated_set import own_names
+from prod9.inference.generate import generate_files, own_names
 from prod9.model import Model
 from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.report.report import Extra

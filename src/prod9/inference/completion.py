@@ -1,44 +1,81 @@
-"""What translation and in-painting share: checks of their files, background, pictures."""
+"""What translation and in-painting share: checks of their files, background, record, picture."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prod9.config import PreprocessingConfig
 from prod9.data.geometry import grid_difference
 from prod9.data.native_space import NativeVolume
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.data.volume_files.write import refuse_overwrite
 from prod9.errors import Prod9Error
+from prod9.files import write_text
 from prod9.model import Model
-from prod9.montage import Panel
+from prod9.montage import Panel, compare, save_figure
+from prod9.sample_request import SampleRequest
 from prod9.tokenizer import Tokenizer
 
 
-def preprocessing_of(tokenizer: Tokenizer) -> PreprocessingConfig:
-    """Return how a tokenizer's scans were preprocessed.
+@dataclass(frozen=True)
+class CompletedFiles:
+    """What a translation or an in-painting writes."""
+
+    results: tuple[Path, ...]
+    """Each sample; of several translations first their mean and last their standard deviation."""
+    picture: Path
+    record: Path
+    """JSON: inputs, seed, settings and digests."""
+
+    @property
+    def all(self) -> list[Path]:
+        """Every file."""
+        return [*self.results, self.picture, self.record]
+
+    def require_free(self, inputs: Sequence[Path], overwrite: bool) -> None:
+        """Refuse to replace a file unless told to, and an input in any case."""
+        given = {path.resolve() for path in inputs}
+        for path in self.all:
+            if path.resolve() in given:
+                raise Prod9Error(f"{path} is one of the inputs; choose another --output.")
+            refuse_overwrite(path, overwrite)
+
+    def write_record(self, model: Model, request: SampleRequest, **inputs: object) -> None:
+        """Write what it takes to make the results again."""
+        content = {**model.record_of(request), "samples": len(request.labels), **inputs}
+        write_text(self.record, json.dumps(content, indent=2) + "\n")
+
+    def draw_picture(
+        self, given: Sequence[tuple[str, Tensor]], name: str, samples: Tensor, at: Sequence[int]
+    ) -> None:
+        """Show the inputs, the result and, of several samples (K, D, H, W), their spread."""
+        panels = [Panel(title, volume) for title, volume in given]
+        count = len(samples)
+        title = f"{name}, generated" if count == 1 else f"{name}, mean of {count}"
+        panels.append(Panel(title, samples.mean(0)))
+        if count > 1:
+            spread = samples.std(0, correction=0)
+            panels.append(Panel("uncertainty", spread, max(1e-6, float(spread.max())), "magma"))
+        save_figure(self.picture, compare(panels, at))
+
+
+def to_network(stored: StoredVolume, tokenizer: Tokenizer) -> NativeVolume:
+    """Bring a volume to the network's grid and intensities.
 
     Raises:
-        Prod9Error: it was not trained on scans.
+        Prod9Error: the tokenizer was not trained on scans; the volume is empty, of one value, or
+            has no orientation that can be used.
     """
     if tokenizer.spec.preprocessing is None:
         raise Prod9Error(
             f"the tokenizer was trained on {tokenizer.spec.dataset_name}, not on scans; choose the "
             "--config of a BraTS model."
         )
-    return tokenizer.spec.preprocessing
-
-
-def to_network(stored: StoredVolume, preprocessing: PreprocessingConfig) -> NativeVolume:
-    """Bring a volume to the network's grid and intensities.
-
-    Raises:
-        Prod9Error: it is empty, of one value, or has no orientation that can be used.
-    """
-    volume = NativeVolume.of(stored, preprocessing)
+    volume = NativeVolume.of(stored, tokenizer.spec.preprocessing)
     if volume.scale.low == volume.scale.high:
         raise Prod9Error(
             f"{stored.path} has no contrast: every voxel that is not 0 is {volume.scale.low:g}; "
@@ -48,11 +85,7 @@ def to_network(stored: StoredVolume, preprocessing: PreprocessingConfig) -> Nati
 
 
 def require_same_grid(first: StoredVolume, other: StoredVolume) -> None:
-    """Refuse two volumes whose voxels do not lie in the same places.
-
-    Raises:
-        Prod9Error: it names both.
-    """
+    """Refuse two volumes whose voxels do not lie in the same places."""
     if difference := grid_difference(first, other):
         raise Prod9Error(
             f"{other.path} is on another grid than {first.path} ({difference}); register and "
@@ -60,28 +93,10 @@ def require_same_grid(first: StoredVolume, other: StoredVolume) -> None:
         )
 
 
-def require_free(paths: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to replace a file unless told to, and an input in any case.
-
-    Raises:
-        Prod9Error: it names the file.
-    """
-    given = {path.resolve() for path in inputs}
-    for path in paths:
-        if path.resolve() in given:
-            raise Prod9Error(f"{path} is one of the inputs; choose another --output.")
-        refuse_overwrite(path, overwrite)
-
-
 def background_cells(model: Model, sources: Sequence[Tensor]) -> Tensor:
-    """Return which cells of the grid hold nothing in any source, nor do their neighbours.
+    """Return the cells, bool (*grid), where neither they nor their neighbours hold anything.
 
-    Args:
-        model: whose grid.
-        sources: volumes (1, 1, D, H, W), 0 outside the foreground.
-
-    Returns:
-        bool, shape (*grid).
+    ``sources`` are volumes (1, 1, D, H, W) that are 0 outside the foreground.
     """
     stride = model.tokenizer.autoencoder.stride
     occupied = torch.stack([source[0, 0] > 0 for source in sources]).any(0).float()
@@ -91,18 +106,6 @@ def background_cells(model: Model, sources: Sequence[Tensor]) -> Tensor:
     pads = [p for m in reversed(missing) for p in (m // 2, m - m // 2)]
     cells = F.max_pool3d(F.pad(occupied, pads)[None, None], stride)
     return F.max_pool3d(cells, 3, stride=1, padding=1)[0, 0] == 0
-
-
-def panels_of(given: Sequence[tuple[str, Tensor]], name: str, samples: Tensor) -> list[Panel]:
-    """Return what was given, the result and, of several samples (K, D, H, W), their spread."""
-    count = len(samples)
-    panels = [Panel(title, volume) for title, volume in given]
-    title = f"{name}, generated" if count == 1 else f"{name}, mean of {count}"
-    panels.append(Panel(title, samples.mean(0)))
-    if count > 1:
-        spread = samples.std(0, correction=0)
-        panels.append(Panel("uncertainty", spread, max(1e-6, float(spread.max())), "magma"))
-    return panels
 
 
 def middle_of(volumes: Sequence[Tensor]) -> list[int]:

@@ -1,7 +1,8 @@
 """A part of a volume, sampled anew."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,36 +14,17 @@ from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
 from prod9.data.volume_files.write import write_inside
 from prod9.errors import Prod9Error
 from prod9.inference.completion import (
+    CompletedFiles,
     background_cells,
     middle_of,
-    panels_of,
-    preprocessing_of,
-    require_free,
     require_same_grid,
     to_network,
 )
-from prod9.inference.record import write_record
-from prod9.inference.translate import OnWindow
 from prod9.model import Model
-from prod9.montage import compare, save_figure
+from prod9.outpainting import OnWindow
 from prod9.runtime.progress import progress_bar
 from prod9.sample_request import SampleRequest
 from prod9.sliding_window import encode
-
-
-@dataclass(frozen=True)
-class InpaintedFiles:
-    """What :func:`inpaint_files` wrote."""
-
-    outputs: tuple[Path, ...]
-    picture: Path
-    record: Path
-    """JSON: inputs, seed, settings and digests."""
-
-    @property
-    def all(self) -> list[Path]:
-        """Return every file."""
-        return [*self.outputs, self.picture, self.record]
 
 
 def inpaint(
@@ -62,7 +44,7 @@ def inpaint(
         scan: the volume.
         mask: on the same grid; every voxel that is not 0 is sampled.
         request: the channel of the scan, once for each of K samples, and how.
-        on_window: told (windows done, windows in all).
+        on_window: told of the progress.
 
     Returns:
         float32 (K, D, H, W): intensities, on the scan's grid; outside the mask the scan's own.
@@ -70,8 +52,7 @@ def inpaint(
     Raises:
         Prod9Error: another grid; a mask of nothing or everything; an empty scan.
     """
-    preprocessing = preprocessing_of(model.tokenizer)
-    native = to_network(scan, preprocessing)
+    native = to_network(scan, model.tokenizer)
     require_same_grid(scan, mask)
     inside = mask.array != 0
     if not inside.any() or inside.all():
@@ -80,7 +61,7 @@ def inpaint(
             "that is to be sampled with values other than 0."
         )
     # With a range of its own: what is hidden must not show in the percentiles either.
-    visible = NativeVolume.of(_filled(scan, inside), preprocessing)
+    visible = NativeVolume.of(_filled(scan, inside), model.tokenizer.spec.preprocessing)
     volume = visible.tensor()
     tokens = encode(model.tokenizer, volume, request.windows)
     unknown = ~background_cells(model, [torch.from_numpy(native.on_grid(inside))[None, None]])
@@ -95,8 +76,7 @@ def inpaint(
 def _filled(stored: StoredVolume, inside: np.ndarray) -> StoredVolume:
     """Return the volume with each masked voxel replaced by the nearest visible one."""
     nearest = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
-    assert isinstance(nearest, np.ndarray)
-    return replace(stored, array=stored.array[tuple(nearest)])
+    return replace(stored, array=stored.array[tuple(cast(np.ndarray, nearest))])
 
 
 def inpaint_files(
@@ -107,7 +87,7 @@ def inpaint_files(
     request: SampleRequest,
     *,
     overwrite: bool,
-) -> InpaintedFiles:
+) -> CompletedFiles:
     """Run :func:`inpaint` on files; every voxel outside the mask stays the same, bit for bit.
 
     Writes ``NAME_inpainted.nii.gz`` (or ``_inpainted-1`` to ``-K``), a picture and a record to
@@ -116,29 +96,27 @@ def inpaint_files(
     Raises:
         Prod9Error: as :func:`inpaint`; unreadable files, or results in the way.
     """
-    suffix = volume_suffix(scan)
+    suffix, count = volume_suffix(scan), len(request.labels)
     stem = f"{scan.name[: -len(suffix)]}_inpainted"
-    count = len(request.labels)
     numbers = [""] if count == 1 else [f"-{k + 1}" for k in range(count)]
-    files = InpaintedFiles(
+    files = CompletedFiles(
         tuple(folder / f"{stem}{number}{suffix}" for number in numbers),
         folder / f"{stem}.png",
         folder / f"{stem}.json",
     )
-    require_free(files.all, [scan, mask], overwrite)
-    preprocessing = preprocessing_of(model.tokenizer)  # a model of something else reads nothing
+    files.require_free([scan, mask], overwrite)
     stored, hidden = read_volume(scan), read_volume(mask)
     name = model.channels[request.labels[0] % len(model.channels)]
     with progress_bar(f"in-painting {name}", "windows") as on_window:
         results = inpaint(model, stored, hidden, request, on_window)
-    write_record(files.record, model, request, input=str(scan), mask=str(mask), modality=name)
-    inside, native = hidden.array != 0, NativeVolume.of(stored, preprocessing)
-    for path, result in zip(files.outputs, results, strict=True):
+    files.write_record(model, request, input=str(scan), mask=str(mask), modality=name)
+    inside = hidden.array != 0
+    for path, result in zip(files.results, results, strict=True):
         write_inside(path, scan, result, inside, overwrite=overwrite)
+    native = NativeVolume.of(stored, model.tokenizer.spec.preprocessing)
     # All in the intensities of the whole scan.
     shown = [replace(native, raw=replace(stored, array=result)).array() for result in results]
     before, there = torch.from_numpy(native.array()), torch.from_numpy(native.on_grid(inside)) > 0
     given = [("scan", before), ("without the masked part", before * ~there)]
-    panels = panels_of(given, name, torch.from_numpy(np.stack(shown)))
-    save_figure(files.picture, compare(panels, middle_of([there.float()])))
+    files.draw_picture(given, name, torch.from_numpy(np.stack(shown)), middle_of([there.float()]))
     return files

@@ -1,6 +1,6 @@
 """A missing channel, sampled from those that are there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,23 +15,18 @@ from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
 from prod9.data.volume_files.write import write_nifti
 from prod9.errors import Prod9Error
 from prod9.inference.completion import (
+    CompletedFiles,
     background_cells,
     middle_of,
-    panels_of,
-    preprocessing_of,
-    require_free,
     require_same_grid,
     to_network,
 )
-from prod9.inference.record import write_record
 from prod9.model import Model
-from prod9.montage import compare, save_figure
+from prod9.outpainting import OnWindow
 from prod9.runtime.progress import progress_bar
 from prod9.sample_request import SampleRequest
 from prod9.shapes import Tokens
 from prod9.sliding_window import encode
-
-OnWindow = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -46,40 +41,15 @@ class Translation:
     """The same in [0, 1] on the network's grid."""
 
 
-@dataclass(frozen=True)
-class TranslatedFiles:
-    """What :func:`translate_files` wrote."""
-
-    output: Path
-    """The sample, or the mean of several."""
-    picture: Path
-    record: Path
-    """JSON: sources, seed, settings and digests."""
-    samples: tuple[Path, ...]
-    """Each sample, where there are several."""
-    deviation: Path | None
-    """Voxel-wise standard deviation of several samples, in intensities."""
-
-    @property
-    def all(self) -> list[Path]:
-        """Return every file."""
-        paths = (self.output, *self.samples, self.deviation, self.picture, self.record)
-        return [path for path in paths if path is not None]
-
-
 def translated_tokens(
     model: Model,
     volumes: Mapping[int, Tensor],
     request: SampleRequest,
     on_window: OnWindow = lambda done, total: None,
 ) -> Tokens:
-    """Sample the tokens (K, *grid) of a channel, of which ``request`` has the labels.
+    """Sample the tokens (K, *grid) of a channel, the K labels of ``request``.
 
-    Args:
-        model: the model.
-        volumes: (1, 1, D, H, W) in [0, 1], 0 outside the foreground, of each source channel.
-        request: the target channel, once for each of K samples, and how.
-        on_window: told (windows done, windows in all).
+    ``volumes`` are (1, 1, D, H, W) in [0, 1], 0 outside the foreground, of each source channel.
     """
     tokens = {m: encode(model.tokenizer, v, request.windows) for m, v in volumes.items()}
     first = next(iter(tokens.values()))
@@ -95,7 +65,7 @@ def translated_tokens(
 
 def translate(
     model: Model,
-    sources: Mapping[int, StoredVolume],
+    sources: Mapping[str, StoredVolume],
     request: SampleRequest,
     on_window: OnWindow = lambda done, total: None,
 ) -> Translation:
@@ -106,19 +76,25 @@ def translate(
 
     Args:
         model: a model of scans.
-        sources: volume of each channel that is there, all on one grid.
+        sources: volume of each channel that is there, by its name, all on one grid.
         request: the target channel, once for each of K samples, and how.
-        on_window: told (windows done, windows in all).
+        on_window: told of the progress.
 
     Raises:
-        Prod9Error: the target is among the sources; a volume is empty or on another grid.
+        Prod9Error: no source, an unknown one, one given twice, or the target; a volume is empty or
+            on another grid.
     """
-    names = model.channels
-    target = request.labels[0] % len(names)
-    if target in sources:
-        raise Prod9Error(f"the target {names[target]} is one of the sources; give another.")
-    preprocessing = preprocessing_of(model.tokenizer)
-    native = {channel: to_network(each, preprocessing) for channel, each in sources.items()}
+    target = request.labels[0] % len(model.channels)
+    native: dict[int, NativeVolume] = {}
+    for name, volume in sources.items():
+        channel = model.channel_of(name)
+        if channel in native:
+            raise Prod9Error(f"a source is given twice in {', '.join(sources)}; give each once.")
+        if channel == target:
+            raise Prod9Error(f"the target {name} is one of the sources; give another.")
+        native[channel] = to_network(volume, model.tokenizer)
+    if not native:
+        raise Prod9Error("give at least one source to translate from.")
     first, *others = native.values()
     for other in others:
         require_same_grid(first.raw, other.raw)
@@ -126,20 +102,20 @@ def translate(
     tokens = translated_tokens(model, volumes, request, on_window)
     d, h, w = next(iter(volumes.values())).shape[2:]
     samples = model.decode(tokens, (d, h, w), request.windows)[:, 0]
-    scale = _mean_scale([each.scale for each in native.values()])
-    if scale.background is None:
-        stored = np.stack([first.restore(each, scale) for each in samples])
-        return Translation(native, stored, samples)
-    foreground = np.logical_or.reduce([each.foreground for each in native.values()])
-    stored = np.stack([first.restore(each, scale, foreground) for each in samples])
-    inside = torch.from_numpy(first.on_grid(foreground)) > 0
-    return Translation(native, stored, samples * inside)
+    scale, foreground = _mean_scale([each.scale for each in native.values()]), None
+    restored = samples
+    if scale.background is not None:
+        foreground = np.logical_or.reduce([each.foreground for each in native.values()])
+        samples = samples * (torch.from_numpy(first.on_grid(foreground)) > 0)
+    stored = np.stack([first.restore(each, scale, foreground) for each in restored])
+    return Translation(native, stored, samples)
 
 
 def _mean_scale(scales: Sequence[IntensityScale]) -> IntensityScale:
-    low, high = (float(np.mean([getattr(s, end) for s in scales])) for end in ("low", "high"))
-    backgrounds = [s.background for s in scales if s.background is not None]
-    return IntensityScale(low, high, backgrounds[0] if len(backgrounds) == len(scales) else None)
+    low = float(np.mean([scale.low for scale in scales]))
+    high = float(np.mean([scale.high for scale in scales]))
+    everywhere = all(scale.background is not None for scale in scales)
+    return IntensityScale(low, high, scales[0].background if everywhere else None)
 
 
 def translate_files(
@@ -151,71 +127,61 @@ def translate_files(
     overwrite: bool,
     truth: Path | None = None,
     at: Sequence[int] | None = None,
-) -> TranslatedFiles:
+) -> CompletedFiles:
     """Run :func:`translate` on files; write the result, a picture and a record.
 
     The result has the grid and affine of the first source, and its stored type where all sources
-    share it (else float32); of several samples it is the mean.
+    share it (else float32); of several samples it is the mean, and each sample and their
+    standard deviation are written beside it.
 
     Args:
         model: a model of scans.
         sources: file of each channel that is there.
-        output: ``.nii`` or ``.nii.gz``; pictures and maps go beside it.
+        output: ``.nii`` or ``.nii.gz``; all other files go beside it.
         request: the target channel, once for each sample, and how.
         overwrite: replace what is there.
-        truth: the real volume of the target, if there is one; it is only shown in the picture.
-        at: voxel of the network's grid through which the picture is cut; the middle of what is
-            seen when left out.
+        truth: the real volume of the target, to be shown in the picture.
+        at: voxel of the network's grid through which the picture is cut; by default the middle.
 
     Raises:
         Prod9Error: as :func:`translate`; an unknown channel, unreadable files, results in the way.
     """
-    names = model.channels
-    target = request.labels[0] % len(names)
-    files = _files_beside(output, len(request.labels))
-    require_free(files.all, [*sources.values(), *([truth] if truth else [])], overwrite)
-    preprocessing_of(model.tokenizer)  # a model of something else is refused before it reads
-    paths = {model.label_of(name) % len(names): path for name, path in sources.items()}
-    if len(paths) < len(sources):
-        raise Prod9Error(f"a source is given twice in {', '.join(sources)}; give each once.")
-    stored = {channel: read_volume(path) for channel, path in paths.items()}
-    with progress_bar(f"sampling {names[target]}", "windows") as on_window:
+    names, count = model.channels, len(request.labels)
+    target = names[request.labels[0] % len(names)]
+    files = _files_beside(output, count)
+    files.require_free([*sources.values(), *([truth] if truth else [])], overwrite)
+    stored = {name: read_volume(path) for name, path in sources.items()}
+    with progress_bar(f"sampling {target}", "windows") as on_window:
         found = translate(model, stored, request, on_window)
     first = next(iter(stored.values()))
+    shown = [(names[c], torch.from_numpy(each.array())) for c, each in found.sources.items()]
+    if truth is not None:
+        real = NativeVolume.of(read_volume(truth), model.tokenizer.spec.preprocessing)
+        require_same_grid(first, real.raw)
+        shown.append((f"{target}, true", torch.from_numpy(real.array())))
+    inputs = {names[model.channel_of(name)]: str(path) for name, path in sources.items()}
+    files.write_record(model, request, sources=inputs, target=target)
     types = {each.dtype for each in stored.values()}
     # The shared range need not fit the type of one source among several.
     dtype = first.dtype if len(types) == 1 else np.dtype(np.float32)
-    inputs = {names[channel]: str(path) for channel, path in paths.items()}
-    shown = [(names[c], torch.from_numpy(each.array())) for c, each in found.sources.items()]
-    if truth is not None:
-        real = NativeVolume.of(read_volume(truth), preprocessing_of(model.tokenizer))
-        require_same_grid(first, real.raw)
-        shown.append((f"{names[target]}, true", torch.from_numpy(real.array())))
-    write_record(files.record, model, request, sources=inputs, target=names[target])
-
-    def write(path: Path, array: np.ndarray, dtype: np.dtype) -> None:
-        write_nifti(path, array, first.affine, dtype, overwrite=overwrite, header=first.header)
-
-    for path, array in zip(files.samples, found.samples, strict=False):
-        write(path, array, dtype)
-    if files.deviation is not None:
-        write(files.deviation, found.samples.std(0), np.dtype(np.float32))
-    write(files.output, found.samples.mean(0), dtype)  # last: with it everything is there
-    panels = panels_of(shown, names[target], found.on_grid)
-    save_figure(files.picture, compare(panels, at or middle_of([volume for _, volume in shown])))
+    volumes = [(found.samples.mean(0), dtype)]
+    if count > 1:
+        volumes += [(sample, dtype) for sample in found.samples]
+        volumes.append((found.samples.std(0), np.dtype(np.float32)))
+    # The mean last: with it everything is there.
+    for path, (array, own) in reversed(list(zip(files.results, volumes, strict=True))):
+        write_nifti(path, array, first.affine, own, overwrite=overwrite, header=first.header)
+    at = at or middle_of([volume for _, volume in shown])
+    files.draw_picture(shown, target, found.on_grid, at)
     return files
 
 
-def _files_beside(output: Path, samples: int) -> TranslatedFiles:
+def _files_beside(output: Path, count: int) -> CompletedFiles:
     suffix = volume_suffix(output)
     if suffix == ".npy":
         raise Prod9Error(f"--output {output} must end in .nii or .nii.gz.")
     stem = output.name[: -len(suffix)]
-    numbers = range(1, samples + 1) if samples > 1 else ()
-    return TranslatedFiles(
-        output=output,
-        picture=output.with_name(f"{stem}.png"),
-        record=output.with_name(f"{stem}.json"),
-        samples=tuple(output.with_name(f"{stem}_draw-{k}{suffix}") for k in numbers),
-        deviation=output.with_name(f"{stem}_std{suffix}") if samples > 1 else None,
-    )
+    maps = [f"{stem}_draw-{k + 1}{suffix}" for k in range(count)] + [f"{stem}_std{suffix}"]
+    beside = [output.with_name(name) for name in maps] if count > 1 else []
+    picture, record = output.with_name(f"{stem}.png"), output.with_name(f"{stem}.json")
+    return CompletedFiles((output, *beside), picture, record)

@@ -17,9 +17,9 @@ from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.data.native_space import NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
-from prod9.inference.completion import background_cells
-from prod9.inference.inpaint import InpaintedFiles, inpaint_files
-from prod9.inference.translate import TranslatedFiles, translate_files
+from prod9.inference.completion import CompletedFiles, background_cells
+from prod9.inference.inpaint import inpaint_files
+from prod9.inference.translate import translate_files
 from prod9.model import Model
 from prod9.sample_request import SampleRequest
 from prod9.sliding_window import encode
@@ -86,7 +86,7 @@ def translated(
     overwrite: bool = False,
     truth: Path | None = None,
     **rest: Any,
-) -> TranslatedFiles:
+) -> CompletedFiles:
     return translate_files(
         generator,
         sources,
@@ -105,7 +105,7 @@ def test_a_translation_lies_where_its_first_source_lies(
     preprocessing = PREPROCESSING.model_copy(update={"spacing_mm": (spacing, 1.0, spacing)})
     sources = two_sources(tmp_path, affine=affine)
     model = make_scan_generator(preprocessing=preprocessing)
-    result = nib.nifti1.load(translated(model, tmp_path, sources).output)
+    result = nib.nifti1.load(translated(model, tmp_path, sources).results[0])
     source = nib.nifti1.load(sources["T1"])
     assert result.shape == source.shape
     assert result.get_data_dtype() == np.int16
@@ -121,7 +121,7 @@ def test_a_translation_lies_where_its_first_source_lies(
 def test_background_is_what_no_source_shows(generator: Model, tmp_path: Path) -> None:
     sources = two_sources(tmp_path)
     first = dict(reversed(sources.items()))  # the one with the smaller head decides nothing
-    voxels = stored(translated(generator, tmp_path, first).output)
+    voxels = stored(translated(generator, tmp_path, first).results[0])
     np.testing.assert_array_equal(voxels == 0, stored(sources["T1"]) == 0)
 
 
@@ -136,7 +136,7 @@ def test_intensities_are_the_mean_of_the_sources_ranges(
         "T1": write_scan(tmp_path / "a.nii.gz", first),
         "T1ce": write_scan(tmp_path / "b.nii.gz", second),
     }
-    voxels = stored(translated(generator, tmp_path, sources).output)
+    voxels = stored(translated(generator, tmp_path, sources).results[0])
     low, high = (50 + 400) / 2, (150 + 800) / 2
     assert set(np.unique(voxels)) == {0, round(low + value * (high - low))}
 
@@ -144,7 +144,7 @@ def test_intensities_are_the_mean_of_the_sources_ranges(
 def test_scans_without_background_have_a_whole_result(generator: Model, tmp_path: Path) -> None:
     full = np.random.default_rng(0).uniform(100, 200, (9, 8, 7))
     source = write_scan(tmp_path / "t1.nii.gz", full)
-    voxels = stored(translated(generator, tmp_path, {"T1": source}).output)
+    voxels = stored(translated(generator, tmp_path, {"T1": source}).results[0])
     assert voxels.min() >= 100
 
 
@@ -181,15 +181,16 @@ def test_several_draws_their_mean_and_their_spread(
 ) -> None:
     sources = two_sources(tmp_path, dtype=dtype)
     result = translated(generator, tmp_path, sources, samples=3)
-    assert [path.name for path in result.samples] == [f"flair_draw-{k}.nii.gz" for k in (1, 2, 3)]
-    assert result.deviation == tmp_path / "flair_std.nii.gz"
+    mean, *samples, deviation_map = result.results
+    assert [path.name for path in samples] == [f"flair_draw-{k}.nii.gz" for k in (1, 2, 3)]
+    assert deviation_map == tmp_path / "flair_std.nii.gz"
     assert result.picture == tmp_path / "flair.png"
     assert result.picture.read_bytes().startswith(b"\x89PNG")
-    draws = np.stack([stored(path) for path in result.samples]).astype(np.float64)
+    draws = np.stack([stored(path) for path in samples]).astype(np.float64)
     assert all((draws[a] != draws[b]).any() for a, b in itertools.combinations(range(3), 2))
     # A draw is off by one rounding, their mean by two.
-    np.testing.assert_allclose(stored(result.output), draws.mean(0), atol=2 * rounding)
-    deviation = nib.nifti1.load(result.deviation)
+    np.testing.assert_allclose(stored(mean), draws.mean(0), atol=2 * rounding)
+    deviation = nib.nifti1.load(deviation_map)
     assert deviation.get_data_dtype() == np.float32
     np.testing.assert_allclose(np.asarray(deviation.dataobj), np.std(draws, 0), atol=rounding)
     assert np.asarray(deviation.dataobj).max() > 10
@@ -198,7 +199,7 @@ def test_several_draws_their_mean_and_their_spread(
 
 def test_one_draw_writes_no_map(generator: Model, tmp_path: Path) -> None:
     result = translated(generator, tmp_path, two_sources(tmp_path))
-    assert (result.samples, result.deviation) == ((), None)
+    assert len(result.results) == 1
     there = {path.name for path in tmp_path.iterdir()}
     assert there == {"t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "flair.png", "flair.json"}
     record = json.loads(result.record.read_text())
@@ -215,7 +216,9 @@ def test_the_seed_decides(generator: Model, tmp_path: Path) -> None:
     sources = two_sources(tmp_path)
 
     def voxels(name: str, seed: int) -> bytes:
-        return stored(translated(generator, tmp_path, sources, name, seed=seed).output).tobytes()
+        return stored(
+            translated(generator, tmp_path, sources, name, seed=seed).results[0]
+        ).tobytes()
 
     assert voxels("a.nii.gz", 5) == voxels("b.nii", 5) != voxels("c.nii.gz", 6)
 
@@ -225,7 +228,7 @@ def test_the_names_of_modalities_are_read_in_any_case(generator: Model, tmp_path
     lower = {name.lower(): path for name, path in sources.items()}
     one = translated(generator, tmp_path, sources, "a.nii.gz")
     two = translated(generator, tmp_path, lower, "b.nii.gz", target="flair")
-    np.testing.assert_array_equal(stored(one.output), stored(two.output))
+    np.testing.assert_array_equal(stored(one.results[0]), stored(two.results[0]))
 
 
 def test_the_truth_is_only_shown(generator: Model, tmp_path: Path) -> None:
@@ -233,7 +236,7 @@ def test_the_truth_is_only_shown(generator: Model, tmp_path: Path) -> None:
     without = translated(generator, tmp_path, sources, "a.nii.gz")
     truth = write_scan(tmp_path / "true.nii.gz", head(7))
     shown = translated(generator, tmp_path, sources, "b.nii.gz", truth=truth)
-    np.testing.assert_array_equal(stored(without.output), stored(shown.output))
+    np.testing.assert_array_equal(stored(without.results[0]), stored(shown.results[0]))
     assert shown.picture.stat().st_size > without.picture.stat().st_size
 
 
@@ -331,7 +334,7 @@ def inpainted(
     modality: str = "T2",
     overwrite: bool = False,
     **rest: Any,
-) -> InpaintedFiles:
+) -> CompletedFiles:
     wanted = request(generator, modality, **rest)
     return inpaint_files(generator, scan, mask, folder, wanted, overwrite=overwrite)
 
@@ -353,11 +356,11 @@ def test_outside_the_mask_not_a_bit_changes(
     mask = write_scan(tmp_path / f"mask{suffix}", hole(), kind.get("affine"), np.uint8)
     result = inpainted(generator, scan, mask, tmp_path / "out", samples=2)
     stem, suffix = name.split(".", 1)
-    assert [path.name for path in result.outputs] == [
+    assert [path.name for path in result.results] == [
         f"{stem}_inpainted-{k}.{suffix}" for k in (1, 2)
     ]
     before, inside = stored(scan), hole() > 0
-    for path in result.outputs:
+    for path in result.results:
         after = stored(path)
         assert after.dtype == before.dtype
         assert after[~inside].tobytes() == before[~inside].tobytes()
@@ -366,7 +369,7 @@ def test_outside_the_mask_not_a_bit_changes(
             one, two = nib.nifti1.load(scan), nib.nifti1.load(path)
             assert one.header.binaryblock == two.header.binaryblock
             assert (two.dataobj.slope, two.dataobj.inter) == (one.dataobj.slope, one.dataobj.inter)
-    one, two = (stored(path)[inside] for path in result.outputs)
+    one, two = (stored(path)[inside] for path in result.results)
     assert (one != two).any()
     assert result.picture == tmp_path / "out" / "scan_inpainted.png"
     assert result.picture.read_bytes().startswith(b"\x89PNG")
@@ -382,7 +385,7 @@ def test_what_is_hidden_does_not_matter(generator: Model, tmp_path: Path, hidden
     results: list[bytes] = []
     for name, voxels in (("a", first), ("b", second)):
         scan = write_scan(tmp_path / name / "scan.nii", voxels)
-        (path,) = inpainted(generator, scan, mask, tmp_path / name / "out").outputs
+        (path,) = inpainted(generator, scan, mask, tmp_path / name / "out").results
         results.append(path.read_bytes())
     assert results[0] == results[1]
 
@@ -423,7 +426,7 @@ def test_the_scale_is_of_what_is_visible(
     voxels[6, 6, 6] = 400  # the brightest that is visible
     scan = write_scan(tmp_path / "scan.nii.gz", voxels)
     mask = write_scan(tmp_path / "mask.nii.gz", hole(), dtype=np.uint8)
-    (path,) = inpainted(generator, scan, mask, tmp_path / "out").outputs
+    (path,) = inpainted(generator, scan, mask, tmp_path / "out").results
     assert set(stored(path)[HOLE].flatten()) == {400}
 
 
@@ -433,7 +436,7 @@ def test_nothing_drawn_is_background(
     decodes_to(monkeypatch, 0.01)
     scan = write_scan(tmp_path / "scan.nii.gz", head())
     mask = write_scan(tmp_path / "mask.nii.gz", hole(), dtype=np.uint8)
-    (path,) = inpainted(generator, scan, mask, tmp_path / "out").outputs
+    (path,) = inpainted(generator, scan, mask, tmp_path / "out").results
     assert not stored(path)[HOLE].any()
 
 
@@ -443,7 +446,7 @@ def test_in_painting_on_a_grid_that_is_resampled(make_scan_generator: Any, tmp_p
     )
     scan = write_scan(tmp_path / "scan.nii.gz", head(), OBLIQUE)
     mask = write_scan(tmp_path / "mask.nii.gz", hole(), OBLIQUE, np.uint8)
-    (path,) = inpainted(model, scan, mask, tmp_path / "out").outputs
+    (path,) = inpainted(model, scan, mask, tmp_path / "out").results
     before, after, inside = stored(scan), stored(path), hole() > 0
     np.testing.assert_array_equal(after[~inside], before[~inside])
     assert (after[inside] != before[inside]).mean() > 0.5
@@ -453,7 +456,7 @@ def test_the_seed_decides_what_is_painted(generator: Model, tmp_path: Path) -> N
     scan = write_scan(tmp_path / "scan.nii", head())
     mask = write_scan(tmp_path / "mask.nii.gz", hole(), dtype=np.uint8)
     one, same, other = (
-        inpainted(generator, scan, mask, tmp_path / name, seed=seed).outputs[0].read_bytes()
+        inpainted(generator, scan, mask, tmp_path / name, seed=seed).results[0].read_bytes()
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert one == same != other
@@ -527,7 +530,7 @@ def test_sources_of_several_types_give_a_type_that_holds_their_range(
         "T1": write_scan(tmp_path / "t1.nii.gz", head(0, low=100, high=255), dtype=np.uint8),
         "T2": write_scan(tmp_path / "t2.nii.gz", head(1, low=100, high=2000)),
     }
-    image = nib.nifti1.load(translated(generator, tmp_path, sources).output)
+    image = nib.nifti1.load(translated(generator, tmp_path, sources).results[0])
     assert image.get_data_dtype() == np.float32
     tops = [float(stored(path).max()) for path in sources.values()]
     assert np.asarray(image.dataobj).max() == pytest.approx(sum(tops) / 2, rel=1e-6)

@@ -17,8 +17,9 @@ from prod9.config import SlidingWindowConfig
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
-from prod9.inference import encoded, reconstruct
-from prod9.inference.reconstruct import decode_file, reconstruct_file
+from prod9.inference import tokenizer as module
+from prod9.inference.tokenizer import Tokenizer as FileTokenizer
+from prod9.inference.tokenizer import decode_file, reconstruct_file
 from prod9.metrics.psnr import psnr
 from prod9.runtime import memory_limits
 from prod9.sliding_window import decode, encode
@@ -34,7 +35,9 @@ def tokenizer(make_scan_tokenizer: Callable[..., Tokenizer]) -> Tokenizer:
 
 def reconstructed(tokenizer: Tokenizer, path: Path, **rest: Any) -> Path:
     options: dict[str, Any] = {"save_tokens": False, "overwrite": False} | rest
-    return reconstruct_file(tokenizer, path, path.parent / "out", WINDOWS, **options)[0]
+    return reconstruct_file(
+        FileTokenizer(tokenizer, WINDOWS), path, path.parent / "out", **options
+    )[0]
 
 
 @st.composite
@@ -102,12 +105,16 @@ def test_a_perfect_network_gives_every_voxel_back(
     own = PREPROCESSING.model_copy(update={"spacing_mm": tuple(sizes.tolist())})
     spec = tokenizer.spec.model_copy(update={"preprocessing": own})
     exact = Tokenizer(spec, tokenizer.autoencoder)
-    monkeypatch.setattr(reconstruct, "encode", lambda tokenizer, volume, config: volume)
-    monkeypatch.setattr(reconstruct, "decode", lambda tokenizer, tokens, sides, config: tokens)
     for name, dtype in (("a.nii.gz", np.int16), ("b.nii", np.float32)):
         path = write_scan(tmp_path / name, head(), affine, dtype)
+        volume = NativeVolume.of(read_volume(path), own).tensor()
+        monkeypatch.setattr(module, "decode", lambda *given, volume=volume: volume)
         target, result = reconstruct_file(
-            exact, path, tmp_path / "out", WINDOWS, save_tokens=False, overwrite=False
+            FileTokenizer(exact, WINDOWS),
+            path,
+            tmp_path / "out",
+            save_tokens=False,
+            overwrite=False,
         )
         tolerance = 0 if dtype == np.int16 else 1e-3
         np.testing.assert_allclose(stored(target), stored(path), atol=tolerance)
@@ -118,7 +125,7 @@ def test_figures_are_of_the_volume_that_the_network_sees(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     path = write_scan(tmp_path / "scan.nii.gz", head(), OBLIQUE)
-    result = reconstruct.reconstruct(tokenizer, read_volume(path), WINDOWS)
+    result = FileTokenizer(tokenizer, WINDOWS).measured(read_volume(path))
     seen = NativeVolume.of(read_volume(path), PREPROCESSING).tensor()
     output = decode(tokenizer, encode(tokenizer, seen, WINDOWS), seen.shape[2:], WINDOWS)
     assert result.psnr == pytest.approx(float(psnr(output, seen)))
@@ -135,7 +142,7 @@ def test_tokens_are_on_the_ras_grid(tokenizer: Tokenizer, tmp_path: Path, affine
     reconstructed(exact, path, save_tokens=True)
     out = tmp_path / "out"
     target = decode_file(
-        exact, out / "scan_reconstructed.tokens.npz", out, WINDOWS, overwrite=False
+        FileTokenizer(exact, WINDOWS), out / "scan_reconstructed.tokens.npz", out, overwrite=False
     )
     assert target == out / "scan_reconstructed_decoded.nii.gz"
     decoded, again = nib.nifti1.load(target), nib.load(out / "scan_reconstructed.nii.gz")
@@ -176,7 +183,10 @@ def test_tokens_of_a_resampled_scan(make_scan_tokenizer: Any, tmp_path: Path) ->
         atol=1e-5,
     )
     target = decode_file(
-        tokenizer, out / "scan_reconstructed.tokens.npz", out, WINDOWS, overwrite=False
+        FileTokenizer(tokenizer, WINDOWS),
+        out / "scan_reconstructed.tokens.npz",
+        out,
+        overwrite=False,
     )
     decoded = nib.nifti1.load(target)
     np.testing.assert_allclose(decoded.affine, content["affine"], atol=1e-5)
@@ -193,7 +203,7 @@ def test_a_token_file_without_background_has_none(tokenizer: Tokenizer, tmp_path
     tokens = tmp_path / "out" / "scan_reconstructed.tokens.npz"
     with np.load(tokens) as file:
         assert np.isnan(file["intensity"][2])
-    target = decode_file(tokenizer, tokens, tmp_path, WINDOWS, overwrite=False)
+    target = decode_file(FileTokenizer(tokenizer, WINDOWS), tokens, tmp_path, overwrite=False)
     low, high = np.asarray(nib.nifti1.load(target).dataobj).min(), full.astype(np.int16).max()
     assert full.astype(np.int16).min() <= low < high
 
@@ -215,13 +225,13 @@ def test_a_token_file_larger_than_it_may_be(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def decode_it(path: Path) -> Path:
-        return decode_file(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
+        return decode_file(FileTokenizer(tokenizer, WINDOWS), path, tmp_path, overwrite=True)
 
     decode_it(forged(tokenizer, tmp_path / "a.npz"))
-    monkeypatch.setattr(encoded, "MAX_VOXELS", 511)
+    monkeypatch.setattr(module, "MAX_VOXELS", 511)
     with pytest.raises(Prod9Error, match=r"a\.npz is damaged"):
         decode_it(tmp_path / "a.npz")
-    monkeypatch.setattr(encoded, "MAX_VOXELS", 512)
+    monkeypatch.setattr(module, "MAX_VOXELS", 512)
     decode_it(tmp_path / "a.npz")
     monkeypatch.setattr(memory_limits, "available_memory", lambda: 512 * 8 - 1)
     with pytest.raises(Prod9Error, match=r"the volume of .*a\.npz needs"):
@@ -246,7 +256,7 @@ def test_arrays_that_do_not_fit_together(
 ) -> None:
     path = forged(tokenizer, tmp_path / "a.npz", **changes)
     with pytest.raises(Prod9Error, match="is damaged"):
-        decode_file(tokenizer, path, tmp_path, WINDOWS, overwrite=True)
+        decode_file(FileTokenizer(tokenizer, WINDOWS), path, tmp_path, overwrite=True)
 
 
 def test_tokens_are_not_decoded_by_another_tokenizer(
@@ -258,7 +268,7 @@ def test_tokens_are_not_decoded_by_another_tokenizer(
     # Another spacing is another tokenizer, though the weights are the same.
     other = make_scan_tokenizer(PREPROCESSING.model_copy(update={"spacing_mm": (2.0, 2.0, 2.0)}))
     with pytest.raises(Prod9Error, match="was made by the tokenizer"):
-        decode_file(other, tokens, tmp_path, WINDOWS, overwrite=False)
+        decode_file(FileTokenizer(other, WINDOWS), tokens, tmp_path, overwrite=False)
 
 
 def test_a_constant_and_an_empty_scan(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -272,7 +282,7 @@ def test_results_in_the_way_are_found_before_anything_is_read(
 ) -> None:
     path = write_scan(tmp_path / "scan.nii.gz", head())
     reconstructed(tokenizer, path, save_tokens=True)
-    monkeypatch.setattr(reconstruct, "encode", None)
+    monkeypatch.setattr(module, "encode", None)
     for name, rest in (
         ("scan_reconstructed.nii.gz", {}),
         ("scan_reconstructed.tokens.npz", {"save_tokens": True}),

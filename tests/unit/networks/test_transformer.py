@@ -185,6 +185,15 @@ def test_every_cell_sees_every_other(transformer: MaskedTransformer) -> None:
         assert bool((difference > 0).all())
 
 
+def test_masked_cells_hear_what_is_visible(transformer: MaskedTransformer) -> None:
+    tokens = tokens_of(4, 2, 2, batch=1)
+    tokens[:, 1:] = V  # the mask
+    base = transformer(tokens, condition(0))
+    tokens[0, 0, 1, 1] = (tokens[0, 0, 1, 1] + 7) % V
+    difference = (transformer(tokens, condition(0)) - base).abs().amax(-1)
+    assert bool((difference[:, 1:] > 0).all())
+
+
 def test_samples_do_not_meet(transformer: MaskedTransformer) -> None:
     tokens = tokens_of(3, 2, 2, batch=3)
     together = transformer(tokens, condition(0, 1, 2))

@@ -20,8 +20,7 @@ Result: TypeAlias = np.ndarray | Nifti1Image
 def stored_volume(volume: VolumeLike, name: str) -> StoredVolume:
     """Return a volume as it would be read from a file; ``name`` stands for its path in messages.
 
-    An array has no spacing and no orientation: as in an npy file, its voxels are taken to be 1 mm
-    large, and its axes to be RAS+.
+    An array is taken to have voxels of 1 mm and axes RAS+, as in an npy file.
 
     Raises:
         Prod9Error: the file cannot be read; not 3D, empty, not of real numbers, not finite.

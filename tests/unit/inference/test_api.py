@@ -15,10 +15,10 @@ import torch
 from scan_files import AFFINES, OBLIQUE, head, stored, write_scan
 
 import prod9
-from prod9.api.model import Model
 from prod9.inference.generate import generate_files
 from prod9.inference.inpaint import inpaint_files
-from prod9.inference.reconstruct import reconstruct_file
+from prod9.inference.model import Model
+from prod9.inference.tokenizer import reconstruct_file
 from prod9.inference.translate import translate_files
 from prod9.model import Model as Network
 from prod9.model import save_transformer
@@ -110,9 +110,7 @@ def test_reconstructions(model: Model, tmp_path: Path, kind: str) -> None:
     affine = AFFINES["1 mm"] if kind in ("array", "tensor") else OBLIQUE
     path = write_scan(tmp_path / "scan.nii", head(0), affine, np.float32)
     tokenizer = model.tokenizer
-    target, _ = reconstruct_file(
-        tokenizer.network, path, tmp_path, tokenizer.windows, save_tokens=True, overwrite=False
-    )
+    target, _ = reconstruct_file(tokenizer, path, tmp_path, save_tokens=True, overwrite=False)
     result = tokenizer.reconstruct(kinds_of(path)[kind])
     encoded = tokenizer.encode(kinds_of(path)[kind])
     with np.load(tmp_path / "scan_reconstructed.tokens.npz") as file:
@@ -152,18 +150,20 @@ def test_translations_are_the_commands(model: Model, scan: Path, tmp_path: Path)
     files = translate_files(
         model.network, paths, tmp_path / "flair.nii.gz", request, overwrite=False
     )
-    for image, path in zip((first, second), files.samples, strict=True):
+    for image, path in zip((first, second), files.results[1:3], strict=True):
         assert np.array_equal(image.get_fdata().round(), stored(path))
         np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
-    arrays = {name: np.asarray(nib.nifti1.load(path).dataobj) for name, path in paths.items()}
-    (array,) = model.translate(arrays, "FLAIR", seed=4, steps=2)
-    assert isinstance(array, np.ndarray)
+    for kind in ("str", "image", "array", "tensor"):
+        given = {name: kinds_of(path)[kind] for name, path in paths.items()}
+        (result,) = model.translate(given, "FLAIR", seed=4, steps=2)
+        assert isinstance(result, np.ndarray) == (kind in ("array", "tensor"))
+        assert result.shape == first.shape
     for sources, target in (({}, "T1"), (paths, "T1"), (paths, "PET"), ({"PET": scan}, "T1")):
         with pytest.raises(prod9.Prod9Error):
             model.translate(sources, target)
 
 
-@pytest.mark.parametrize("kind", ["path", "image", "array"])
+@pytest.mark.parametrize("kind", ["str", "path", "image", "array", "tensor"])
 def test_in_painting(model: Model, tmp_path: Path, kind: str) -> None:
     affine = AFFINES["1 mm"]
     scan = write_scan(tmp_path / "scan.nii.gz", head(0), affine)
@@ -174,12 +174,14 @@ def test_in_painting(model: Model, tmp_path: Path, kind: str) -> None:
     (result,) = model.inpaint(*given, channel="t2", seed=1, steps=2)
     voxels = result if isinstance(result, np.ndarray) else result.get_fdata()
     assert np.array_equal(voxels[hole == 0], stored(scan)[hole == 0])
-    if kind == "array":
+    assert isinstance(result, np.ndarray) == (kind in ("array", "tensor"))
+    if isinstance(result, np.ndarray):
         return
+    np.testing.assert_allclose(result.affine, affine)
     sampler = model.completion.sampler.model_copy(update={"steps": 2})
     request = replace(model.completion, labels=(2,), seed=1, sampler=sampler)
     files = inpaint_files(model.network, scan, mask, tmp_path / "out", request, overwrite=False)
-    assert np.array_equal(voxels.round(), stored(files.outputs[0]))
+    assert np.array_equal(voxels.round(), stored(files.results[0]))
 
 
 @pytest.mark.parametrize(
@@ -194,8 +196,33 @@ def test_volumes_that_are_none(model: Model, volume: Any) -> None:
 def test_it_is_silent(model: Model, scan: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model.generate("T1", steps=1)
     model.translate({"T1": scan}, "T2", steps=1)
+    mask = write_scan(scan.with_name("mask.nii.gz"), head(0) > 700, OBLIQUE)
+    model.inpaint(scan, mask, "T1", steps=1)
     model.tokenizer.decode(model.tokenizer.encode(scan))
     assert capfd.readouterr() == ("", "")
+
+
+def test_evaluation_of_arrays(capfd: pytest.CaptureFixture[str]) -> None:
+    real = np.random.default_rng(0).random((2, 12, 12, 12), np.float32)
+    figures = prod9.evaluate(real, reconstructed=real / 2)
+    assert figures.reconstruction is not None
+    decibels = -10 * np.log10(np.square(real / 2).mean((1, 2, 3)))
+    assert figures.reconstruction.psnr == pytest.approx(decibels.mean(), rel=1e-4)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_mistakes_are_exceptions_of_one_class(tmp_path: Path) -> None:
+    none, volumes = tmp_path / "none.yaml", np.zeros((2, 8, 8, 8))
+    calls: list[Callable[[], Any]] = [
+        lambda: prod9.load(none),
+        lambda: prod9.Tokenizer.load(none),
+        lambda: prod9.train(none),
+        lambda: prod9.evaluate(volumes),
+        lambda: prod9.evaluate(volumes, none),
+    ]
+    for call in calls:
+        with pytest.raises(prod9.Prod9Error):
+            call()
 
 
 def test_importing_it_imports_nothing_large() -> None:

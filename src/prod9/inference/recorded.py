@@ -1,0 +1,45 @@
+"""What a configuration says about the use of what was trained."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from prod9.config import CompletionConfig, SamplerConfig, SlidingWindowConfig
+from prod9.errors import Prod9Error
+
+
+class Recorded(BaseModel):
+    """The keys of a configuration that matter after training.
+
+    All others are ignored: the data set of the training need not be known here.
+    """
+
+    seed: int = 0
+    sampler: SamplerConfig = SamplerConfig()
+    completion: CompletionConfig = CompletionConfig()
+    sliding_window: SlidingWindowConfig = SlidingWindowConfig()
+    data: dict[str, Any] = {}
+    autoencoder_path: Path = Path("autoencoder.pt")
+
+    @classmethod
+    def of(cls, text: str) -> "Recorded":
+        """Read the configuration, YAML, in an export.
+
+        Raises:
+            Prod9Error: it is of another version.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(text.replace("$${", "${")) or {})
+        except ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            raise Prod9Error(
+                f"the export records a {key} that this version does not know; train again."
+            ) from error
+
+
+def device_of(name: str | None) -> str:
+    """Return ``name``, else a GPU where there is one."""
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
