@@ -19,7 +19,7 @@ from prod9.data.array_dataset import ArrayDataset
 from prod9.data.crops import Batch, volume_loader
 from prod9.training.ema import EMA
 from prod9.training.optimizer import rate_at
-from prod9.training.stage1 import TrainingVolumes
+from prod9.training.trainer import TrainingData
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +195,7 @@ def test_rival_losses() -> None:
 def test_each_contender_trains(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
 
-    def small(config: Stage1Config) -> TrainingVolumes:
+    def small(config: Stage1Config) -> TrainingData:
         assert isinstance(config.data, MedMNISTDataConfig)
         assert config.data.augmentation.flip is False
         batches.append(config.data.batch_size)
@@ -203,7 +203,7 @@ def test_each_contender_trains(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         train, val = (
             volume_loader(data, config.data, cube, train=t, seed=0) for t in (True, False)
         )
-        return TrainingVolumes(train, val, data, "small")
+        return TrainingData(train, val, data, "small")
 
     monkeypatch.setattr(contenders, "training_volumes", small)
     monkeypatch.setattr(contenders, "shown", lambda config: torch.rand(2, 1, 12, 12, 12))

@@ -37,7 +37,7 @@ from prod9.report.curves import read_history
 from prod9.report.viewed_files import find_volumes
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.torch_files import read_plain, write_plain
-from prod9.training.run_folder import CONFIG_KEY, read_point
+from prod9.training.checkpoint_files import CONFIG_KEY, POSITION_KEY, Position, read_last
 
 AFFINE = np.array([[-1.0, 0, 0, 9], [0, 1, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
 
@@ -203,6 +203,7 @@ def checkpoint_file() -> bytes:
     moments = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(3, 2).bfloat16()}}}
     loops = {"fit_loop": {"epoch_loop.batch_progress": {"total": {"completed": 6}}}}
     content = {"state_dict": weights, "optimizer_states": [moments], CONFIG_KEY: "seed: 0\n"}
+    content[POSITION_KEY] = Position()._asdict()
     return written(lambda path: write_plain(path, content | {"epoch": 2, "loops": loops}))
 
 
@@ -334,7 +335,7 @@ TARGETS = (
         "checkpoint",
         "last.ckpt",
         lambda: [checkpoint_file()],
-        lambda path: read_point(path.parent),
+        lambda path: read_last(path.parent),
     ),
     Target(
         "checkpoint pickle",

@@ -118,14 +118,10 @@ def training(stage: int, config: Path, *options: str) -> Iterator[subprocess.Pop
 
 
 def children(process: subprocess.Popen[str]) -> dict[int, int]:
-    """Return the process id of each rank; the command itself is rank 0."""
-    found = {0: process.pid}
-    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        ranks = [pair[5:] for pair in pairs if pair.startswith(b"RANK=")]
-        if ranks:
-            found[int(ranks[0])] = int(pid)
-    return found
+    """Return the process id of each rank that has been started; they start in this order."""
+    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    spawned = [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return dict(enumerate(sorted(map(int, spawned))))
 
 
 def history(folder: Path) -> dict[str, list[float]]:

@@ -20,6 +20,7 @@ from prod9.losses.medicalnet import MedicalNetResNet10
 from prod9.tokenizer import Tokenizer
 from prod9.torch_files import digest_of
 from prod9.training import stage1, stage2
+from prod9.training.checkpoint_files import read_last
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
@@ -269,10 +270,10 @@ def test_the_focal_frequency_variant_trains_and_resumes(workplace: Path) -> None
     assert "perceptual" not in said
     export, folder = workplace / "outputs/autoencoder_final_ffl.pt", "outputs/brats_stage1_ffl"
     first = Tokenizer.load(export).digest
-    assert RunFolder(workplace / folder).resume_point().position.epochs == 2
+    assert read_last(RunFolder(workplace / folder).checkpoints).position.epochs == 2
     longer = [*STAGE1, "trainer.max_epochs=3", "--resume"]
     run(workplace, AUTOENCODER, "train", "--config", FFL, *longer)
-    assert RunFolder(workplace / folder).resume_point().position.epochs == 3
+    assert read_last(RunFolder(workplace / folder).checkpoints).position.epochs == 3
     assert (workplace / folder / "history" / "metrics-until-part-00001.csv").is_file()
     assert Tokenizer.load(export).digest != first
 

@@ -325,7 +325,7 @@ def test_a_token_store_of_another_tokenizer_is_never_read(trained: Path) -> None
 
 def test_a_tokenizer_of_another_size(run: Any, trained: Path) -> None:
     said = run(STAGE2, "train", "--config", trained / "stage2.yaml", "--overwrite", "data.size=64")
-    assert f"{trained / 'tokenizer.pt'} was trained on volumes of 28x28x28" in said
+    assert "64x64x64, the tokenizer was trained on 28x28x28" in said
 
 
 # --- 9: a checkpoint of another configuration ---------------------------------------------------
@@ -365,6 +365,9 @@ def test_a_run_that_is_there_is_not_replaced(run: Any, trained: Path) -> None:
     said = run(STAGE2, "train", "--config", trained / "stage2.yaml")
     assert said.startswith(f"{trained / 'two'} already holds a run;")
     said = run(STAGE1, "train", "--config", trained / "stage1.yaml")
+    assert "already holds a run;" in said
+    elsewhere = f"output_dir={trained / 'elsewhere'}"
+    said = run(STAGE1, "train", "--config", trained / "stage1.yaml", elsewhere)
     assert said.startswith(f"{trained / 'tokenizer.pt'} exists;")
 
 

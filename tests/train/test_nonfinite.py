@@ -10,7 +10,7 @@ import torch
 from toy_runs import learned, logged, same, stage1_config, stage2_config
 
 from prod9.errors import Prod9Error
-from prod9.training import stage1, stage2
+from prod9.training import stage1, stage1_module, stage2
 from prod9.training.checkpoint_files import read_last
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
@@ -118,7 +118,7 @@ def test_skip(
     tmp_path: Path, tokenizer: Path, stage: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoiler = run(tmp_path, tokenizer, stage, {BAD}, trainer__on_nan="skip")
-    assert "1 step was left out of this run" in capsys.readouterr().err
+    assert "steps left out of this run" in capsys.readouterr().err
     counts = dict(logged(tmp_path)["train/left_out"])
     assert counts == {float(number): float(number >= BAD) for number in range(STEPS)}
     assert read_last(tmp_path / "checkpoints").content["left_out"] == 1
@@ -204,7 +204,7 @@ def test_a_run_that_learns_nothing_any_more_ends(
 
 def test_the_gradient_alone(tmp_path: Path, tokenizer: Path) -> None:
     """Every term is a number, but the gradient is not, in the discriminator only."""
-    real = Stage1Module._discriminator_term
+    real = stage1_module.discriminator_loss
 
     class Cusp(torch.autograd.Function):
         @staticmethod
@@ -216,8 +216,6 @@ def test_the_gradient_alone(tmp_path: Path, tokenizer: Path) -> None:
             return gradient * float("inf")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Stage1Module, "_discriminator_term", lambda self, own: Cusp.apply(real(self, own))
-        )
+        patch.setattr(stage1_module, "discriminator_loss", lambda *args: Cusp.apply(real(*args)))
         with pytest.raises(Prod9Error, match=r"the gradient's norm became (nan|inf) at step 2"):
             stage1.train(stage1_config(tmp_path))

@@ -177,7 +177,7 @@ def test_it_is_saved_generated_and_measured(configs: Any, model: Any) -> None:
 def test_the_plan_counts_it(configs: Any, model: Any) -> None:
     assert outline(configs[0].data).train == 16
     sizes = sizes_of(configs[1])
-    assert (sizes.train, sizes.val, sizes.classes, sizes.channels) == (32, 8, 3, 2)
+    assert sizes.volumes == (32, 8)
     assert sizes.sample == (SIDE,) * 3
 
 

@@ -23,6 +23,7 @@ from prod9.config import Stage1Config, Stage2Config
 from prod9.errors import Prod9Error
 from prod9.report.curves import read_history
 from prod9.training import stage1, stage2
+from prod9.training.checkpoint_files import read_last
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
@@ -187,7 +188,7 @@ def test_another_batch_size_goes_on_with_the_first_unseen_item(
         f"{4 // size + 1}; {4 - begin} of its items are seen again"
     )
     assert text in capsys.readouterr().err
-    assert RunFolder(tmp_path).resume_point().position.epochs == 3
+    assert read_last(RunFolder(tmp_path).checkpoints).position.epochs == 3
 
 
 @pytest.mark.slow
@@ -273,13 +274,13 @@ def test_last_is_the_last_and_history_is_kept(
     )
     stage1.train(config)
     folder = RunFolder(config.output_dir)
-    assert folder.resume_point().position.epochs == 3
+    assert read_last(folder.checkpoints).position.epochs == 3
     (best,) = folder.checkpoints.glob("best-*.ckpt")
     assert whole(best)["epoch"] == 0
 
     before = read_history(folder.history)["train/loss"]
     stage1.train(stage1_config(tmp_path, trainer__max_epochs=4), resume=True)
-    assert folder.resume_point().position.epochs == 4
+    assert read_last(folder.checkpoints).position.epochs == 4
     names = sorted(path.name for path in folder.checkpoints.iterdir())
     assert names == [best.name, "last.ckpt", "previous.ckpt"]
     after = read_history(folder.history)["train/loss"]
@@ -292,6 +293,6 @@ def test_the_end_is_kept_whatever_the_interval(tmp_path: Path) -> None:
     every: dict[str, Any] = {"callbacks__checkpoint": {"every_n_epochs": 2, "every_n_steps": 0}}
     stage1.train(stage1_config(tmp_path, **every))
     folder = RunFolder(tmp_path)
-    assert folder.resume_point().position.epochs == 3
+    assert read_last(folder.checkpoints).position.epochs == 3
     previous = whole(folder.checkpoints / "previous.ckpt")
     assert previous["prod9_position"]["epochs"] == 2

@@ -12,7 +12,7 @@ from console_scripts import in_this_one
 from toy_runs import Recorder, learned, logged, same, stage1_config
 
 from prod9.runtime.signals import STOPPING
-from prod9.training import resume_position, stage1
+from prod9.training import last_checkpoint, stage1
 from prod9.training.stage1_module import Stage1Module
 
 COMMAND = "prod9-train-autoencoder"
@@ -147,7 +147,7 @@ def on(patch: pytest.MonkeyPatch, owner: type, hook: str) -> None:
 def test_between_the_start_and_the_first_step(tmp_path: Path) -> None:
     """Lightning has a handler of its own there, if it is let."""
     with pytest.MonkeyPatch.context() as patch:
-        on(patch, resume_position.ResumePosition, "on_train_start")
+        on(patch, last_checkpoint.LastCheckpoint, "on_train_start")
         code, err = train(tmp_path)
     assert (code, "stopped by SIGTERM in epoch 1 after batch 1" in err) == (143, True)
 
@@ -198,7 +198,7 @@ def test_each_step_is_seeded_with_its_number(
 ) -> None:
     """The generators that all share are seeded for each step with its number."""
     seeded: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(resume_position, "seed_step", lambda *key: seeded.append(key))
+    monkeypatch.setattr(last_checkpoint, "seed_step", lambda *key: seeded.append(key))
     recorder = Recorder(Stage1Module, monkeypatch)
     stage1.train(stage1_config(tmp_path, seed=5))
     assert seeded == [(5, step, 0) for step in range(len(recorder.log))]

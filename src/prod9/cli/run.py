@@ -56,7 +56,7 @@ def _about_fault(error: Exception) -> tuple[Code, str] | None:
         elif isinstance(error, OSError) and error.errno in _MENDABLE:
             message = _about_file(error)
         elif processes.is_loss(error):
-            return processes.loss_of_another(error)
+            return processes.LOST, processes.loss_message(error)
     if not message:
         return None
     return 2, f"error: {message}" if processes.speaks_first() else ""
@@ -107,11 +107,10 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
                 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
                 console.print(text, style=colour)
         finally:
-            theirs = processes.end_others(failed=bool(code))
             for number, handler in previous.items():
                 signal.signal(number, handler)
             threading.excepthook = threading.__excepthook__
-        sys.exit(code or theirs)
+        sys.exit(code)
 
     return run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config
 from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import load_stage1
-from prod9.data.dataset import outline
+from prod9.data.dataset import Outline, outline
 from prod9.errors import Prod9Error
 from prod9.tokenizer import Tokenizer
 
@@ -22,16 +22,16 @@ class Sizes:
     volume: Sides
     """Voxels of a whole volume."""
     assumed: bool
-    """Whether ``volume`` is the grid of BraTS releases, and no scan was read."""
+    """Whether ``volume`` is what such data usually has, and no scan was read."""
     sample: Sides
     """Voxels of a training sample: a whole volume or a crop."""
-    classes: int
-    channels: int
-    train: int | None
-    """Volumes, each channel of a scan counted as one; None where the folder does not exist."""
-    val: int | None
-    samples_per_volume: int
-    note: str
+    data: Outline
+
+    @property
+    def volumes(self) -> tuple[int, int] | None:
+        """Of the training and the validation split, each channel counts; None where unknown."""
+        train, val, channels = self.data.train, self.data.val, len(self.data.channels)
+        return None if train is None or val is None else (train * channels, val * channels)
 
     @property
     def stride(self) -> int:
@@ -67,23 +67,9 @@ def sizes_of(
             them to split; a split file that does not fit.
     """
     autoencoder, volume, assumed = _tokenizer(config, stage1)
-    data, sample, crops = outline(config.data, cases), volume, 1
-    if isinstance(config.data, CroppedSourceConfig):
-        sample, crops = config.sliding_window.roi_size, config.data.crops_per_volume
-    channels = len(data.channels)
-    train, val = (None if n is None else n * channels for n in (data.train, data.val))
-    return Sizes(
-        autoencoder,
-        volume,
-        assumed,
-        sample,
-        len(data.class_names),
-        channels,
-        train,
-        val,
-        crops,
-        data.note,
-    )
+    cropped = isinstance(config.data, CroppedSourceConfig)
+    sample = config.sliding_window.roi_size if cropped else volume
+    return Sizes(autoencoder, volume, assumed, sample, outline(config.data, cases))
 
 
 def _tokenizer(
@@ -101,8 +87,7 @@ def _tokenizer(
     size = [f"data.size={size}"] if (size := getattr(config.data, "size", None)) else []
     for path in sorted(Path(str(files("prod9") / "configs")).rglob("*.yaml")):
         try:
-            other = load_stage1(path)
-            if other.autoencoder_export_path == config.autoencoder_path:
+            if load_stage1(path).autoencoder_export_path == config.autoencoder_path:
                 return _tokenizer(load_stage1(path, size), None)
         except Prod9Error:  # of Stage 2
             continue

@@ -32,6 +32,7 @@ from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
 
 Device = Literal["cpu", "cuda"]
+FROZEN = "feature network"
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 aten = torch.ops.aten
 
@@ -41,10 +42,7 @@ class StepCost:
     """What one step of one process needs."""
 
     parameters: dict[str, int]
-    """Network -> how many, trained or frozen."""
-    trained: int
-    averaged: int
-    """Parameters of the moving average."""
+    """Network -> how many; the first is the one that is averaged and exported."""
     held: int
     """Bytes between two steps: weights, gradients, moments, averaged weights, the batch."""
     peak: int
@@ -141,14 +139,8 @@ def step_cost(
         recorder.peak, recorder.flops = recorder.held, [0.0, 0.0]
         step()
         held = recorder.held
-    return StepCost(
-        {name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()},
-        sum(p.numel() for p in module.parameters() if p.requires_grad),
-        sum(p.numel() for p in module.ema.parameters()),
-        held,
-        recorder.peak,
-        (recorder.flops[0], recorder.flops[1]),
-    )
+    parameters = {name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()}
+    return StepCost(parameters, held, recorder.peak, (recorder.flops[0], recorder.flops[1]))
 
 
 def _masked_share(config: Stage1Config | Stage2Config, sizes: Sizes, batch: int) -> float:
@@ -196,22 +188,21 @@ def _module(
             transformer = build_transformer(
                 config.model.transformer,
                 levels=sizes.autoencoder.levels,
-                num_classes=sizes.classes,
-                num_channels=sizes.channels,
+                num_classes=len(sizes.data.class_names),
+                num_channels=len(sizes.data.channels),
                 grid=sizes.grid,
             )
         return Stage2Module(config, transformer), {"transformer": transformer}
     with torch.device("meta"):
         autoencoder = build_autoencoder(config.model.autoencoder)
         discriminator = build_discriminator(config)
-        networks: dict[str, nn.Module] = {"autoencoder": autoencoder}
-        if discriminator is not None:
-            networks["discriminator"] = discriminator
         feature = build_feature_loss(config.loss, untrained=True)
-        # A frozen network is no registered submodule of its loss: see MedicalNetPerceptualLoss.
-        frozen = getattr(feature.term, "network", None)
-        if isinstance(frozen, nn.Module):
-            networks["feature network"] = frozen
+    networks: dict[str, nn.Module] = {"autoencoder": autoencoder}
+    if discriminator is not None:
+        networks["discriminator"] = discriminator
+    # A frozen network is no registered submodule of its loss: see MedicalNetPerceptualLoss.
+    if isinstance(frozen := getattr(feature.term, "network", None), nn.Module):
+        networks[FROZEN] = frozen
     module = Stage1Module(config, autoencoder, feature, discriminator)
     module.batches_seen = config.loss.discriminator_iter_start
     return module, networks
@@ -243,24 +234,27 @@ def _replace_loop(module: Stage1Module | Stage2Module) -> None:
 
     for optimizer in optimizers:
         optimizer.register_step_pre_hook(clip)
-    setattr(module, "optimizers", lambda: optimizers)  # noqa: B010
-    setattr(module, "lr_schedulers", lambda: schedulers)  # noqa: B010
-    setattr(module, "manual_backward", Tensor.backward)  # noqa: B010
-    for name in ("log", "log_dict"):
-        setattr(module, name, nothing)
+    replacements = {
+        "optimizers": lambda: optimizers,
+        "lr_schedulers": lambda: schedulers,
+        "manual_backward": Tensor.backward,
+        "log": nothing,
+        "log_dict": nothing,
+    }
+    for name, replacement in replacements.items():
+        setattr(module, name, replacement)
 
 
 def _batch(config: Stage1Config | Stage2Config, sizes: Sizes, count: int) -> Batch | TokenBatch:
-    def tokens(*sides: int) -> Tensor:
-        return torch.zeros(sides, dtype=torch.long)
-
+    labels, names = torch.zeros(count, dtype=torch.long), [""] * count
     if isinstance(config, Stage1Config):
-        volumes = torch.zeros(count, CHANNELS, *sizes.sample)
-        return Batch(volumes, tokens(count), [""] * count)
-    several = sizes.channels > 1
-    sources = tokens(count, sizes.channels, *sizes.window) if several else None
-    origin = torch.zeros(count, 3) if several else None
-    return TokenBatch(tokens(count, *sizes.window), tokens(count), [""] * count, sources, origin)
+        return Batch(torch.zeros(count, CHANNELS, *sizes.sample), labels, names)
+    tokens = labels.new_zeros(count, *sizes.window)
+    channels = len(sizes.data.channels)
+    if channels == 1:
+        return TokenBatch(tokens, labels, names)
+    sources = labels.new_zeros(count, channels, *sizes.window)
+    return TokenBatch(tokens, labels, names, sources, torch.zeros(count, 3))
 
 
 def _step(module: Any, batch: Batch | TokenBatch, precision: str) -> Callable[[], None]:

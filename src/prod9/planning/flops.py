@@ -8,15 +8,9 @@ from torch.utils.flop_counter import flop_registry
 def operation_flops(func: Any, args: Any, kwargs: Any, out: Any) -> float:
     """Return what a convolution, matrix product or attention needs; 0 for all else.
 
-    The formulas are those of PyTorch's ``FlopCounterMode``. It has none for two operations of the
-    CPU: attention (two products; five in the backward pass, which computes the first again) and
-    oneDNN's linear layer.
-
-    Args:
-        func: the operation, as a ``TorchDispatchMode`` receives it.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-        out: its result.
+    The formulas are those of PyTorch's ``FlopCounterMode``, which has none for two operations of
+    the CPU: attention (two products; five in the backward pass, which computes the first again) and
+    oneDNN's linear layer. The arguments are those of a ``TorchDispatchMode``, and the result.
     """
     name = func._schema.name
     if "scaled_dot_product" in name:

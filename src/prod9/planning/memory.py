@@ -20,7 +20,7 @@ _FRAGMENTATION = {"cpu": 1.4, "cuda": 1.15}
 
 @dataclass(frozen=True)
 class Memory:
-    """The most bytes that one process holds in a step, as a line over its batch."""
+    """The most bytes that one process holds in a step, linear in its batch."""
 
     fixed: float
     per_sample: float
@@ -50,23 +50,19 @@ def estimate_step(
 ) -> Estimate:
     """Estimate a step of one of ``devices`` processes; nothing large is allocated."""
     few = max(2, config.data.batch_size)  # for a single sample PyTorch chooses other operations
-
-    def needed(cost: StepCost) -> float:
+    costs: dict[bool, StepCost] = {}
+    memory: dict[bool, Memory] = {}
+    for on in (False, True):
+        costs[on] = cost = step_cost(config, sizes, few, device, checkpointing=on)
+        twice = step_cost(config, sizes, 2 * few, device, checkpointing=on)
         held = float(cost.held)
         if devices > 1 and config.trainer.strategy == "fsdp":
             held /= devices
         elif devices > 1 and isinstance(config, Stage1Config):  # gradients are sent as a copy
             held += 4 * max(cost.parameters.values())
-        return _BASE[device] + held + _FRAGMENTATION[device] * (cost.peak - cost.held)
-
-    costs: dict[bool, StepCost] = {}
-    memory: dict[bool, Memory] = {}
-    for on in (False, True):
-        costs[on], twice = (
-            step_cost(config, sizes, batch, device, checkpointing=on) for batch in (few, 2 * few)
-        )
-        slope = (needed(twice) - needed(costs[on])) / few
-        memory[on] = Memory(needed(costs[on]) - few * slope, slope)
+        once, more = (_FRAGMENTATION[device] * (each.peak - each.held) for each in (cost, twice))
+        slope = (twice.held - cost.held + more - once) / few
+        memory[on] = Memory(_BASE[device] + held + once - few * slope, slope)
     return Estimate(costs[config.trainer.activation_checkpointing], few, memory)
 
 

@@ -21,8 +21,8 @@ Where = Literal["host", "GPU", "worker", "shared"]
 _SIGNS: tuple[tuple[Where, str], ...] = (
     ("shared", r"DataLoader worker .*Bus error"),
     ("worker", r"DataLoader worker .*(exited unexpectedly|killed by signal)"),
-    ("GPU", r"CUDA( error:)? out of memory"),
-    ("host", r"[Cc]an(no|')t allocate memory|not enough memory|bad_alloc"),
+    ("GPU", r"OutOfMemoryError|CUDA( error:)? out of memory"),
+    ("host", r"MemoryError|[Cc]an(no|')t allocate memory|not enough memory|bad_alloc"),
 )
 _SENTENCES: dict[Where, str] = {
     "worker": "a process that loads data was killed, most often because memory ran out; lower "
@@ -42,11 +42,10 @@ def where(error: BaseException) -> Where | None:
     ``worker``: a process that loads data ended without a message, most often because the system
     killed it for its memory. ``shared``: it found no room to hand over what it had loaded.
     """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "host" if isinstance(error, MemoryError) else "GPU"
-    if not isinstance(error, RuntimeError | OSError):
+    if not isinstance(error, RuntimeError | MemoryError | OSError):
         return None
-    return next((place for place, sign in _SIGNS if re.search(sign, str(error), re.S)), None)
+    text = f"{type(error).__name__}: {error}"
+    return next((place for place, sign in _SIGNS if re.search(sign, text, re.S)), None)
 
 
 def sentence(place: Where) -> str:
@@ -54,17 +53,16 @@ def sentence(place: Where) -> str:
     return _SENTENCES[place]
 
 
-def _amount(config: Stage1Config | Stage2Config, place: Where) -> str:
+def _what_to_lower(config: Stage1Config | Stage2Config, place: Where) -> str:
     """Say what to lower in a training, and by how much."""
     batch = config.data.batch_size
     try:
         # The processes of a machine share its memory; each has its own GPU.
         if place == "GPU":
-            limit = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+            device, limit = "cuda", torch.cuda.mem_get_info()[1]
         else:
-            limit = (available_memory() or 0) // on_this_machine()
+            device, limit = "cpu", (available_memory() or 0) // on_this_machine()
         sizes = sizes_of(config)
-        device = "cuda" if place == "GPU" else "cpu"
         found = estimate_step(config, sizes, device, world_size())
         if limit and (ways := advice(config, sizes, found, limit)):
             needed = found.memory[config.trainer.activation_checkpointing].needed(batch)
@@ -72,7 +70,7 @@ def _amount(config: Stage1Config | Stage2Config, place: Where) -> str:
             return f"{', or '.join(ways)} ({figures})"
     except Exception:  # an estimate must not hide what it is about
         pass
-    # It should have fitted: other programs take memory.
+    # By the estimate it fits: other programs take memory.
     if batch > 1:
         return f"lower data.batch_size from {batch} to {batch // 2}, or end other programs"
     return "set trainer.activation_checkpointing=true, or end other programs"
@@ -80,11 +78,7 @@ def _amount(config: Stage1Config | Stage2Config, place: Where) -> str:
 
 @contextmanager
 def memory_advice(config: Stage1Config | Stage2Config) -> Generator[None]:
-    """Turn memory that runs out within the block into one sentence about ``config``.
-
-    Raises:
-        Prod9Error: in place of the error; what was written until then is whole.
-    """
+    """Turn memory that runs out within the block into a :class:`Prod9Error` about ``config``."""
     try:
         yield
         return
@@ -95,7 +89,7 @@ def memory_advice(config: Stage1Config | Stage2Config) -> Generator[None]:
     gc.collect()
     text = sentence(place)
     if place in ("host", "GPU"):
-        text = f"{text.split(';')[0]}; {_amount(config, place)}"
+        text = f"{text.split(';')[0]}; {_what_to_lower(config, place)}"
     raise Prod9Error(
         f"{text}; what was written is whole, and --resume continues from the last checkpoint."
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from prod9.config import Stage1Config, Stage2Config
+from prod9.config import Stage1Config
 from prod9.config.load import load_either
 from prod9.planning.data_sizes import sizes_of
-from prod9.planning.fake_step import Device, precision_of
+from prod9.planning.fake_step import FROZEN, Device, precision_of
 from prod9.planning.memory import GIB, advice, estimate_step
 
 
@@ -48,7 +48,9 @@ def make_plan(
     cost, batch, on = found.cost, config.data.batch_size, config.trainer.activation_checkpointing
     memory, other = found.memory[on], found.memory[not on]
     first = isinstance(config, Stage1Config)
-    checkpoint = 4 * (3 * cost.trained + cost.averaged)
+    averaged, *_ = cost.parameters.values()
+    trained = sum(cost.parameters.values()) - cost.parameters.get(FROZEN, 0)
+    checkpoint = 4 * (3 * trained + averaged)
     forward, backward = (flops * batch / found.samples for flops in cost.flops)
     switched = "without_checkpointing" if on else "with_checkpointing"
     plan: dict[str, object] = {
@@ -65,9 +67,9 @@ def make_plan(
         "tokens_per_volume": math.prod(sizes.grid),
         "parameters": cost.parameters,
         "weights_bytes": 4 * sum(cost.parameters.values()),
-        "gradients_bytes": 4 * cost.trained,
-        "moments_bytes": 8 * cost.trained,
-        "averaged_weights_bytes": 4 * cost.averaged,
+        "gradients_bytes": 4 * trained,
+        "moments_bytes": 8 * trained,
+        "averaged_weights_bytes": 4 * averaged,
         "memory_per_sample_bytes": memory.per_sample,
         "memory_of_a_step_bytes": memory.needed(batch),
         f"memory_of_a_step_{switched}_bytes": other.needed(batch),
@@ -87,30 +89,24 @@ def make_plan(
         "checkpoint_bytes": checkpoint,
         # The first host holds all of it in memory to write it.
         "gathered_checkpoint_bytes": checkpoint if split else 0,
-        "volumes_counted": sizes.note,
+        "volumes_counted": sizes.data.note,
     }
     steps = None
-    if sizes.train is not None and sizes.val is not None:
-        epoch = _batches(config, sizes.train * sizes.samples_per_volume, devices)
+    if sizes.volumes is not None:
+        train, val = sizes.volumes
+        samples = train * getattr(config.data, "crops_per_volume", 1)
+        epoch = max(1, samples // (batch * devices))  # the last short batch is left out
+        if (limit := config.trainer.limit_train_batches) is not None:
+            epoch = max(1, min(epoch, limit if isinstance(limit, int) else int(epoch * limit)))
         steps = epoch * config.trainer.max_epochs
         every = config.callbacks.preview.every_n_steps
-        plan |= {"train_volumes": sizes.train, "steps_per_epoch": epoch, "steps": steps}
+        plan |= {"train_volumes": train, "steps_per_epoch": epoch, "steps": steps}
         plan["previews"] = -(-steps // every) if every and not split else 0
         if not first:
             code = np.min_scalar_type(math.prod(sizes.autoencoder.levels) - 1).itemsize
-            plan["token_store_bytes"] = (sizes.train + sizes.val) * math.prod(sizes.grid) * code
+            plan["token_store_bytes"] = (train + val) * math.prod(sizes.grid) * code
     if tflops is not None:
         seconds = (forward + backward) / (tflops * 1e12)
         plan["time_of_a_step_seconds"] = seconds
         plan["time_of_training_hours"] = None if steps is None else steps * seconds / 3600
     return plan
-
-
-def _batches(config: Stage1Config | Stage2Config, samples: int, devices: int) -> int:
-    """Batches of an epoch in each process; the last short one is dropped, as in training."""
-    share = -(-samples // devices)
-    batch, limit = config.data.batch_size, config.trainer.limit_train_batches
-    whole = share // batch if share > batch else 1
-    if limit is None:
-        return whole
-    return max(1, min(whole, limit) if isinstance(limit, int) else int(whole * limit))

@@ -32,29 +32,18 @@ def available_memory() -> int | None:
 
 
 def _group_limits() -> Iterator[int]:
-    """Yield the limits of this process's control group and of all that it lies in."""
-    lines: list[str] = []
+    """Yield the limits of this process's control group (version 2) and of all that it lies in."""
+    own = PurePosixPath()
     with suppress(OSError):
-        lines = _PROC.read_text(errors="replace").splitlines()
-    for line in (*lines, "::/", ":memory:/"):  # a container may see its own group as the root
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]  # version 2 names no controllers
-        root, name = _GROUPS, "memory.max"
-        if "memory" in controllers.split(","):
-            root, name = _GROUPS / "memory", "memory.limit_in_bytes"
-        elif controllers:
-            continue
-        inside = PurePosixPath(path.lstrip("/"))
-        for group in (inside, *inside.parents):
-            with suppress(OSError, ValueError):  # no such file, or "max"
-                yield int((root / group / name).read_text())
+        line = _PROC.read_text(errors="replace").partition("0::/")[2]
+        own = PurePosixPath(line.partition("\n")[0])
+    for group in (own, *own.parents):  # a container may see its own group as the root
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            yield int((_GROUPS / group / "memory.max").read_text())
 
 
 def require_memory(needed: int, what: str) -> None:
-    """Refuse what is larger than the memory, which would end the process without a word.
-
-    Args:
-        needed: Bytes.
-        what: The file (and array), for the message.
+    """Refuse ``what`` (a file) that needs more bytes than there are: the system would end prod9.
 
     Raises:
         Prod9Error: the machine, container or job has less memory than that.

@@ -50,27 +50,19 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received = 0
-        self._previous: dict[int, Any] = {}
-
-    def listen(self) -> None:
-        """Install the handlers, which is possible in the main thread only."""
-        if threading.current_thread() is threading.main_thread() and not self._previous:
-            self._previous = {number: signal.signal(number, self._note) for number in STOPPING}
-
-    def release(self) -> None:
-        """Restore the previous handlers and forget the signal."""
-        previous, self._previous, self.received = self._previous, {}, 0
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Listen within the block."""
-        self.listen()
+        """Note signals within the block; Python allows this in the main thread only."""
+        previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            previous = {number: signal.signal(number, self._note) for number in STOPPING}
         try:
             yield
         finally:
-            self.release()
+            self.received = 0
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.received and signum == signal.SIGINT:

@@ -1,83 +1,107 @@
-"""Lightning's checkpoints: when ``last.ckpt`` is written and read, and what else they hold."""
+"""Checkpoints while training: when they are written, and how a run continues from one."""
 
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Checkpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.callbacks import Checkpoint
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
-from prod9.config.training import CheckpointConfig
 from prod9.errors import Prod9Error
-from prod9.runtime.distributed import gather
+from prod9.runtime.distributed import gather, rank, world_size
+from prod9.runtime.random_streams import seed_step
 from prod9.runtime.signals import Stopped, StopSignals
-from prod9.torch_files import write_plain
-from prod9.training.checkpoint_files import LAST, exists_in, read_last, write_last
+from prod9.training.checkpoint_files import (
+    CONFIG_KEY,
+    LAST,
+    POSITION_KEY,
+    Position,
+    exists_in,
+    read_last,
+)
 from prod9.training.nonfinite import NonfiniteGuard
-from prod9.training.resume_position import ResumePosition
-from prod9.training.run_folder import CONFIG_KEY
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Write checkpoints atomically, and keep the one before ``last.ckpt``."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Write a temporary file, then rename it."""
-        target = Path(path)
-        if target.name == LAST:
-            write_last(target, checkpoint)
-        else:
-            write_plain(target, checkpoint)
-
-
-class StampConfig(Callback):
-    """Put the resolved configuration into every checkpoint."""
-
-    def __init__(self, config: Stage1Config | Stage2Config) -> None:
-        self.text = dump(config)
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add it."""
-        checkpoint[CONFIG_KEY] = self.text
+from prod9.training.stage_module import StageModule
 
 
 class LastCheckpoint(Checkpoint):
-    """Write ``last.ckpt`` every so many batches and epochs, at the end, and at a signal.
+    """Write ``folder/last.ckpt`` every so many batches and epochs, at the end, and at a signal.
 
     It is written between two batches: when the next batch starts (the EMA is updated after the
-    callbacks' own end of a batch), or at the end of an epoch. Signals are noted only while
-    ``signals.listening()`` is active around ``Trainer.fit``.
-
-    Args:
-        folder: of the checkpoints.
-        config: how often.
-        position: knows how far the run is.
+    callbacks' own end of a batch), or at the end of an epoch. Every checkpoint gets the position
+    and the resolved configuration. A resumed run starts at its own batch, with the random numbers
+    of its own step: Lightning's counters do not support another number of processes or another
+    batch size; in the middle of an epoch they lose the number of logged steps; and they skip an
+    interrupted validation.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, position: ResumePosition) -> None:
-        self.folder, self.config, self.position = folder, config, position
+    def __init__(self, folder: Path, config: Stage1Config | Stage2Config) -> None:
+        self.folder, self.config, self.text = folder, config.callbacks.checkpoint, dump(config)
+        self.seed, self.batch_size = config.seed, config.data.batch_size
         self.signals = StopSignals()
+        self._loaded = Position()
         self._saved = -1
         """Batches before the last checkpoint."""
         self._shared_batches = 0
         """Batches of the validation that every process has."""
 
+    def now(self, trainer: pl.Trainer) -> Position:
+        """Return the current position; valid between two batches."""
+        loop: Any = trainer.fit_loop  # the types of Lightning's counters are too wide
+        epochs, batches = loop.epoch_progress, loop.epoch_loop.batch_progress
+        in_epoch = epochs.current.started > epochs.current.processed
+        return Position(
+            epochs=epochs.current.processed,
+            batches=batches.current.completed if in_epoch else 0,
+            batch_items=self.batch_size * world_size(),
+            steps=batches.total.completed,
+        )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[POSITION_KEY] = self.now(trainer)._asdict()
+        checkpoint[CONFIG_KEY] = self.text
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._loaded = Position(**checkpoint[POSITION_KEY])
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the checkpoint that was loaded exists."""
-        self._saved = self.position.loaded.steps
+        """Set Lightning's counters where the run starts in the middle of an epoch."""
+        self._saved = self._loaded.steps
+        loop: Any = trainer.fit_loop
+        if not loop.restarting:
+            return
+        inner, steps = loop.epoch_loop, self._loaded.steps
+        whole = int(trainer.num_training_batches)
+        validates = inner._should_check_val_epoch()
+        # Without validation an epoch that is complete would be trained on.
+        most = whole if validates else whole - 1
+        done = min(self._loaded.batches_of(self.batch_size * world_size()), most)
+        _set(inner.batch_progress.total, steps)
+        _set(inner.batch_progress.current, done)
+        inner.batch_progress.is_last_batch = done == whole
+        # The step before a validation is counted after that validation.
+        inner._batches_that_stepped = steps - int(done == whole)
+        # As if interrupted in its first batch, so that the validation is done (again).
+        validation = inner.val_loop.batch_progress
+        validation.reset()
+        validation.increment_ready()
+        validation.increment_started()
+        if done == 0:  # start the epoch as after the one before it
+            for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
+                _set(progress, progress.processed)
+            loop.restarting = False
+        loop.update_restart_stage()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Return to the last checkpoint, save or stop, where it is time."""
+        """Seed dropout; return to the last checkpoint, save or stop, where it is time."""
+        seed_step(self.seed, trainer.fit_loop.total_batch_idx, rank())
         self._roll_back_if_due(trainer)
         if batch_idx > 0:  # else it was done at the end of the epoch
             self._save_and_stop(trainer, due=self._due_by_steps(trainer))
@@ -95,11 +119,10 @@ class LastCheckpoint(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Stop at a signal: the validation is repeated when the run is resumed."""
-        if trainer.state.fn == TrainerFn.FITTING and batch_idx < self._shared_batches:
+        if batch_idx < self._shared_batches:
             self._save_and_stop(trainer, due=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save where it is time."""
         self._roll_back_if_due(trainer)
         epochs = trainer.current_epoch + 1
         last = trainer.should_stop or epochs >= (trainer.max_epochs or 0)
@@ -107,7 +130,7 @@ class LastCheckpoint(Checkpoint):
         self._save_and_stop(trainer, due=due)
 
     def _due_by_steps(self, trainer: pl.Trainer) -> bool:
-        steps, every = self.position.now(trainer).steps, self.config.every_n_steps
+        steps, every = self.now(trainer).steps, self.config.every_n_steps
         return every > 0 and steps % every == 0 and steps != self._saved
 
     def _save_and_stop(self, trainer: pl.Trainer, *, due: bool) -> None:
@@ -119,7 +142,7 @@ class LastCheckpoint(Checkpoint):
         signum = self.signals.agreed()
         if not (due or signum):
             return
-        path, now = self.folder / LAST, self.position.now(trainer)
+        path, now = self.folder / LAST, self.now(trainer)
         # weights_only=False makes Lightning save optimizers and schedules as well.
         trainer.save_checkpoint(path, weights_only=False)
         self._saved = now.steps
@@ -162,6 +185,8 @@ class LastCheckpoint(Checkpoint):
 
 
 def _guard(trainer: pl.Trainer) -> NonfiniteGuard:
-    guard = trainer.lightning_module.nonfinite_guard
-    assert isinstance(guard, NonfiniteGuard)
-    return guard
+    return cast(StageModule[Any], trainer.lightning_module).nonfinite_guard
+
+
+def _set(progress: Any, count: int) -> None:
+    progress.ready = progress.started = progress.processed = progress.completed = count

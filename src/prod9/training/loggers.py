@@ -5,12 +5,10 @@ import io
 import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
@@ -20,45 +18,31 @@ from prod9.files import append_whole, atomic_write
 from prod9.runtime.processes import is_main
 from prod9.training.run_folder import RunFolder, keep_history
 
-_PROJECT = "prod9"
-
 
 class HistoryLogger(Logger):
-    """Write logged values to ``metrics.csv``, one row per call, at once; columns by name.
+    """Write logged values to ``folder/metrics.csv``, one row per call, at once; columns by name.
 
-    For a new column the whole file is written under a temporary name and renamed, so that it holds
-    all rows at any moment. A file of an earlier session is renamed first
-    (:func:`prod9.training.run_folder.keep_history`). Only the main process writes.
-
-    Args:
-        folder: made when there is something to write.
+    For a new column the whole file is written anew and renamed, so that it has all rows at any
+    moment. A file of an earlier session is renamed first. Only the main process writes.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self._columns: list[str] = []
-        self._rows = 0
 
     @property
     def name(self) -> str:
-        """Empty: a folder belongs to one run."""
         return ""
 
     @property
     def version(self) -> str:
-        """Empty, as :attr:`name`."""
         return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The folder."""
-        return str(self.path.parent)
 
     def log_metrics(
         self, metrics: Mapping[str, Tensor | float | int], step: int | None = None
     ) -> None:
-        """Write a row; ``step`` is by default the number of rows so far.
+        """Write a row.
 
         Raises:
             Prod9Error: the file cannot be written, as on a full disk; earlier rows stay.
@@ -69,7 +53,7 @@ class HistoryLogger(Logger):
             name: value.item() if isinstance(value, Tensor) else value
             for name, value in metrics.items()
         }
-        row["step"] = self._rows if step is None else step
+        row["step"] = step
         if not self._columns:
             keep_history(self.path.parent)
         if row.keys() <= set(self._columns) and self.path.exists():
@@ -78,7 +62,6 @@ class HistoryLogger(Logger):
             columns = sorted(row.keys() | set(self._columns))
             self._rewrite(columns, row)
             self._columns = columns
-        self._rows += 1
 
     def _rewrite(self, columns: Sequence[str], row: Mapping[str, Any]) -> None:
         before: list[dict[str, str]] = []
@@ -110,93 +93,67 @@ def require_logger(config: TrainerConfig) -> None:
     name = config.logger
     if name in ("tensorboard", "csv"):  # dependencies of prod9
         return
-    # mlflow-skinny can reach a server, but has no database of its own.
-    light = ["mlflow-skinny"] if name == "mlflow" and _tracking_uri() else []
-    if not any(map(_installed, [name, *light])):
+    # Not by an import, which would also find a folder of runs called "wandb".
+    if not any(metadata.distributions(name=each) for each in (name, f"{name}-skinny")):
         raise Prod9Error(
             f"trainer.logger={name} needs the package {name}: install it with "
             f"`pip install {name}`, or set trainer.logger=tensorboard."
         )
 
 
-def _installed(package: str) -> bool:
-    # Not by an import, which would also find a folder of runs called "wandb".
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-def _tracking_uri() -> str | None:
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
-
-
-def build_loggers(config: TrainerConfig, folder: RunFolder) -> list[Logger]:
+def build_loggers(
+    config: Stage1Config | Stage2Config, folder: RunFolder, steps: int
+) -> list[Logger]:
     """Return the logger of ``trainer.logger`` and the run folder's CSV.
 
     A run of wandb or MLflow has the folder's name, in the project prod9 (or ``WANDB_PROJECT``,
     ``MLFLOW_EXPERIMENT_NAME``). MLflow writes to ``MLFLOW_TRACKING_URI``, or to ``mlflow.db`` and
-    ``mlflow_files`` of the run folder. A resumed run is a new run of the same name.
+    ``mlflow_files`` of the run folder. A resumed run is a new run of the same name; TensorBoard
+    drops what it has of steps after ``steps``, which are repeated.
     """
-    history = HistoryLogger(folder.history)
+    found: list[Logger] = [HistoryLogger(folder.history)]
     root = folder.root.resolve()
-    match config.logger:
+    match config.trainer.logger:
         case "csv":
-            return [history]
+            return found
         case "tensorboard":
-            # TensorBoard drops the values of steps that a resumed run repeats. Main writes them.
-            resumed = is_main() and folder.can_resume()
-            done = folder.resume_point().position.steps if resumed else 0
-            return [
-                TensorBoardLogger(folder.tensorboard, name="", version="", purge_step=done),
-                history,
-            ]
+            logger = TensorBoardLogger(folder.tensorboard, name="", version="", purge_step=steps)
         case "wandb":
-            project = os.environ.get("WANDB_PROJECT") or _PROJECT
-            return [WandbLogger(name=root.name, project=project, save_dir=root), history]
+            project = os.environ.get("WANDB_PROJECT") or "prod9"
+            logger = Wandb(name=root.name, project=project, save_dir=root)
         case "mlflow":
-            uri = _tracking_uri()
-            logger = MLFlowLogger(
-                experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT,
+            uri = os.environ.get("MLFLOW_TRACKING_URI")
+            logger = MLflow(
+                experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "prod9",
                 run_name=root.name,
                 tracking_uri=uri or f"sqlite:///{root / 'mlflow.db'}",
                 artifact_location=None if uri else (root / "mlflow_files").as_uri(),
             )
-            return [logger, history]
+            logger.uri = uri
+    if is_main() and not isinstance(logger, TensorBoardLogger):
+        logger.log_hyperparams(config.model_dump(mode="json"))
+    return [logger, *found]
 
 
-class ServiceRun(Callback):
-    """Log the configuration to wandb or MLflow, and end their run with the training."""
+class Wandb(WandbLogger):
+    """A run that ends with the training: else the next one of this process would continue it."""
 
-    def __init__(self, config: Stage1Config | Stage2Config) -> None:
-        self.settings: dict[str, Any] = config.model_dump(mode="json")
-        self.uri = _tracking_uri()
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the configuration."""
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger | MLFlowLogger):
-                logger.log_hyperparams(self.settings)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def finalize(self, status: str) -> None:
         """End the run."""
-        self._end(trainer, 0)
+        import wandb  # pyright: ignore[reportMissingImports]
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """End the run as failed."""
-        self._end(trainer, 1)
+        super().finalize(status)
+        wandb.finish(exit_code=int(status != "success"))
 
-    def _end(self, trainer: pl.Trainer, code: int) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                import wandb  # pyright: ignore[reportMissingImports]
 
-                wandb.finish(exit_code=code)  # else the next training of this process continues it
-            elif isinstance(logger, MLFlowLogger):
-                import mlflow  # pyright: ignore[reportMissingImports]
+class MLflow(MLFlowLogger):
+    """A run whose address is not that of the next training of this process."""
 
-                # MLflow has put its address into the environment of the next training.
-                mlflow.set_tracking_uri(self.uri)
+    uri: str | None = None
+
+    def finalize(self, status: str = "success") -> None:
+        """End the run, and restore the address that MLflow has put into the environment."""
+        import mlflow  # pyright: ignore[reportMissingImports]
+
+        super().finalize(status)
+        mlflow.set_tracking_uri(self.uri)

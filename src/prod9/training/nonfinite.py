@@ -7,14 +7,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from prod9.data.crops import Batch
 from prod9.data.tokens.store import TokenBatch
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
-from prod9.runtime.distributed import gather, is_main, rank, total, world_size
+from prod9.runtime.console import say
+from prod9.runtime.distributed import gather, rank, total, world_size
 
 Policy = Literal["stop", "skip", "rollback"]
 IN_A_ROW = 10
@@ -26,6 +26,10 @@ time."""
 _MOST_SAVED = 20
 """At most this many batches are saved and reported."""
 _GRADIENT = "gradient"
+_REMEDY = (
+    "lower training.optimizer.learning_rate; --resume continues from the last checkpoint, if there "
+    "is one."
+)
 
 
 class NonfiniteGuard:
@@ -49,7 +53,6 @@ class NonfiniteGuard:
         """Steps of the whole run with values that were not finite."""
         self._overflows: dict[str, int] = {}
         """Number in a row, for each network."""
-        self._reported = 0
         self._terms: dict[str, Tensor] = {}
         self._batch: Batch | TokenBatch | None = None
         self._step = 0
@@ -74,41 +77,24 @@ class NonfiniteGuard:
         values = {**self._terms, _GRADIENT: norm.detach()}
         flags = torch.stack([~torch.isfinite(value) for value in values.values()])
         bad = total(flags.float()).tolist()
-        self._terms = {}
         self.learned = not any(bad)
         if scaled and not any(bad[:-1]):
-            self._count_overflow(network, norm)
+            row = 0 if self.learned else self._overflows.get(network, 0) + 1
+            self._overflows[network] = row
+            if row >= OVERFLOWS_IN_A_ROW:
+                often = f"{row} times in a row, at ever smaller scales"
+                found = self._report(_GRADIENT, float(norm), often)
+                raise Prod9Error(f"{found}set trainer.precision=bf16, or {_REMEDY}")
             return True
-        if self.learned:
-            return True
-        first = next(name for name, count in zip(values, bad, strict=True) if count)
-        self._react(first, float(values[first]))
-        return False
-
-    def _count_overflow(self, network: str, norm: Tensor) -> None:
-        row = 0 if self.learned else self._overflows.get(network, 0) + 1
-        self._overflows[network] = row
-        if row >= OVERFLOWS_IN_A_ROW:
-            often = f"{row} times in a row, at ever smaller scales"
-            raise Prod9Error(
-                f"{self._report(_GRADIENT, float(norm), often)}"
-                "set trainer.precision=bf16, or lower training.optimizer.learning_rate; --resume "
-                "continues from the last checkpoint, if there is one."
-            )
+        if not self.learned:
+            first = next(name for name, count in zip(values, bad, strict=True) if count)
+            self._react(first, float(values[first]))
+        return self.learned
 
     def saved(self) -> None:
         """Note that a new checkpoint was written: returns to it are counted from 0."""
         if self.policy == "rollback" and self.learned:
             self._in_a_row = 0
-
-    def sum_up(self) -> None:
-        """Print at the end of a run how many steps were dropped, if any."""
-        if self.found and is_main():
-            steps = "1 step was" if self.found == 1 else f"{self.found} steps were"
-            _print(
-                f"{steps} left out of this run, for loss terms or gradients that were NaN or "
-                f"infinite (trainer.on_nan={self.policy}); the first batches are in {self.folder}"
-            )
 
     def _react(self, name: str, value: float) -> None:
         self.found += 1
@@ -120,17 +106,12 @@ class NonfiniteGuard:
             since = "after the same checkpoint" if self.policy == "rollback" else "in a row"
             often = "" if self._in_a_row < IN_A_ROW else f"{self._in_a_row} times {since}"
             raise Prod9Error(
-                f"{self._report(name, value, often)}lower training.optimizer.learning_rate, or "
-                "look at these volumes; --resume continues from the last checkpoint, if there is "
-                "one."
+                f"{self._report(name, value, often)}look at these volumes, or {_REMEDY}"
             )
         self.rollback_due = self.policy == "rollback"
-        if self._reported < _MOST_SAVED:
-            self._reported += 1
-            text = self._report(name, value)
-            if is_main():
-                then = "left out" if self.policy == "skip" else "going back to the last checkpoint"
-                _print(f"{text}{then} (trainer.on_nan={self.policy})")
+        if self.found <= _MOST_SAVED:
+            then = "left out" if self.policy == "skip" else "going back to the last checkpoint"
+            say(f"{self._report(name, value)}{then} (trainer.on_nan={self.policy})")
 
     def _report(self, name: str, value: float, often: str = "") -> str:
         """Save the batches in question; return what was found, and where they are.
@@ -140,41 +121,26 @@ class NonfiniteGuard:
         assert self._batch is not None
         own = None
         if not math.isfinite(value):
-            own = (str(value), self._batch.names, self._save())
+            own = (value, self._batch.names, self._save(self._batch))
         found = [part for part in gather(own) if part is not None]
         what = "the gradient's norm" if name == _GRADIENT else f"the loss term '{name}'"
         names = ", ".join(name for _, part, _ in found for name in part)
-        saved = "".join(clause for _, _, clause in found)
+        saved = "".join(f"{clause}; " for _, _, clause in found)
         where = f"at step {self._step} on the batch {names}{often and f' ({often})'}"
         return f"{what} became {found[0][0]} {where}; {saved}"
 
-    def _save(self) -> str:
-        """Save the batch; return a clause that says where."""
-        assert self._batch is not None
+    def _save(self, batch: Batch | TokenBatch) -> str:
+        """Write tensors and names of ``batch`` to an npz file; return a clause that says where."""
         own = f"-rank{rank()}" if world_size() > 1 else ""
         path = self.folder / f"step-{self._step:08d}{own}.npz"
+        arrays = {
+            name: part.detach().cpu().numpy() if isinstance(part, Tensor) else np.array(part, str)
+            for name, part in batch._asdict().items()
+            if part is not None
+        }
         try:
-            save_batch(path, self._batch)
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
         except Prod9Error as error:  # the reason why the run ends is more important
-            return f"the batch could not be saved ({error}); "
-        return f"the batch is saved in {path}; "
-
-
-def save_batch(path: Path, batch: Batch | TokenBatch) -> None:
-    """Write tensors and names of a batch to an npz file, by the names of its fields.
-
-    Raises:
-        Prod9Error: the file cannot be written.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    for name, part in batch._asdict().items():
-        if isinstance(part, Tensor):
-            arrays[name] = part.detach().cpu().numpy()
-        elif part is not None:
-            arrays[name] = np.array(part, dtype=np.str_)
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
-def _print(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(text)
+            return f"the batch could not be saved ({error})"
+        return f"the batch is saved in {path}"

@@ -1,4 +1,4 @@
-"""The optimizer step: gradient clipping, AdamW, the learning rate over a run."""
+"""AdamW, gradient clipping, the learning rate over a run."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,6 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from prod9.config.training import OptimizerConfig, SchedulerConfig, Stage2OptimizerConfig
-from prod9.training.nonfinite import NonfiniteGuard
 
 
 def loss_scaler(module: pl.LightningModule) -> torch.amp.GradScaler | None:
@@ -70,35 +69,3 @@ def clip(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     # With FSDP each process has its part of the sum of squares.
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def step_if_finite(
-    module: pl.LightningModule,
-    optimizer: Optimizer,
-    guard: NonfiniteGuard,
-    limit: float,
-    suffix: str = "",
-) -> bool:
-    """Clip the gradients; drop them where a loss term or the norm is not finite.
-
-    To be called from ``on_before_optimizer_step``, where Lightning has taken fp16's loss scale out
-    of the gradients. Logs ``train/grad_norm`` and ``train/learning_rate``, each with ``suffix``,
-    and ``train/left_out``, the number of dropped steps, where ``guard`` continues after them.
-
-    Returns:
-        Whether the gradients are kept.
-
-    Raises:
-        Prod9Error: a value is not finite, and ``guard`` does not continue.
-    """
-    groups = optimizer.param_groups
-    norm = clip([p for group in groups for p in group["params"]], limit)
-    module.log(f"train/grad_norm{suffix}", norm)
-    # A tensor on the CPU: Lightning would copy a number to the device, which waits for it.
-    module.log(f"train/learning_rate{suffix}", torch.tensor(float(groups[0]["lr"])))
-    finite = guard.admits(norm, scaled=loss_scaler(module) is not None, network=suffix)
-    if guard.policy != "stop":
-        module.log("train/left_out", torch.tensor(float(guard.found)))
-    if not finite:  # without gradients AdamW changes neither weights nor moments
-        optimizer.zero_grad(set_to_none=True)
-    return finite

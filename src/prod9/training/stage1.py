@@ -1,18 +1,17 @@
 """Stage 1 from its configuration: data, networks, losses, run, export."""
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib.figure
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
 from prod9.config import Stage1Config
 from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import dump
 from prod9.config.loss import PerceptualLossConfig
-from prod9.data.crops import Batch, examples, volume_loader
+from prod9.data.crops import examples, volume_loader
 from prod9.data.dataset import Dataset, open_splits
 from prod9.data.download import fetch
 from prod9.errors import Prod9Error
@@ -31,16 +30,14 @@ from prod9.losses.weights import (
 from prod9.montage import montage
 from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.runtime.console import say
-from prod9.runtime.distributed import barrier, is_main, main_first, of_main
+from prod9.runtime.distributed import is_main, main_first, of_main
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training.previews import Preview
-from prod9.training.processes import join
-from prod9.training.run_folder import RunFolder
 from prod9.training.stage1_module import Stage1Module
-from prod9.training.strategies import require_strategy
 from prod9.training.trainer import (
+    TrainingData,
+    begin,
     prepare_training,
-    require_runnable,
     resolve_device,
     run_training,
 )
@@ -89,13 +86,10 @@ def build_discriminator(config: Stage1Config) -> MultiScaleDiscriminator | None:
 
 def build_module(config: Stage1Config) -> Stage1Module:
     """Return the training module with untrained networks."""
+    # In this order: the discriminator's weights are drawn first.
     discriminator = build_discriminator(config)
-    module = Stage1Module(
-        config,
-        build_autoencoder(config.model.autoencoder),
-        build_feature_loss(config.loss),
-        discriminator,
-    )
+    autoencoder = build_autoencoder(config.model.autoencoder)
+    module = Stage1Module(config, autoencoder, build_feature_loss(config.loss), discriminator)
     prepare_training(module.autoencoder, config.trainer)
     return module
 
@@ -104,18 +98,7 @@ SMALLEST_SIDE = 11
 """Voxels of SSIM's window."""
 
 
-@dataclass(frozen=True)
-class TrainingVolumes:
-    """Batches of the training and the validation split."""
-
-    train: DataLoader[Batch]
-    val: DataLoader[Batch]
-    data: Dataset
-    """The training split."""
-    summary: str
-
-
-def training_volumes(config: Stage1Config) -> TrainingVolumes:
+def training_volumes(config: Stage1Config) -> TrainingData:
     """Open the training and validation split of a configuration.
 
     Raises:
@@ -138,12 +121,10 @@ def training_volumes(config: Stage1Config) -> TrainingVolumes:
     summary += f", {'x'.join(map(str, data.shape))}"
     if cropped:
         summary += f", in crops of {'x'.join(map(str, roi))}"
-    return TrainingVolumes(
-        volume_loader(data, section, roi, train=True, seed=seed),
-        volume_loader(val, section, roi, train=False, seed=seed),
-        data,
-        summary,
+    train, validation = (
+        volume_loader(each, section, roi, train=each is data, seed=seed) for each in (data, val)
     )
+    return TrainingData(train, validation, data, summary)
 
 
 def tokenizer_of(module: Stage1Module, data: Dataset) -> Tokenizer:
@@ -164,7 +145,7 @@ def tokenizer_of(module: Stage1Module, data: Dataset) -> Tokenizer:
     return Tokenizer(spec, autoencoder)
 
 
-def _preview(module: Stage1Module, volumes: TrainingVolumes, count: int) -> Preview:
+def _preview(module: Stage1Module, volumes: TrainingData, count: int) -> Preview:
     """Rows of validation volumes above their reconstructions, always the same ones."""
     shown = examples(volumes.val, count)
     columns = [volumes.data.label_names[label] for label in shown.labels]
@@ -172,10 +153,7 @@ def _preview(module: Stage1Module, volumes: TrainingVolumes, count: int) -> Prev
     @torch.no_grad()
     def draw(batches: int) -> matplotlib.figure.Figure:
         output = module.ema.network(shown.volumes.to(module.device)).volume
-        rows = [
-            ("real", shown.volumes),
-            ("reconstructed", output.float().clamp(0, 1)),
-        ]
+        rows = [("real", shown.volumes), ("reconstructed", output.float().clamp(0, 1))]
         return montage(rows, columns, f"Stage 1 after {batches} batches (validation split)")
 
     return draw
@@ -189,47 +167,23 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
     Raises:
         Prod9Error: any mistake in configuration, data, weights or output folder.
     """
-    join(config.trainer)
-    require_strategy(config)
-    folder = RunFolder(config.output_dir)
+    folder = begin(config, resume=resume, overwrite=overwrite)
     export = config.autoencoder_export_path
     if not (resume or overwrite) and of_main(is_main() and export.exists()):
         raise Prod9Error(
             f"{export} exists; replace it with --overwrite, or choose another "
             "autoencoder_export_path."
         )
-    # All that can be wrong without the data comes first: reading scans may take hours.
     if is_main():
-        folder.check(config, resume=resume, overwrite=overwrite)
         require_writable(export.parent)
-    require_runnable(config.trainer)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config)
     volumes = training_volumes(config)
-    if is_main():
-        folder.claim(config, resume=resume, overwrite=overwrite)
-    barrier()
-    parameters = sum(p.numel() for p in module.autoencoder.parameters())
-    say(
-        f"Stage 1: {config.data.dataset_name}, {volumes.summary}; {parameters / 1e6:.1f} M "
-        f"parameters, {module.autoencoder.fsq.codebook_size} codes"
-    )
-    say(f"run folder: {folder.root}; tokenizer will be written to {export}")
-    pictures = config.callbacks.preview
-    trainer = run_training(
-        config,
-        folder,
-        module,
-        volumes.train,
-        volumes.val,
-        title="Stage 1",
-        monitor="val/psnr",
-        mode="max",
-        preview=_preview(module, volumes, pictures.num_volumes) if pictures.every_n_steps else None,
-        resume=resume,
-    )
+    say(f"Stage 1: {module.autoencoder.fsq.codebook_size} codes, to be written to {export}")
+    preview = partial(_preview, module, volumes)
+    run_training(config, folder, module, volumes, preview, resume=resume, overwrite=overwrite)
     tokenizer = tokenizer_of(module.cpu(), volumes.data)
-    if trainer.is_global_zero:
+    if is_main():
         tokenizer.save(export)
         say(f"tokenizer {tokenizer.digest[:12]} written to {export}")
     return tokenizer

@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,19 +10,19 @@ from prod9.config import Stage1Config
 from prod9.data.crops import Batch
 from prod9.losses.adversarial import adaptive_weight, discriminator_loss, generator_loss
 from prod9.losses.feature_loss import FeatureLoss
-from prod9.metrics.codebook import CodebookStats, CodebookUsage
+from prod9.metrics.codebook import CodebookUsage
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 from prod9.networks.autoencoder import Autoencoder, Reconstruction
-from prod9.runtime.distributed import Means, average, mean, total
+from prod9.runtime.distributed import average, mean, total
 from prod9.runtime.random_streams import step_stream
 from prod9.shapes import Volume
 from prod9.training.ema import EMA
-from prod9.training.nonfinite import NonfiniteGuard
-from prod9.training.optimizer import adamw, loss_scaler, scheduler, step_if_finite
+from prod9.training.optimizer import adamw, loss_scaler, scheduler
+from prod9.training.stage_module import StageModule
 
 
-class Stage1Module(pl.LightningModule):
+class Stage1Module(StageModule[Stage1Config]):
     """Generator: L1 + w_p * feature term + w_a * adaptive * adversarial (Esser et al. 2021).
 
     Args:
@@ -33,6 +32,9 @@ class Stage1Module(pl.LightningModule):
         discriminator: returns one logit map per scale; None trains without.
     """
 
+    title, monitor, mode = "Stage 1", "val/psnr", "max"
+    ema: EMA[Autoencoder]
+
     def __init__(
         self,
         config: Stage1Config,
@@ -40,22 +42,13 @@ class Stage1Module(pl.LightningModule):
         feature_loss: FeatureLoss,
         discriminator: nn.Module | None,
     ) -> None:
-        super().__init__()
+        super().__init__(config, autoencoder)
         # Two optimizers, each for one network's gradients: Lightning's loop cannot do this.
         self.automatic_optimization = False
-        self.config = config
         self.autoencoder = autoencoder
         self.feature_loss = feature_loss
         self.discriminator = discriminator
-        self.ema = EMA(autoencoder, config.training.stability.ema_decay)
         self.usage = CodebookUsage(autoencoder.fsq.levels)
-        self._means = Means()
-        self.codebook: CodebookStats | None = None
-        """Of the last validation."""
-        self.nonfinite_guard = NonfiniteGuard(
-            config.trainer.on_nan, config.output_dir / "nonfinite"
-        )
-        self._finite = True
         self._adaptive: Tensor | None = None
         # Lightning's global_step advances once per optimizer, so batches are counted here.
         self.batches_seen = 0
@@ -84,30 +77,32 @@ class Stage1Module(pl.LightningModule):
         volume: Volume = self.autoencoder(real).volume.float()
         # The losses see a detached copy. Each is differentiated once, with respect to this copy;
         # the adaptive weight and the step both continue from that gradient.
-        guard = self.nonfinite_guard
         seen = volume.detach().requires_grad_()
         terms = self.reconstruction_terms(seen, real)
-        scale = self._loss_scale()
+        scaler = loss_scaler(self)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
         gradient = _gradient(sum_of(terms), seen, scale)
         verdicts: list[tuple[Tensor, Tensor]] = []
         if self.adversarial_active():
             verdicts = self._verdicts(real, seen)
             terms["adversarial"], pull = self._adversarial(verdicts, volume, seen, gradient, scale)
             gradient = gradient + pull
-        guard.expect(terms, self.batches_seen, batch)
+        self.nonfinite_guard.expect(terms, self.batches_seen, batch)
         terms = _mean_over_processes(terms)
         # Its value has no meaning; its gradient is that of the sum of the terms.
         finite = self._step(optimizers[0], schedulers[0], (volume * gradient).sum())
-        if guard.learned:
+        if self.nonfinite_guard.learned:
             self.ema.update(self.autoencoder)
 
         if verdicts and finite:
-            assert self.discriminator is not None
-            discriminator_term = self._discriminator_term(verdicts)
-            guard.expect({"discriminator": discriminator_term}, self.batches_seen, batch)
-            own = list(self.discriminator.parameters())
-            self._step(optimizers[1], schedulers[1], discriminator_term, inputs=own)
-            self.log("train/discriminator", mean(discriminator_term.detach()))
+            real_maps, fake_maps = zip(*verdicts, strict=True)
+            criterion = self.config.loss.adversarial.criterion
+            term = discriminator_loss(list(real_maps), list(fake_maps), criterion)
+            self.nonfinite_guard.expect({"discriminator": term}, self.batches_seen, batch)
+            self._suffix = "_discriminator"
+            self._step(optimizers[1], schedulers[1], term, inputs=_parameters(optimizers[1]))
+            self._suffix = ""
+            self.log("train/discriminator", mean(term.detach()))
         elif verdicts:
             schedulers[1].step()  # its schedule counts dropped steps too
         self.batches_seen += 1
@@ -137,12 +132,8 @@ class Stage1Module(pl.LightningModule):
     ) -> tuple[Tensor, Tensor]:
         """Return the weighted adversarial term, and its gradient at the reconstruction.
 
-        Args:
-            verdicts: the discriminator's logit maps, the second of each pair on ``seen``.
-            volume: the reconstruction with its graph.
-            seen: its detached copy.
-            gradient: of the reconstruction terms at ``seen``.
-            scale: loss scale of fp16 training, 1 otherwise.
+        ``seen`` is the detached copy of the reconstruction ``volume`` that the ``verdicts`` are of,
+        ``gradient`` that of the reconstruction terms there.
         """
         config = self.config.loss
         fooling = generator_loss([fake for _, fake in verdicts], config.adversarial.criterion)
@@ -161,60 +152,34 @@ class Stage1Module(pl.LightningModule):
             weight = weight * adaptive
         return weight * fooling.detach(), weight * pull
 
-    def _loss_scale(self) -> float:
-        """Return the loss scale of fp16 training, 1 otherwise."""
-        scaler = loss_scaler(self)
-        return 1.0 if scaler is None else float(scaler.get_scale())
-
-    def _discriminator_term(self, verdicts: list[tuple[Tensor, Tensor]]) -> Tensor:
-        return discriminator_loss(
-            [real for real, _ in verdicts],
-            [fake for _, fake in verdicts],
-            self.config.loss.adversarial.criterion,
-        )
-
     def _step(self, optimizer: Any, schedule: Any, loss: Tensor, **where: Any) -> bool:
         """Take an optimizer step; return whether the gradient was finite (else it does nothing)."""
         optimizer.zero_grad()
         self.manual_backward(loss, **where)
         # Once for each network (prod9.training.strategies).
-        own = [p for group in optimizer.param_groups for p in group["params"]]
-        average([p.grad for p in own if p.grad is not None])
+        average([p.grad for p in _parameters(optimizer) if p.grad is not None])
         optimizer.step()
         schedule.step()
         return self._finite
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradients; Lightning itself does not clip in manual optimization."""
-        own = optimizer.param_groups[0]["params"][0] is next(self.autoencoder.parameters())
-        limit = self.config.training.stability.gradient_clip
-        suffix = "" if own else "_discriminator"
-        self._finite = step_if_finite(self, optimizer, self.nonfinite_guard, limit, suffix)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and a schedule for each network."""
         config = self.config.training
         steps = int(self.trainer.estimated_stepping_batches)
         rate = config.optimizer.learning_rate
-        networks: list[tuple[nn.Module, float, int]] = [(self.autoencoder, rate, steps)]
+        optimizers = [adamw(self, self.autoencoder.parameters(), config.optimizer, rate)]
+        schedulers = [scheduler(optimizers[0], steps, config.scheduler)]
         if self.discriminator is not None:
-            remaining = max(1, steps - self.config.loss.discriminator_iter_start)
             rate = config.optimizer.discriminator_learning_rate or rate
-            networks.append((self.discriminator, rate, remaining))
-        optimizers = [
-            adamw(self, network.parameters(), config.optimizer, peak)
-            for network, peak, _ in networks
-        ]
-        schedulers = [
-            scheduler(optimizer, total, config.scheduler)
-            for optimizer, (_, _, total) in zip(optimizers, networks, strict=True)
-        ]
+            remaining = max(1, steps - self.config.loss.discriminator_iter_start)
+            own = adamw(self, self.discriminator.parameters(), config.optimizer, rate)
+            optimizers.append(own)
+            schedulers.append(scheduler(own, remaining, config.scheduler))
         return optimizers, schedulers
 
     # --- validation, with the EMA -----------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the sums."""
         self.usage.reset()
         self._means.reset()
 
@@ -236,30 +201,28 @@ class Stage1Module(pl.LightningModule):
         """Log means over all volumes, and the use of the codebook."""
         self.log_dict(self._means.compute(), prog_bar=True)
         self.usage.counts = total(self.usage.counts)
-        self.codebook = self.usage.compute()
-        self.log("val/codebook_usage", self.codebook.usage)
-        self.log("val/codebook_perplexity", self.codebook.perplexity)
-
-    def on_train_end(self) -> None:
-        """Print how many steps were left out."""
-        self.nonfinite_guard.sum_up()
+        stats = self.usage.compute()
+        self.log("val/codebook_usage", stats.usage)
+        self.log("val/codebook_perplexity", stats.perplexity)
 
     # --- checkpoints ------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counts."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["batches_seen"] = self.batches_seen
-        checkpoint["left_out"] = self.nonfinite_guard.found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counts."""
+        super().on_load_checkpoint(checkpoint)
         self.batches_seen = int(checkpoint["batches_seen"])
-        self.nonfinite_guard.found = int(checkpoint["left_out"])
 
 
 def _listed(found: Any) -> list[Any]:
     """Return optimizers or schedules as a list, which Lightning does only for several."""
     return cast("list[Any]", found) if isinstance(found, list) else [found]
+
+
+def _parameters(optimizer: Any) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _mean_over_processes(terms: dict[str, Tensor]) -> dict[str, Tensor]:

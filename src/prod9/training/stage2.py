@@ -1,6 +1,7 @@
 """Stage 2 from its configuration: tokenizer, token stores, transformer, run."""
 
 from dataclasses import asdict, replace
+from functools import partial
 
 import matplotlib.figure
 import pytorch_lightning as pl
@@ -10,12 +11,10 @@ from torch import Tensor
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.load import dump
 from prod9.data.crops import examples
-from prod9.data.dataset import Dataset
 from prod9.model import (
     CovariateSpec,
     Model,
     TransformerSpec,
-    build_transformer,
     load_generator,
     save_transformer,
     untrained,
@@ -24,50 +23,25 @@ from prod9.montage import montage
 from prod9.networks.condition import Condition
 from prod9.outpainting import draw_tokens
 from prod9.runtime.console import say
-from prod9.runtime.distributed import barrier, is_main, world_size
+from prod9.runtime.distributed import is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
 from prod9.training.previews import Preview
-from prod9.training.processes import join
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
-from prod9.training.strategies import require_strategy, whole_state
-from prod9.training.tokens import (
-    TrainingTokens,
-    load_tokenizer,
-    training_tokens,
-)
+from prod9.training.strategies import whole_state
+from prod9.training.tokens import load_tokenizer, training_tokens, window_of
 from prod9.training.trainer import (
+    TrainingData,
+    begin,
     prepare_training,
-    require_runnable,
     resolve_device,
     run_training,
 )
 
 
-def build_module(
-    config: Stage2Config, tokenizer: Tokenizer, tokens: TrainingTokens
-) -> Stage2Module:
-    """Return the training module with an untrained transformer."""
-    transformer = build_transformer(
-        config.model.transformer,
-        levels=tokenizer.fsq.levels,
-        num_classes=len(tokens.data.class_names),
-        num_channels=len(tokens.data.channels),
-        covariates=_covariates(tokens.data),
-        grid=tokenizer.grid(),
-    )
-    module = Stage2Module(config, transformer, tokenizer.digest)
-    prepare_training(module.transformer, config.trainer)
-    return module
-
-
-def _covariates(data: Dataset) -> tuple[CovariateSpec, ...]:
-    return tuple(CovariateSpec.model_validate(asdict(each)) for each in data.covariates)
-
-
 def _preview(
-    module: Stage2Module, tokenizer: Tokenizer, tokens: TrainingTokens, count: int
+    module: Stage2Module, tokenizer: Tokenizer, tokens: TrainingData, count: int
 ) -> Preview:
     """Generate with the averaged weights, always from the same seed.
 
@@ -75,18 +49,19 @@ def _preview(
     truth, what is generated from all other channels, and from class and channel alone.
     """
     config, names, channels = module.config, tokens.data.label_names, len(tokens.data.channels)
+    window = window_of(config, tokenizer)
     shown = examples(tokens.val, count) if channels > 1 else None
 
     def generated(condition: Condition, sampler: SamplerConfig) -> Tensor:
         stream = torch.Generator(module.device).manual_seed(config.seed)
-        network, window = module.ema.network, tokens.window
+        network = module.ema.network
         shape = (len(condition.classes), *window)
         empty = torch.full(shape, network.mask_id, device=module.device)
         result = draw_tokens(network, condition, empty, sampler, stream, window=window)
         return decoded(result)
 
     def decoded(grids: Tokens) -> Tensor:
-        whole = tokenizer.spec.volume_shape if tokens.window == tokenizer.grid() else None
+        whole = tokenizer.spec.volume_shape if window == tokenizer.grid() else None
         return tokenizer.to(module.device).decode(grids.to(module.device), whole)
 
     @torch.no_grad()
@@ -120,62 +95,37 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
     Raises:
         Prod9Error: any mistake in configuration, tokenizer, data or output folder.
     """
-    join(config.trainer)
-    require_strategy(config)
-    folder = RunFolder(config.output_dir)
-    if is_main():
-        folder.check(config, resume=resume, overwrite=overwrite)
-    require_runnable(config.trainer)
+    folder = begin(config, resume=resume, overwrite=overwrite)
     tokenizer = load_tokenizer(config)
     tokens = training_tokens(config, tokenizer)
-    if is_main():
-        folder.claim(config, resume=resume, overwrite=overwrite)
-    barrier()
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    module = build_module(config, tokenizer, tokens)
-    parameters = sum(p.numel() for p in module.transformer.parameters())
-    say(
-        f"Stage 2: {config.data.dataset_name}, {tokens.summary}, {tokenizer.codebook_size} codes; "
-        f"{parameters / 1e6:.1f} M parameters"
-    )
-    say(f"run folder: {folder.root}; transformer will be written to {folder.transformer}")
-    pictures, preview = config.callbacks.preview, None
-    split = config.trainer.strategy == "fsdp" and world_size() > 1
-    if pictures.every_n_steps and split:
-        say("no previews: with trainer.strategy=fsdp no process has the whole transformer")
-    elif pictures.every_n_steps:
-        preview = _preview(module, tokenizer, tokens, pictures.num_volumes)
-    trainer = run_training(
-        config,
-        folder,
-        module,
-        tokens.train,
-        tokens.val,
-        title="Stage 2",
-        monitor="val/loss",
-        mode="min",
-        preview=preview,
-        resume=resume,
-    )
     data = tokens.data
     spec = TransformerSpec(
         transformer=config.model.transformer,
         levels=tokenizer.fsq.levels,
         class_names=data.class_names,
         channels=tuple(channel.name for channel in data.channels),
-        covariates=_covariates(data),
+        covariates=tuple(CovariateSpec.model_validate(asdict(each)) for each in data.covariates),
         num_sources=len(data.channels) if len(data.channels) > 1 else 0,
         grid=tokenizer.grid(),
-        window=tokens.window,
+        window=window_of(config, tokenizer),
         train_subjects=tuple(sorted(set(data.subjects))),
         tokenizer_digest=tokenizer.digest,
         config_yaml=dump(config),
     )
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module = Stage2Module(config, untrained(spec), tokenizer.digest)
+    prepare_training(module.transformer, config.trainer)
+    say(f"Stage 2: {tokenizer.codebook_size} codes, to be written to {folder.transformer}")
+    split = config.trainer.strategy == "fsdp" and world_size() > 1
+    preview = None if split else partial(_preview, module, tokenizer, tokens)
+    if split and config.callbacks.preview.every_n_steps:
+        say("no previews: with trainer.strategy=fsdp no process has the whole transformer")
+    run_training(config, folder, module, tokens, preview, resume=resume, overwrite=overwrite)
     transformer = module.ema.network
     if split:
         state, transformer = whole_state(transformer), untrained(spec)
         transformer.load_state_dict(state)
-    if trainer.is_global_zero:
+    if is_main():
         save_transformer(folder.transformer, spec, transformer)
         say(f"transformer written to {folder.transformer}")
     device = resolve_device(config.trainer.accelerator)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sized
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -14,11 +13,11 @@ from prod9.errors import Prod9Error
 from prod9.masking import gamma, mask_tokens
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
-from prod9.runtime.distributed import Means, gather, is_main, rand, rank, total, world_size
+from prod9.runtime.distributed import gather, is_main, rand, rank, total, world_size
 from prod9.runtime.random_streams import step_stream
 from prod9.training.ema import EMA
-from prod9.training.nonfinite import NonfiniteGuard
-from prod9.training.optimizer import adamw, scheduler, step_if_finite
+from prod9.training.optimizer import adamw, scheduler
+from prod9.training.stage_module import StageModule
 from prod9.training.strategies import shard
 
 Draw = Callable[..., Tensor]
@@ -27,23 +26,20 @@ BUCKETS = 5
 """Masked accuracy is logged for mask ratios in [0, .2), [.2, .4), ... [.8, 1]."""
 
 
-class Stage2Module(pl.LightningModule):
+class Stage2Module(StageModule[Stage2Config]):
     """Cross-entropy over masked tokens (Chang et al. 2022, arXiv 2202.04200, section 3.1)."""
+
+    title, monitor, mode = "Stage 2", "val/loss", "min"
+    ema: EMA[MaskedTransformer]
 
     def __init__(
         self, config: Stage2Config, transformer: MaskedTransformer, tokenizer_digest: str = ""
     ) -> None:
-        super().__init__()
+        super().__init__(config, transformer)
         self.tokenizer_digest = tokenizer_digest
-        self.config = config
         self.transformer = transformer
-        self.ema = EMA(transformer, config.training.stability.ema_decay)
-        self.nonfinite_guard = NonfiniteGuard(
-            config.trainer.on_nan, config.output_dir / "nonfinite"
-        )
         self._train_hits = _no_hits()
         self._val_hits = _no_hits()
-        self._means = Means()
         # All processes must call a network with split weights equally often: one that has fewer
         # validation batches repeats its last one, which counts once.
         self._missing = 0
@@ -75,12 +71,9 @@ class Stage2Module(pl.LightningModule):
 
     def _condition(self, batch: TokenBatch, draw: Draw) -> Condition:
         """Return all that is given of each sample, with a random subset of the source channels."""
+        channels = self.transformer.num_channels
         condition = Condition.of(
-            batch.labels,
-            self.transformer.num_channels,
-            batch.sources,
-            batch.origin,
-            batch.covariates,
+            batch.labels, channels, batch.sources, batch.origin, batch.covariates
         )
         if batch.sources is None:
             return condition
@@ -121,24 +114,14 @@ class Stage2Module(pl.LightningModule):
             self._train_hits.zero_()
 
     def on_train_batch_end(self, outputs: Any, batch: TokenBatch, batch_idx: int) -> None:
-        """Update the EMA."""
         if self.nonfinite_guard.learned:
             self.ema.update(self.transformer)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradients, and drop them where they are not finite."""
-        limit = self.config.training.stability.gradient_clip
-        step_if_finite(self, optimizer, self.nonfinite_guard, limit)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and a schedule per step."""
         config = self.config.training
-        optimizer = adamw(
-            self,
-            self.transformer.parameters(),
-            config.optimizer,
-            config.optimizer.learning_rate,
-        )
+        rate = config.optimizer.learning_rate
+        optimizer = adamw(self, self.transformer.parameters(), config.optimizer, rate)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = scheduler(optimizer, total, config.scheduler)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
@@ -146,7 +129,6 @@ class Stage2Module(pl.LightningModule):
     # --- validation, with the EMA -----------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the sums."""
         self._means.reset()
         self._val_hits = _no_hits().to(self.device)
         if self._device_mesh is not None:
@@ -191,17 +173,12 @@ class Stage2Module(pl.LightningModule):
         for bucket, accuracy in _accuracies(total(self._val_hits)):
             self.log(f"val/masked_accuracy_{bucket}", accuracy)
 
-    def on_train_end(self) -> None:
-        """Print how many steps were left out."""
-        self.nonfinite_guard.sum_up()
-
     # --- checkpoints ------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the tokenizer's digest and the counts."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["tokenizer_digest"] = self.tokenizer_digest
         checkpoint["train_hits"] = total(self._train_hits).cpu().clone()
-        checkpoint["left_out"] = self.nonfinite_guard.found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counts.
@@ -216,7 +193,7 @@ class Stage2Module(pl.LightningModule):
                 f"{self.tokenizer_digest[:12]}; put the first one back, or start anew with "
                 "--overwrite."
             )
-        self.nonfinite_guard.found = int(checkpoint["left_out"])
+        super().on_load_checkpoint(checkpoint)
         if is_main():  # the sum over all processes
             self._train_hits = checkpoint["train_hits"].clone()
 

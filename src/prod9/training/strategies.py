@@ -2,11 +2,6 @@
 
 from typing import Literal
 
-from pytorch_lightning.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    TorchElasticEnvironment,
-)
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -39,32 +34,21 @@ def require_strategy(config: Stage1Config | Stage2Config) -> None:
     Raises:
         Prod9Error: FSDP with Stage 1, with fp16, or with ``trainer.on_nan=rollback``.
     """
-    if config.trainer.strategy != "fsdp":
-        return
+    reason = ""
     if isinstance(config, Stage1Config):
-        raise Prod9Error(
-            "trainer.strategy=fsdp cannot train Stage 1, whose step differentiates parts of two "
-            "networks; set trainer.strategy=ddp (the autoencoder is small)."
-        )
-    if config.trainer.precision == "fp16":
-        raise Prod9Error(
-            "trainer.strategy=fsdp does not scale losses, which trainer.precision=fp16 needs; set "
-            "trainer.precision=bf16."
-        )
-    if config.trainer.on_nan == "rollback":
-        raise Prod9Error(
-            "trainer.on_nan=rollback needs whole weights, which trainer.strategy=fsdp splits; set "
-            "trainer.on_nan=skip or trainer.strategy=ddp."
-        )
+        reason = "cannot train Stage 1, whose step differentiates parts of two networks; set "
+        reason += "trainer.strategy=ddp (the autoencoder is small)"
+    elif config.trainer.precision == "fp16":
+        reason = "does not scale losses, as fp16 needs; set trainer.precision=bf16"
+    elif config.trainer.on_nan == "rollback":
+        reason = "splits the weights, which trainer.on_nan=rollback needs whole; set "
+        reason += "trainer.on_nan=skip or trainer.strategy=ddp"
+    if reason and config.trainer.strategy == "fsdp":
+        raise Prod9Error(f"trainer.strategy=fsdp {reason}.")
 
 
 def build_strategy(config: Stage1Config | Stage2Config) -> Strategy | Literal["auto"]:
-    """Return the strategy of a run; one process needs none.
-
-    Raises:
-        Prod9Error: as :func:`require_strategy`.
-    """
-    require_strategy(config)
+    """Return the strategy of a run; one process needs none."""
     if distributed.world_size() == 1:
         return "auto"
     if isinstance(config, Stage1Config):
@@ -78,11 +62,6 @@ def build_strategy(config: Stage1Config | Stage2Config) -> Strategy | Literal["a
         )
     # The only buffer that changes is the EMA's count, which is equal in all processes.
     return DDPStrategy(timeout=PATIENCE, broadcast_buffers=False, gradient_as_bucket_view=True)
-
-
-def environment() -> ClusterEnvironment:
-    """Return Lightning's source of rank and world size: the processes that have met, or one."""
-    return TorchElasticEnvironment() if distributed.world_size() > 1 else LightningEnvironment()
 
 
 def shard(network: MaskedTransformer, mesh: DeviceMesh) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,22 +21,9 @@ from prod9.registry import DATASETS
 from prod9.runtime.console import say
 from prod9.runtime.progress import progress_bar
 from prod9.sliding_window import encode
-from prod9.tokenizer import Tokenizer
+from prod9.tokenizer import Tokenizer, TokenizerSpec
 from prod9.training.run_folder import RunFolder
-from prod9.training.trainer import resolve_device
-
-
-@dataclass(frozen=True)
-class TrainingTokens:
-    """Batches of tokens of both splits, and what the transformer must know of them."""
-
-    train: DataLoader[TokenBatch]
-    val: DataLoader[TokenBatch]
-    data: Dataset
-    """The training split."""
-    window: tuple[int, int, int]
-    """Cells per sample."""
-    summary: str
+from prod9.training.trainer import TrainingData, resolve_device
 
 
 def load_tokenizer(config: Stage2Config) -> Tokenizer:
@@ -46,30 +32,30 @@ def load_tokenizer(config: Stage2Config) -> Tokenizer:
     Raises:
         Prod9Error: no such file, or made for another kind of data.
     """
-    data, path = config.data, config.autoencoder_path
+    name, path = config.data.dataset_name, config.autoencoder_path
     tokenizer = Tokenizer.load(path, resolve_device(config.trainer.accelerator))
-    spec = tokenizer.spec
-    kind = DATASETS.get(data.dataset_name)
+    spec, kind = tokenizer.spec, DATASETS.get(name)
     preprocessed = "preprocessing" in kind.stage1.model_fields
     if preprocessed != (spec.preprocessing is not None):
         raise Prod9Error(
-            f"{path} was trained on {spec.dataset_name}, but data.dataset_name is "
-            f"{data.dataset_name}, whose volumes are preprocessed differently; point "
-            "autoencoder_path at a tokenizer of the same kind of data."
+            f"{path} was trained on {spec.dataset_name}, but data.dataset_name is {name}, whose "
+            "volumes are preprocessed differently; point autoencoder_path at a tokenizer of the "
+            "same kind of data."
         )
     if kind.outline is not None and not preprocessed:
-        shape = outline(data).shape
-        if shape != spec.volume_shape:
-            raise Prod9Error(
-                f"{path} was trained on volumes of {_by(spec.volume_shape)}, but those of "
-                f"{data.dataset_name} are {_by(shape)}; set data.size or train Stage 1 anew."
-            )
-    if spec.dataset_name != data.dataset_name:
-        say(
-            f"note: the tokenizer was trained on {spec.dataset_name}, the transformer learns "
-            f"{data.dataset_name}"
-        )
+        _require_shape(spec, name, outline(config.data).shape)
+    if spec.dataset_name != name:
+        say(f"note: the tokenizer was trained on {spec.dataset_name}, the transformer on {name}")
     return tokenizer
+
+
+def _require_shape(spec: TokenizerSpec, name: str, shape: tuple[int, int, int]) -> None:
+    if shape != spec.volume_shape:
+        raise Prod9Error(
+            f"the volumes of {name} have the shape {_by(shape)}, the tokenizer was trained on "
+            f"{_by(spec.volume_shape)}; train Stage 1 anew on this data, or choose data of that "
+            "shape (data.size, data.data_dir)."
+        )
 
 
 def open_data(config: Stage2Config, tokenizer: Tokenizer) -> Splits:
@@ -83,21 +69,19 @@ def open_data(config: Stage2Config, tokenizer: Tokenizer) -> Splits:
     return splits
 
 
-def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingTokens:
+def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingData:
     """Open the training and validation split of a configuration.
 
     Raises:
         Prod9Error: data that is missing or cannot be read; a folder that cannot be written.
     """
-    splits, window = open_data(config, tokenizer), _window(config, tokenizer)
-    data = splits["train"]
-    store, train = open_tokens(config, tokenizer, data, "train")
+    splits = open_data(config, tokenizer)
+    store, train = open_tokens(config, tokenizer, splits["train"], "train")
     _, val = open_tokens(config, tokenizer, splits["val"], "val")
-    grid, cut = tokenizer.grid(), ""
+    summary = f"{len(store)} training volumes of {_by(tokenizer.grid())} tokens"
     if isinstance(config.data, CroppedSourceConfig):
-        cut = f", in crops of {_by(window)}"
-    summary = f"{len(store)} training volumes of {_by(grid)} tokens{cut}"
-    return TrainingTokens(train, val, data, window, summary)
+        summary += f", in crops of {_by(window_of(config, tokenizer))}"
+    return TrainingData(train, val, splits["train"], summary)
 
 
 def open_tokens(
@@ -108,12 +92,7 @@ def open_tokens(
     Raises:
         Prod9Error: volumes of another shape than the tokenizer's; a folder that cannot be written.
     """
-    if data.shape != tokenizer.spec.volume_shape:
-        raise Prod9Error(
-            f"the volumes of {data.name} have the shape {_by(data.shape)}, the tokenizer was "
-            f"trained on {_by(tokenizer.spec.volume_shape)}; train Stage 1 anew on this data, or "
-            "choose data of that shape (data.size, data.data_dir)."
-        )
+    _require_shape(tokenizer.spec, data.name, data.shape)
     channels, windows = len(data.channels), config.sliding_window
     cropped = isinstance(config.data, CroppedSourceConfig)
 
@@ -152,7 +131,7 @@ def open_tokens(
         data,
         config.data,
         stride=tokenizer.autoencoder.stride,
-        window=_window(config, tokenizer),
+        window=window_of(config, tokenizer),
         train=train,
         seed=config.seed,
     )
@@ -163,13 +142,11 @@ def _by(sides: tuple[int, ...]) -> str:
     return "x".join(map(str, sides))
 
 
-def _window(config: Stage2Config, tokenizer: Tokenizer) -> tuple[int, int, int]:
+def window_of(config: Stage2Config, tokenizer: Tokenizer) -> tuple[int, int, int]:
     """Cells per sample: ``roi_size`` where training crops, but not more than the grid has."""
+    grid = tokenizer.grid()
     if not isinstance(config.data, CroppedSourceConfig):
-        return tokenizer.grid()
+        return grid
     stride, roi = tokenizer.autoencoder.stride, config.sliding_window.roi_size
-    d, h, w = (
-        min(max(1, side // stride), cells)
-        for side, cells in zip(roi, tokenizer.grid(), strict=True)
-    )
+    d, h, w = (min(max(1, s // stride), cells) for s, cells in zip(roi, grid, strict=True))
     return d, h, w

@@ -5,30 +5,35 @@ import logging
 import os
 import shutil
 import warnings
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import nn
 from torch.utils.data import DataLoader
 
 from prod9.config import Stage1Config, Stage2Config, TrainerConfig
 from prod9.data.batches import set_epoch
+from prod9.data.dataset import Dataset
 from prod9.errors import Prod9Error
 from prod9.networks.activation_checkpointing import recompute_activations
 from prod9.networks.autoencoder import Autoencoder
 from prod9.networks.transformer import MaskedTransformer
 from prod9.runtime.console import say
 from prod9.runtime.distributed import is_main, of_main, world_size
-from prod9.training import processes
-from prod9.training.last_checkpoint import LastCheckpoint, StampConfig, WholeCheckpoints
-from prod9.training.loggers import ServiceRun, build_loggers, require_logger
+from prod9.training.checkpoint_files import Position, WholeCheckpoints
+from prod9.training.last_checkpoint import LastCheckpoint
+from prod9.training.loggers import build_loggers, require_logger
 from prod9.training.previews import Preview, Previews
+from prod9.training.processes import join, on_this_machine
 from prod9.training.progress import TrainingProgress
-from prod9.training.resume_position import ResumePosition
-from prod9.training.run_folder import ResumePoint, RunFolder
-from prod9.training.strategies import build_strategy, environment
+from prod9.training.run_folder import RunFolder
+from prod9.training.stage_module import StageModule
+from prod9.training.strategies import build_strategy, require_strategy
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -59,17 +64,6 @@ def lightning_accelerator(accelerator: str) -> str:
     Its own ``auto`` would take an Apple GPU, which has no fp64 for the metrics.
     """
     return "gpu" if resolve_device(accelerator).type == "cuda" else "cpu"
-
-
-def require_runnable(config: TrainerConfig) -> None:
-    """Check device, precision, compiler and logger before data is read, which may take hours.
-
-    Raises:
-        Prod9Error: one of them is not available.
-    """
-    resolve_precision(config)
-    compile_mode(config)
-    require_logger(config)
 
 
 def resolve_precision(config: TrainerConfig) -> str:
@@ -142,42 +136,51 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", module=name)
 
 
+def begin(config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool) -> RunFolder:
+    """Connect the processes and check all that can be wrong without the data.
+
+    Reading the data may take hours.
+
+    Raises:
+        Prod9Error: a mistake in the configuration or the output folder.
+    """
+    join(config.trainer)
+    require_strategy(config)
+    folder = RunFolder(config.output_dir)
+    if is_main():
+        folder.check(config, resume=resume, overwrite=overwrite)
+    resolve_precision(config.trainer)
+    compile_mode(config.trainer)
+    require_logger(config.trainer)
+    return folder
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Batches of the training and the validation split."""
+
+    train: DataLoader[Any]
+    val: DataLoader[Any]
+    data: Dataset
+    """The training split."""
+    summary: str
+
+
 def build_trainer(
     config: Stage1Config | Stage2Config,
     folder: RunFolder,
-    *,
-    monitor: str,
-    mode: Literal["min", "max"],
-    callbacks: list[Callback],
+    callbacks: Sequence[Callback],
+    steps: int = 0,
 ) -> pl.Trainer:
-    """Return a Trainer that writes logs, the last checkpoint and the best ones by ``monitor``."""
+    """Return Lightning's Trainer; a resumed run has taken so many ``steps``."""
     quieten_lightning()
     settings = config.trainer
-    checkpoint = config.callbacks.checkpoint
-    position = ResumePosition(config.seed, config.data.batch_size)
-    best: list[Callback] = []
-    if checkpoint.keep_best and settings.limit_val_batches != 0:
-        best.append(
-            ModelCheckpoint(
-                dirpath=folder.checkpoints,
-                filename="best-{epoch}",
-                monitor=monitor,
-                mode=mode,
-                save_top_k=checkpoint.keep_best,
-                enable_version_counter=False,
-            )
-        )
-    own = [
-        position,
-        *best,  # before the last checkpoint, which records which they are
-        LastCheckpoint(folder.checkpoints, checkpoint, position),
-        StampConfig(config),
-        ServiceRun(config),
-    ]
+    here = on_this_machine()
+    environment = LightningEnvironment() if world_size() == 1 else TorchElasticEnvironment()
     return pl.Trainer(
         accelerator=lightning_accelerator(settings.accelerator),
-        devices=processes.on_this_machine(),
-        num_nodes=processes.machines(),
+        devices=here,
+        num_nodes=world_size() // here,
         strategy=build_strategy(config),
         precision=cast(Any, resolve_precision(settings)),
         max_epochs=settings.max_epochs,
@@ -185,10 +188,11 @@ def build_trainer(
         limit_val_batches=settings.limit_val_batches,
         check_val_every_n_epoch=settings.check_val_every_n_epoch,
         log_every_n_steps=settings.log_every_n_steps,
-        logger=build_loggers(settings, folder),
-        callbacks=[*own, *callbacks],
-        plugins=[WholeCheckpoints(), environment()],
+        logger=build_loggers(config, folder, steps),
+        callbacks=[*callbacks],
+        plugins=[WholeCheckpoints(), environment],
         num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the loaders share out their items (data/batches.py)
@@ -198,69 +202,63 @@ def build_trainer(
 def run_training(
     config: Stage1Config | Stage2Config,
     folder: RunFolder,
-    module: pl.LightningModule,
-    train: DataLoader[Any],
-    val: DataLoader[Any] | None,
+    module: StageModule[Any],
+    data: TrainingData,
+    preview: Callable[[int], Preview] | None,
     *,
-    title: str,
-    monitor: str,
-    mode: Literal["min", "max"],
-    preview: Preview | None,
     resume: bool,
-) -> pl.Trainer:
-    """Train a stage's module; return the trainer.
-
-    Args:
-        config: of the stage.
-        folder: of the run.
-        module: of the stage.
-        train: batches to learn from.
-        val: batches to validate on.
-        title: first words of the progress lines.
-        monitor: metric by which the best checkpoints are chosen.
-        mode: whether the least or the greatest value is the best.
-        preview: draws a picture; None for no pictures.
-        resume: continue from the last checkpoint.
+    overwrite: bool,
+) -> None:
+    """Train a stage's module; ``preview`` draws so many volumes.
 
     Raises:
-        Prod9Error: there is no readable checkpoint to resume from.
+        Prod9Error: as :meth:`RunFolder.claim`.
         Stopped: at a signal, with everything saved.
     """
-    at_once = config.data.batch_size * world_size()
-    callbacks: list[Callback] = [TrainingProgress(title, at_once)] if is_main() else []
-    if preview is not None:
-        every = config.callbacks.preview.every_n_steps
-        callbacks.append(Previews(folder.previews, every, preview))
-    trainer = build_trainer(config, folder, monitor=monitor, mode=mode, callbacks=callbacks)
-    path = None
-    if resume:
-        point = start_where_it_ended(folder, config, train)
-        path = str(point.path)
-    lightning = cast(Any, trainer)
-    (last,) = (each for each in lightning.callbacks if isinstance(each, LastCheckpoint))
+    saved = folder.claim(config, resume=resume, overwrite=overwrite) if is_main() else None
+    path, position = of_main((str(saved.path), saved.position) if saved else (None, Position()))
+    del saved  # it holds the whole checkpoint
+    millions = sum(p.numel() for p in module.ema.parameters()) / 1e6
+    say(f"{module.title}: {config.data.dataset_name}, {data.summary}; {millions:.1f} M parameters")
+    say(f"run folder: {folder.root}")
+    last = LastCheckpoint(folder.checkpoints, config)
+    callbacks: list[Callback] = [last]
+    keep_best = config.callbacks.checkpoint.keep_best
+    if keep_best and config.trainer.limit_val_batches != 0:
+        best = ModelCheckpoint(
+            dirpath=folder.checkpoints,
+            filename="best-{epoch}",
+            monitor=module.monitor,
+            mode=module.mode,
+            save_top_k=keep_best,
+            enable_version_counter=False,
+        )
+        callbacks.insert(0, best)  # before the last checkpoint, which records which they are
+    if is_main():
+        callbacks.append(TrainingProgress(module.title))
+    pictures = config.callbacks.preview
+    if preview is not None and pictures.every_n_steps:
+        drawn = preview(pictures.num_volumes)
+        callbacks.append(Previews(folder.previews, pictures.every_n_steps, drawn))
+    trainer = build_trainer(config, folder, callbacks, position.steps)
+    if path is not None:
+        start_where_it_ended(position, config, data.train)
     # Lightning's own SIGTERM handler calls collectives in the middle of whatever runs, and no
     # public setting switches it off.
-    lightning._signal_connector.register_signal_handlers = lambda: None
+    cast(Any, trainer)._signal_connector.register_signal_handlers = lambda: None
     with last.signals.listening():
-        trainer.fit(module, train, val, ckpt_path=path, weights_only=True)
-    return trainer
+        trainer.fit(module, data.train, data.val, ckpt_path=path, weights_only=True)
 
 
 def start_where_it_ended(
-    folder: RunFolder, config: Stage1Config | Stage2Config, loader: DataLoader[Any]
-) -> ResumePoint:
+    position: Position, config: Stage1Config | Stage2Config, loader: DataLoader[Any]
+) -> None:
     """Let ``loader`` start at the first batch that the checkpoint has not seen.
 
     The order of an epoch is the same for every batch size and number of processes. With others
     than before, the first batch is the one with the first unseen item.
-
-    Raises:
-        Prod9Error: there is no readable checkpoint.
     """
-    # Only one process of a run reads the whole checkpoint for this.
-    point = of_main(folder.resume_point() if is_main() else None)
-    assert point is not None
-    position, items = point.position, config.data.batch_size * world_size()
+    items = config.data.batch_size * world_size()
     batch = position.batches_of(items)
     set_epoch(loader, position.epochs, batch)  # workers fetch before Lightning sets the epoch
     if position.batches and position.batch_items != items:
@@ -269,7 +267,6 @@ def start_where_it_ended(
             f"epoch {position.epochs + 1} was begun with {position.batch_items} items per step and "
             f"goes on with {items}, at batch {batch + 1}; {twice} of its items are seen again"
         )
-    return point
 
 
 def limited(total: int, limit: int | float | None, batch_size: int) -> int:

@@ -7,7 +7,7 @@ from prod9.planning.data_sizes import sizes_of
 from prod9.planning.fake_step import StepCost
 from prod9.planning.memory import Estimate, Memory, advice
 
-NOTHING = StepCost({}, 0, 0, 0, 0, (0.0, 0.0))
+NOTHING = StepCost({}, 0, 0, (0.0, 0.0))
 
 
 def line(fixed: float, each: float, checkpointed: float) -> Estimate:

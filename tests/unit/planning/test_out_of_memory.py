@@ -57,7 +57,7 @@ def config(batch: int = 64) -> Stage1Config:
 def four_gibibytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a step need one GiB and a tenth for each sample, on a machine with four."""
     memory = {False: Memory(GIB, GIB / 10), True: Memory(GIB, GIB / 20)}
-    found = Estimate(StepCost({}, 0, 0, 0, 0, (0.0, 0.0)), 2, memory)
+    found = Estimate(StepCost({}, 0, 0, (0.0, 0.0)), 2, memory)
     monkeypatch.setattr(out_of_memory, "estimate_step", lambda *_: found)
     monkeypatch.setattr(out_of_memory, "available_memory", lambda: int(4.07 * GIB))
 

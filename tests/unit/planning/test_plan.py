@@ -81,9 +81,8 @@ def test_the_split_of_a_plan_is_that_of_training(tmp_path: Path) -> None:
                 (case / f"{case.name}-{name}.nii.gz").write_bytes(b"")
     config = load_either(BRATS1, [f"data.data_dir={folder}", f"data.split_file={file}"])
 
-    def planned(cases: int | None = None) -> tuple[int | None, int | None]:
-        found = sizes_of(config, cases=cases)
-        return found.train, found.val
+    def planned(cases: int | None = None) -> tuple[int, int] | None:
+        return sizes_of(config, cases=cases).volumes
 
     def scans(names: tuple[str, ...]) -> int:
         return 4 * sum(3 if subjects.index(name) % 4 == 0 else 1 for name in names)
@@ -105,10 +104,9 @@ def test_scans_are_counted_where_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "cohort"
     where = (f"data.data_dir={folder}", f"data.split_file={tmp_path / 'split.json'}")
     config = load_either(BRATS1, [*where, "data.crops_per_volume=3"])
-    assert sizes_of(config).train is None
+    assert sizes_of(config).volumes is None
     make_phantom(folder, cases=5, release="2021", seed=0, overwrite=False)
-    found = sizes_of(config)
-    assert (found.train, found.val) == (3 * 4, 1 * 4)  # of 5 subjects 1 val, 1 test
+    assert sizes_of(config).volumes == (3 * 4, 1 * 4)  # of 5 subjects 1 val, 1 test
     overrides = (*where, "data.crops_per_volume=3", "data.batch_size=2")
     small = ("model.autoencoder.num_channels=[8,8]", "sliding_window.roi_size=[16,16,16]")
     assert make_plan(BRATS1, (*overrides, *small))["steps_per_epoch"] == 3 * 4 * 3 // 2

@@ -93,7 +93,7 @@ def test_the_volumes_that_are_named_are_those_of_the_process_that_found_it(found
             "the loss term 'perceptual' became nan at step 0 on the batch case 1; the batch is "
             "saved in "
         )
-        assert "step-00000000-rank1.npz; lower" in f["bad term"]
+        assert "step-00000000-rank1.npz; look" in f["bad term"]
         assert "rank0" not in f["bad term"]
         norm = "the gradient's norm became nan at step 1 on the batch case 0, case 1; the batch"
         assert f["bad norm"].startswith(norm)

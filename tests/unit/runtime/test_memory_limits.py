@@ -44,14 +44,6 @@ def test_limits_are_followed_upward(groups: Path, where: str, found: int) -> Non
     assert memory_limits.available_memory() == found * MIB
 
 
-def test_version_one(groups: Path) -> None:
-    (groups.parent / "cgroup").write_text("4:cpu,cpuacct:/a\n3:memory:/docker/x\n1:name=y:/z\n")
-    limit(groups / "memory" / "memory.limit_in_bytes", "9223372036854771712")
-    limit(groups / "memory" / "docker" / "x" / "memory.limit_in_bytes", str(200 * MIB))
-    limit(groups / "memory" / "a" / "memory.limit_in_bytes", str(100 * MIB))
-    assert memory_limits.available_memory() == 200 * MIB
-
-
 def test_a_path_of_another_namespace_and_torn_lines(groups: Path) -> None:
     (groups.parent / "cgroup").write_bytes(b"0::/../../x\n\xff\n\n7\n")
     limit(groups.parent / "x" / "memory.max", str(MIB))

@@ -16,9 +16,8 @@ from prod9.runtime.signals import STOPPING, Stopped, StopSignals, requeue
 def signals() -> object:
     before = {number: signal.getsignal(number) for number in STOPPING}
     listener = StopSignals()
-    listener.listen()
-    yield listener
-    listener.release()
+    with listener.listening():
+        yield listener
     assert {number: signal.getsignal(number) for number in STOPPING} == before
 
 

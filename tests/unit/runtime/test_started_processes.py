@@ -1,16 +1,12 @@
-"""Which process of a run this one is, how prod9 starts the others, and how a run of two ends."""
+"""Which process of a run this one is, and what it says when it loses another one."""
 
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 
 from prod9.runtime import processes
-from prod9.runtime.processes import Place, is_loss, loss_of_another, placed, speaks_first
+from prod9.runtime.processes import Place, is_loss, loss_message, placed, speaks_first
 
 TORCHRUN = {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}
 # What `srun --nodes=2 --ntasks-per-node=4` sets (srun's manual, OUTPUT ENVIRONMENT VARIABLES).
@@ -49,70 +45,6 @@ def test_one_process_is_no_distributed_run() -> None:
     assert placed({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}) is None
 
 
-SCRIPT = """
-import os, signal, sys, time
-from prod9.cli.run import guarded
-from prod9.errors import Prod9Error
-from prod9.runtime import processes
-
-def work():
-    if processes.placed() is None:
-        processes.start_others(2, 29500)
-    rank = processes.placed().rank
-    print("started", rank, flush=True)
-    {body}
-
-guarded(work)()
-"""
-
-
-def run_two(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
-    """Run ``body`` in two processes that do not meet."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(body=body))
-    command = [sys.executable, str(script), "an argument"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-@pytest.mark.parametrize(
-    ("body", "code", "told"),
-    [
-        ("pass", 0, ""),
-        ("rank and time.sleep(1)", 0, ""),  # process 0 waits for the other one
-        ("sys.exit(7 * rank)", 7, ""),  # a process that ends by itself has said why
-        ("raise Prod9Error('no data.')", 2, "error: no data.\n"),
-        ("if rank == 0: raise Prod9Error('no data.')\n    time.sleep(50)", 2, "error: no data.\n"),
-    ],
-)
-def test_how_a_run_of_two_ends(tmp_path: Path, body: str, code: int, told: str) -> None:
-    done = run_two(tmp_path, body)
-    assert (done.returncode, done.stderr) == (code, told)
-    if code in (0, 7):  # else process 1 may be stopped before it prints
-        assert sorted(done.stdout.splitlines()) == ["started 0", "started 1"]
-
-
-def test_process_0_does_not_wait_for_a_dead_one(tmp_path: Path) -> None:
-    body = (
-        "processes._GRACE_SECONDS = 0.5\n"
-        "    if rank: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    time.sleep(50)"
-    )
-    done = run_two(tmp_path, body)
-    assert done.returncode == 128 + signal.SIGKILL
-    assert done.stderr.startswith("error: process 1 of 2 was ended by SIGKILL")
-
-
-def test_the_others_end_with_process_0(tmp_path: Path) -> None:
-    body = "open(str(os.getpid()), 'w')\n    rank or os.kill(os.getpid(), signal.SIGKILL)"
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(body=body + "\n    time.sleep(50)"))
-    done = subprocess.run([sys.executable, script, "x"], cwd=tmp_path, check=False, timeout=20)
-    assert done.returncode == -signal.SIGKILL
-    for pid in (path.name for path in tmp_path.iterdir() if path.name.isdigit()):
-        stat = Path(f"/proc/{pid}/stat")
-        assert not stat.exists() or stat.read_text().split()[2] == "Z"
-
-
 def test_one_process_says_why_a_run_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert speaks_first()
     for name, value in SRUN.items():
@@ -134,13 +66,12 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("text", LOSSES)
-def test_what_is_the_loss_of_another_process(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_the_loss_message_process(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError(text)
     assert not is_loss(error)  # in a run of one process
     monkeypatch.setattr(processes, "world_size", lambda: 2)
     assert is_loss(error)
-    code, told = loss_of_another(error)
-    assert code == processes.LOST
+    told = loss_message(error)
     assert f"({text.splitlines()[0]})" in told
     assert "--resume" in told
     assert "and more" not in told

@@ -10,11 +10,22 @@ import torch
 
 from prod9.errors import Prod9Error
 from prod9.training import checkpoint_files
-from prod9.training.checkpoint_files import LAST, PREVIOUS, exists_in, read_last, write_last
+from prod9.training.checkpoint_files import (
+    CONFIG_KEY,
+    LAST,
+    POSITION_KEY,
+    PREVIOUS,
+    Position,
+    exists_in,
+    read_last,
+    write_last,
+)
 
 
 def content(number: int) -> dict[str, Any]:
-    return {"number": number, "weights": torch.full((1000,), float(number))}
+    weights = torch.full((1000,), float(number))
+    position = Position(epochs=number)._asdict()
+    return {"number": number, "weights": weights, POSITION_KEY: position, CONFIG_KEY: "seed: 0"}
 
 
 def written(folder: Path, *numbers: int) -> Path:
@@ -36,6 +47,7 @@ def test_the_one_before_is_kept(tmp_path: Path) -> None:
     assert exists_in(tmp_path)
     found = read_last(tmp_path)
     assert (found.path.name, found.content["number"], found.torn) == (LAST, 3, None)
+    assert (found.position, found.config) == (Position(epochs=3), "seed: 0")
 
 
 class Dead(BaseException):

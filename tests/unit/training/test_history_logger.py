@@ -22,7 +22,7 @@ def test_rows_and_columns_by_hand(tmp_path: Path) -> None:
     assert content(tmp_path / "history") == ["epoch,step,train/loss", "0,4,0.5", ""]
     logger.log_metrics({"epoch": 1, "train/loss": float("nan")}, 5)
     logger.log_metrics({"epoch": 1, "val/loss": 0.1, "a,b": 2.0}, 6)
-    logger.log_metrics({"epoch": 1})  # the fourth row
+    logger.log_metrics({"epoch": 1}, 3)
     assert content(tmp_path / "history") == [
         '"a,b",epoch,step,train/loss,val/loss',
         ",0,4,0.5,",

@@ -62,16 +62,9 @@ def train(
 def test_pictures_are_drawn_on_time_and_at_the_end(
     module: Stage1Module, volumes: ArrayDataset, make_trainer: Any, tmp_path: Path
 ) -> None:
-    # 12 batches. Levels are those of a validation, after 4, 8 and 12 batches: 5 have passed at 8.
     callback = Previews(tmp_path / "previews", 5, draw)
     names = train(module, volumes, make_trainer, max_epochs=3, callbacks=[callback])
-    assert names == [
-        "batch-0000005.png",
-        "batch-0000010.png",
-        "batch-0000012.png",
-        "levels-0000008.png",
-        "levels-0000012.png",
-    ]
+    assert names == ["batch-0000005.png", "batch-0000010.png", "batch-0000012.png"]
 
 
 def test_a_resumed_run_numbers_its_pictures_on(
@@ -80,16 +73,8 @@ def test_a_resumed_run_numbers_its_pictures_on(
     callback = Previews(tmp_path / "previews", 3, draw)
     callback.load_state_dict({"batches": 12})
     names = train(module, volumes, make_trainer, callbacks=[callback])
-    assert names == ["batch-0000015.png", "batch-0000016.png", "levels-0000016.png"]
+    assert names == ["batch-0000015.png", "batch-0000016.png"]
     assert callback.state_dict() == {"batches": 16}
-
-
-def test_without_validation_there_are_no_levels(
-    module: Stage1Module, volumes: ArrayDataset, make_trainer: Any, tmp_path: Path
-) -> None:
-    callback = Previews(tmp_path / "previews", 4, draw)
-    names = train(module, volumes, make_trainer, callbacks=[callback], limit_val_batches=0)
-    assert names == ["batch-0000004.png"]
 
 
 class Pictures:
@@ -136,20 +121,15 @@ def test_whoever_takes_pictures_gets_them(
             pass
 
     trainer: Any = Trainer()
-    module.usage.update(torch.zeros(1, 2, 2, 2, dtype=torch.int64))
-    module.codebook = module.usage.compute()
     callback = Previews(tmp_path, 1, draw)
     callback.on_train_batch_end(trainer, module)
-    callback.on_validation_end(trainer, module)
-    wandb, mlflow, tensorboard, _ = trainer.loggers
-    assert wandb.taken == tensorboard.taken == [("preview", 1), ("levels", 1)]
-    names = ["batch-0000001.png", "levels-0000001.png"]
-    assert mlflow.taken == [("a run", f"previews/{name}") for name in names]
     callback.on_train_end(trainer, module)  # nothing is new
-    assert len(wandb.taken) == 2
+    wandb, mlflow, tensorboard, _ = trainer.loggers
+    assert wandb.taken == tensorboard.taken == [("preview", 1)]
+    assert mlflow.taken == [("a run", "previews/batch-0000001.png")]
 
 
-def test_tensorboard_really_shows_both(
+def test_tensorboard_really_shows_it(
     module: Stage1Module, volumes: ArrayDataset, make_trainer: Any, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -159,7 +139,5 @@ def test_tensorboard_really_shows_both(
     train(module, volumes, make_trainer, callbacks=[callback], logger=logger)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    assert sorted(events.Tags()["images"]) == ["levels", "preview"]
-    (picture,) = events.Images("levels")
+    (picture,) = events.Images("preview")
     assert picture.step == 4
-    assert picture.width == 40 + 190 * len(module.autoencoder.fsq.levels)  # a panel a channel

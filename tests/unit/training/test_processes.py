@@ -1,8 +1,10 @@
 """How many processes a configuration asks for, and whether the launcher has started as many."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,7 +49,7 @@ def test_launcher_and_configuration_must_agree(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch(monkeypatch)
-    with pytest.raises(Prod9Error, match=r"has started 16 processes.*trainer\.devices=auto"):
+    with pytest.raises(Prod9Error, match=r"there are 16; set trainer\.devices=auto"):
         join(config(**settings))
 
 
@@ -59,7 +61,7 @@ def test_every_process_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_devices_need_a_launcher() -> None:
-    with pytest.raises(Prod9Error, match="ask for 2 processes, but there is one"):
+    with pytest.raises(Prod9Error, match="ask for 2 processes, but there are 1"):
         join(config(devices=2))
     join(config())  # alone
 
@@ -71,7 +73,7 @@ def test_no_more_processes_than_gpus_are_started(monkeypatch: pytest.MonkeyPatch
 
 
 SCRIPT = """
-import os
+import os, signal, sys, time
 from prod9.cli.run import guarded
 from prod9.config import TrainerConfig
 from prod9.errors import Prod9Error
@@ -81,22 +83,54 @@ from prod9.training import processes
 def work():
     {before}
     processes.gather(TrainerConfig(devices=2, accelerator="cpu"))
-    if distributed.rank() == {culprit}:
-        raise Prod9Error("alone")
+    rank = distributed.rank()
+    os.write(1, f"started {{rank}}\\n".encode())
+    distributed.barrier()
+    {after}
     distributed.barrier()
 
-guarded(work)()
+if __name__ == "__main__":
+    guarded(work)()
 """
 
 
+def run_two(tmp_path: Path, after: str) -> subprocess.CompletedProcess[str]:
+    """Run ``after`` in two processes that this command starts."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(before="pass", after=after))
+    command = [sys.executable, str(script), "an argument"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("culprit", [0, 1])
-def test_a_mistake_of_one_of_two_is_told_once(culprit: int) -> None:
-    """And the other one does not wait."""
-    script = SCRIPT.format(before="pass", culprit=culprit)
-    command = [sys.executable, "-c", script, "x"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (2, "error: alone\n")
+@pytest.mark.parametrize(
+    ("after", "code", "told"),
+    [
+        ("rank and time.sleep(1)", 0, ""),  # the command waits for both
+        ("sys.exit(7 * rank)", 7, ""),  # a process that ends by itself has said why
+        ("if rank == 0: raise Prod9Error('alone')", 2, "error: alone\n"),
+        ("if rank == 1: raise Prod9Error('alone')", 2, "error: alone\n"),
+        ("raise Prod9Error('both')", 2, "error: both\n"),
+    ],
+)
+def test_how_a_run_of_two_ends(tmp_path: Path, after: str, code: int, told: str) -> None:
+    done = run_two(tmp_path, after)
+    assert (done.returncode, done.stderr) == (code, told)
+    assert sorted(done.stdout.splitlines()) == ["started 0", "started 1"]
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run(tmp_path: Path) -> None:
+    done = run_two(tmp_path, "if rank: os.kill(os.getpid(), signal.SIGKILL)")
+    assert done.returncode == 128 + signal.SIGKILL
+    assert done.stderr.startswith("error: process 1 of 2 was ended by SIGKILL")
+    assert done.stderr.count("error") == 1
+
+
+def test_only_a_script_can_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    with pytest.raises(Prod9Error, match="console scripts, torchrun or srun"):
+        processes.gather(config(devices=2))
 
 
 @pytest.mark.slow
@@ -107,9 +141,10 @@ def test_the_same_of_srun(before: str, culprit: int) -> None:
     step = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     step |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost"}
     step["SLURM_JOB_ID"] = str(os.getpid())
+    alone = f"if rank == {culprit}: raise Prod9Error('alone')"
     tasks = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT.format(before=before, culprit=culprit)],
+            [sys.executable, "-c", SCRIPT.format(before=before, after=alone)],
             env={**step, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
             stderr=subprocess.PIPE,
             text=True,

@@ -1,6 +1,5 @@
 """``--overwrite`` leaves nothing of the run before, or says what it cannot remove."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,8 @@ import torch
 from prod9.config import Stage1Config
 from prod9.config.load import dump
 from prod9.errors import Prod9Error
-from prod9.training.resume_position import KEY, Position
-from prod9.training.run_folder import CONFIG_KEY, RunFolder
+from prod9.training.checkpoint_files import CONFIG_KEY, POSITION_KEY, Position
+from prod9.training.run_folder import RunFolder
 
 PARTS = (
     *("checkpoints/previous.ckpt", "checkpoints/torn.ckpt", "checkpoints/best-epoch=3.ckpt"),
@@ -33,7 +32,7 @@ def old_run(root: Path) -> Stage1Config:
     for part in PARTS:
         (root / part).parent.mkdir(exist_ok=True)
         (root / part).write_text("old")
-    checkpoint = {CONFIG_KEY: dump(config), KEY: asdict(Position())}
+    checkpoint = {CONFIG_KEY: dump(config), POSITION_KEY: Position()._asdict()}
     torch.save(checkpoint, root / "checkpoints" / "last.ckpt")
     return config
 
