@@ -36,6 +36,8 @@ class Features:
     """float64 (N, dimensions)."""
     labels: np.ndarray
     """int64 (N,)."""
+    name: str = ""
+    """Of the set."""
 
     def of_class(self, label: int) -> Tensor:
         """Return the features of a class."""
@@ -57,8 +59,7 @@ def distances(
     space: FeatureSpace,
     generated: Features,
     real: Features,
-    other: Tensor | None,
-    other_name: str,
+    other: Features | None,
     class_names: Sequence[str],
     seed: int,
     reconstructed: Tensor | None = None,
@@ -70,13 +71,12 @@ def distances(
         generated: features of the generated volumes.
         real: features of the reference, at least two.
         other: real volumes that are not in ``real``, for the floor; None: halves of ``real``.
-        other_name: what they are.
         class_names: of the labels.
         seed: of all random subsets.
         reconstructed: reconstructions of real volumes, if there are any.
     """
     random, ours, theirs = np.random.default_rng(seed), generated.values, real.values
-    floor = floor_of(len(ours), theirs, other, other_name, random)
+    floor = floor_of(len(ours), theirs, other, random)
     curve = _curve(ours, theirs, floor, random)
     limit, stable_from = _limit(curve)
     ratio = None if floor is None else _frechet_ratio(ours, floor, random)
@@ -155,15 +155,15 @@ def _interval(
 
 
 def floor_of(
-    count: int, real: Tensor, other: Tensor | None, other_name: str, random: np.random.Generator
+    count: int, real: Tensor, other: Features | None, random: np.random.Generator
 ) -> Floor | None:
     """Return ``count`` real volumes, or all, against others; None where there are too few.
 
     The others are halves of ``real`` where ``other`` has fewer than two volumes.
     """
-    if other is not None and len(other) > 1:
-        count = min(count, len(other))
-        return Floor(_subset(other, count, random), real, f"{count} of {other_name}")
+    if other is not None and len(other.values) > 1:
+        count = min(count, len(other.values))
+        return Floor(_subset(other.values, count, random), real, f"{count} of {other.name}")
     half = len(real) // 2
     if half < 2:
         return None

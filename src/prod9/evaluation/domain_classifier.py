@@ -26,8 +26,6 @@ LARGEST_SIDE = 64
 BATCH_SIZE = 64
 _PEAK_RATE = 2e-3
 _SCHEDULE = SchedulerConfig(name="cosine", warmup_steps=10)
-_EPOCHS = 12
-_FEWEST_STEPS, _MOST_STEPS = 120, 1200
 
 
 def small(volumes: Tensor) -> Tensor:
@@ -72,7 +70,7 @@ class Classifier:
 
 def default_steps(volumes: int) -> int:
     """Return the training steps for a set: 12 epochs, but from 120 to 1200 steps."""
-    return min(_MOST_STEPS, max(_FEWEST_STEPS, math.ceil(_EPOCHS * volumes / BATCH_SIZE)))
+    return min(1200, max(120, math.ceil(12 * volumes / BATCH_SIZE)))
 
 
 def train_classifier(train: VolumeSet, *, steps: int | None = None, seed: int = 0) -> Classifier:

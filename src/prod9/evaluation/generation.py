@@ -90,8 +90,8 @@ def evaluate_generation(
         # A classifier has memorised its training volumes: they have other features than new ones,
         # and serve neither as a floor nor to find copies.
         if train is not None and not own:
-            others = features_of(space, train, kept)
-            vectors[space.name] = (ours, others, theirs)
+            others = Features(features_of(space, train, kept), train.labels, train.name)
+            vectors[space.name] = (ours, others.values, theirs)
         if reconstructed is not None:
             again = features_of(space, reconstructed)
         found.append(
@@ -100,7 +100,6 @@ def evaluate_generation(
                 Features(ours, generated.labels),
                 Features(theirs, real.labels),
                 others,
-                "" if train is None else train.name,
                 real.class_names,
                 seed,
                 again,

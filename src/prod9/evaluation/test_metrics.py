@@ -10,7 +10,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import dump
-from prod9.data.dataset import Splits, open_splits, require_unseen
+from prod9.data.dataset import open_splits, require_unseen
 from prod9.data.splits import HeldOut
 from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset, of_tensor
 from prod9.evaluation.evaluator import Evaluator
@@ -128,7 +128,10 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
             count=limited(len(test), limit, 1),
         )
     if config.evaluation.samples_per_class:
-        generation = _measure_generation(evaluator, config, model, splits)
+        labels = model.labels_of(["all"], config.evaluation.samples_per_class)
+        ours = generated(model, SampleRequest.generation_of(config, labels), evaluator.kept)
+        real, train = of_dataset(splits["test"]), of_dataset(splits["train"])
+        generation = evaluator.measure_generation(real, ours, train)
     source = {
         "tokenizer": model.tokenizer.digest,
         "transformer": model.digest,
@@ -177,16 +180,6 @@ def _headline(
             figures[f"{name}, real"] = space.floor and space.floor.frechet
         figures["privacy"] = generation.privacy and generation.privacy.verdict
     return {name: value for name, value in figures.items() if value is not None}
-
-
-def _measure_generation(
-    evaluator: Evaluator, config: Stage2Config, model: Model, splits: Splits
-) -> Generation:
-    """Draw volumes of every label and compare them with the test split."""
-    real, train = of_dataset(splits["test"]), of_dataset(splits["train"])
-    labels = model.labels_of(["all"], config.evaluation.samples_per_class)
-    ours = generated(model, SampleRequest.generation_of(config, labels), evaluator.kept)
-    return evaluator.measure_generation(real, ours, train)
 
 
 def generated(model: Model, request: SampleRequest, kept: WorkCache = NO_CACHE) -> VolumeSet:

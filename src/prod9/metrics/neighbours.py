@@ -1,4 +1,4 @@
-"""Nearest neighbours by voxels or features: they tell a new volume from a copied one."""
+"""The nearest reference of each volume, by full search."""
 
 import math
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 _CHUNK = 64
-"""Volumes of each side held in fp64 at once."""
+"""Volumes of each side that are compared at once."""
 
 
 def nearest_neighbours(

@@ -19,8 +19,8 @@ def gaussian(count, shift=0.0, seed=0, classes=1):
 
 
 def measured(generated, real, other=None, classes=("a",)):
-    others = None if other is None else other.values
-    return distances(SPACE, generated, real, others, "others", classes, seed=0)
+    others = None if other is None else Features(other.values, other.labels, "others")
+    return distances(SPACE, generated, real, others, classes, seed=0)
 
 
 def test_shifted_gaussian_is_at_its_known_distance():
@@ -132,7 +132,7 @@ def test_small_classes_have_no_distance():
 def test_seed_decides():
     args = gaussian(60, 1.0), gaussian(60, seed=1), gaussian(60, seed=2)
     assert measured(*args) == measured(*args)
-    other = distances(SPACE, *args[:2], args[2].values, "others", ("a",), seed=1)
+    other = distances(SPACE, *args, ("a",), seed=1)
     assert other.curve != measured(*args).curve
 
 
@@ -140,7 +140,7 @@ def test_reconstructions_stand_beside_as_many():
     """Each real volume, moved by one along an axis: a distance of one, at equal numbers."""
     real = gaussian(400, seed=1)
     moved = real.values + torch.eye(DIMENSIONS, dtype=torch.float64)[2]
-    args = SPACE, gaussian(300, seed=2), real, None, "others", ("a",)
+    args = SPACE, gaussian(300, seed=2), real, None, ("a",)
     found = distances(*args, seed=0, reconstructed=moved)
     assert (found.reconstructed.volumes, found.reconstructed.reference_volumes) == (300, 400)
     assert found.reconstructed.frechet == pytest.approx(1, abs=0.25)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from prod9.evaluation.distances import Floor, at_floor, floor_of, neighbours
+from prod9.evaluation.distances import Features, Floor, at_floor, floor_of, neighbours
 from prod9.results.schema import Neighbours
 
 
@@ -37,7 +37,8 @@ def test_coverage_is_compared_at_equal_numbers(
         random = np.random.default_rng(seed)
         ours, theirs = drawn(generated, random), drawn(real, random)
         other = None if others is None else drawn(others, random)
-        floor = floor_of(generated, theirs, other, "others", random)
+        known = None if other is None else Features(other, np.zeros(len(other)), "others")
+        floor = floor_of(generated, theirs, known, random)
         assert floor is not None
         found = at_floor(ours, floor, seed)
         assert found is not None
