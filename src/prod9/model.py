@@ -75,7 +75,7 @@ def build_transformer(
         num_channels=num_channels,
         covariates=[(len(each.categories), each.mean, each.std) for each in covariates],
         grid=grid,
-        **dict(config),
+        **config.model_dump(),
     )
 
 

@@ -63,7 +63,7 @@ class TokenizerSpec(Section):
 
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Make the untrained network of a configuration."""
-    return Autoencoder(in_channels=CHANNELS, **dict(config))
+    return Autoencoder(in_channels=CHANNELS, **config.model_dump())
 
 
 class Tokenizer(nn.Module):

@@ -23,6 +23,7 @@ from prod9.config import (
 )
 from prod9.config.base import Section, leaves
 from prod9.config.loss import FocalFrequencyLossConfig
+from prod9.config.model import AutoencoderConfig, TransformerConfig
 from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.dataset import open_splits
 from prod9.errors import Prod9Error
@@ -35,7 +36,7 @@ from prod9.training import processes, stage1, stage2
 Read = set[tuple[type, str]]
 """The section a key is of, and its name there."""
 
-KEYWORDS = {FocalFrequencyLossConfig}
+KEYWORDS = {AutoencoderConfig, FocalFrequencyLossConfig, TransformerConfig}
 """Sections that are dumped into keyword arguments, which a function refuses if it knows none."""
 
 COMMON: dict[str, Any] = {

@@ -92,11 +92,12 @@ class ArrayDataset(Dataset):
                 yield f"values of {name} must be {len(covariates)} numbers or None, not {row!r}"
         for index, channel in enumerate(channels):
             if channel.kind == "intensity" and images.dtype != np.uint8:
-                low, high = images[:, index].min(), images[:, index].max()
-                if low < -1e-3 or high > 1.001:
+                voxels = images[:, index]
+                voxels = voxels[np.isfinite(voxels)]  # others are named when they are read
+                if voxels.size and (voxels.min() < -1e-3 or voxels.max() > 1.001):
                     yield (
                         f"intensities of {channel.name} must be in [0, 1] (or uint8), not "
-                        f"[{low:g}, {high:g}]"
+                        f"[{voxels.min():g}, {voxels.max():g}]"
                     )
 
     def crop(

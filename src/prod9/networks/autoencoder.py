@@ -109,7 +109,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, codes: Codes, sides: Sequence[int] | None = None) -> Volume:
         """Codes -> volume of ``sides`` voxels (default: the grid times the stride), not clamped."""
-        x = self.last(self.decoder(codes.to(self.last_layer.dtype)))
+        x = self.last(self.decoder(codes.to(next(self.last.parameters()).dtype)))
         if sides is None:
             return x
         starts = [(-side) % self.stride // 2 for side in sides]

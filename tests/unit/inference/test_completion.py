@@ -247,11 +247,11 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a target that is not known": (
         {"target": "T3"},
-        "no modality T3; .*T1, T1ce, T2, FLAIR",
+        "no class or channel T3; .*T1, T1ce, T2, FLAIR",
     ),
     "a source that is not known": (
         {"sources": {"PET": "t1.nii.gz"}},
-        "no modality PET",
+        "no class or channel PET",
     ),
     "a source given twice": (
         {"sources": {"T1": "t1.nii.gz", "t1": "t2.nii.gz"}},
@@ -477,7 +477,7 @@ def test_masks_that_do_not_fit(generator: Model, tmp_path: Path) -> None:
     other = "mask.nii.gz is on another grid than scan.nii.gz"
     assert sentence(hole()[:12]).startswith(f"{other} (13 x 12 x 9 and 12 x 12 x 9 voxels); ")
     assert sentence(hole(), AFFINES["LPS"]).startswith(f"{other} (affines that put a corner ")
-    assert "no modality PD" in sentence(hole(), modality="PD")
+    assert "no class or channel PD" in sentence(hole(), modality="PD")
 
 
 @pytest.mark.parametrize("name", ["scan_inpainted.nii.gz", "scan_inpainted.png"])
