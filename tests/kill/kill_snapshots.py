@@ -19,7 +19,7 @@ def digest_of(path: Path, as_name: str = "") -> str:
     if name == "metrics.json":
         return _metrics(content)
     if name == "report.html":  # how long it took, and by which command
-        times = rb"<h3>Time</h3>.*?</table>|&quot;seconds&quot;: \{.*?\}"
+        times = rb"<h3>Time</h3>.*?</table>|&#34;seconds&#34;: \{.*?\}"
         text = re.sub(times, b"", content, flags=re.DOTALL)
         return hashlib.sha256(text.replace(b" --overwrite", b"")).hexdigest()
     return hashlib.sha256(content).hexdigest()
