@@ -41,7 +41,7 @@ check: setup
 	$(BIN)/python tools/config_page.py --check docs/configuration.md
 	$(BIN)/python -m prod9.results.document --check docs/metrics.md
 	$(BIN)/python tools/api_page.py --check docs/api.md
-	$(BIN)/pytest -q tests/docs
+	$(BIN)/pytest -q -m "not slow" tests/docs
 	$(BIN)/python tools/audit.py
 
 # Known weaknesses of the pinned packages; one line, and no failure, without network.
