@@ -16,6 +16,7 @@ from prod9 import registry
 from prod9.config import LossSection, Stage1Config
 from prod9.config.load import dump, load_stage1, load_stage2
 from prod9.errors import Prod9Error
+from prod9.inference.recorded import Recorded
 from prod9.losses.feature_loss import FeatureLoss, build_feature_loss
 from prod9.registry import HEADS, LOSSES, ORDERS, SCHEDULES, Loss, Registry
 from prod9.sampling import Order, Score, sample
@@ -175,3 +176,9 @@ def test_an_order_with_wrong_scores_is_named(scores: Any) -> None:
             )
     finally:
         ORDERS.remove("crooked")
+
+
+def test_an_export_of_an_extension_that_is_not_imported_says_what_to_do() -> None:
+    with pytest.raises(Prod9Error, match=r"sampler\.order: 'mine'.*import the module"):
+        Recorded.of("sampler: {order: mine}")
+    assert Recorded.of("sampler: {order: backwards}").sampler.order == "backwards"

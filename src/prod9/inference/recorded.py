@@ -29,14 +29,16 @@ class Recorded(BaseModel):
         """Read the configuration, YAML, in an export.
 
         Raises:
-            Prod9Error: it is of another version.
+            Prod9Error: it names what is not registered, or is of another version.
         """
         try:
             return cls.model_validate(yaml.safe_load(text.replace("$${", "${")) or {})
         except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"]))
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
             raise Prod9Error(
-                f"the export records a {key} that this version does not know; train again."
+                f"the export records {key}: {first['input']!r}, not known here; import the "
+                "module that registers it, or train again with this version."
             ) from error
 
 
