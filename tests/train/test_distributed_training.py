@@ -102,7 +102,11 @@ def test_stage2_with_split_weights(tokenized: Path, one: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"),
-    [("fsdp", "one"), ("one", "fsdp"), pytest.param("ddp", "one", marks=pytest.mark.ci)],
+    [
+        ("fsdp", "one"),
+        pytest.param("one", "fsdp", marks=pytest.mark.ci),
+        pytest.param("ddp", "one", marks=pytest.mark.ci),
+    ],
 )
 def test_a_run_goes_on_with_another_number_of_processes(
     tokenized: Path, one: Path, first: str, then: str

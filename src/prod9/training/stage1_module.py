@@ -42,10 +42,11 @@ class Stage1Module(StageModule[Stage1Config]):
         feature_loss: FeatureLoss,
         discriminator: nn.Module | None,
     ) -> None:
-        super().__init__(config, autoencoder)
+        super().__init__(config)
         # Two optimizers, each for one network's gradients: Lightning's loop cannot do this.
         self.automatic_optimization = False
         self.autoencoder = autoencoder
+        self.ema = EMA(autoencoder, config.training.stability.ema_decay)
         self.feature_loss = feature_loss
         self.discriminator = discriminator
         self.usage = CodebookUsage(autoencoder.fsq.levels)

@@ -35,9 +35,10 @@ class Stage2Module(StageModule[Stage2Config]):
     def __init__(
         self, config: Stage2Config, transformer: MaskedTransformer, tokenizer_digest: str = ""
     ) -> None:
-        super().__init__(config, transformer)
+        super().__init__(config)
         self.tokenizer_digest = tokenizer_digest
         self.transformer = transformer
+        self.ema = EMA(transformer, config.training.stability.ema_decay)
         self._train_hits = _no_hits()
         self._val_hits = _no_hits()
         # All processes must call a network with split weights equally often: one that has fewer

@@ -4,7 +4,6 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.runtime.console import say
@@ -19,10 +18,14 @@ ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)
 class StageModule(pl.LightningModule, Generic[ConfigT]):
     """Averaged weights, the check for values that are not finite, and means of a validation.
 
+    A subclass sets ``ema``, *after* the network that it averages: Lightning gives the states of a
+    checkpoint's optimizer to FSDP in the order of all parameters, and the trained ones come first.
+
     Args:
         config: the whole configuration of the stage.
-        network: the network that is trained and averaged.
     """
+
+    ema: EMA[Any]
 
     title: ClassVar[str]
     """First words of the progress lines."""
@@ -31,10 +34,9 @@ class StageModule(pl.LightningModule, Generic[ConfigT]):
     mode: ClassVar[Literal["min", "max"]]
     """Whether its least or its greatest value is the best."""
 
-    def __init__(self, config: ConfigT, network: nn.Module) -> None:
+    def __init__(self, config: ConfigT) -> None:
         super().__init__()
         self.config: ConfigT = config
-        self.ema: EMA[Any] = EMA(network, config.training.stability.ema_decay)
         self.nonfinite_guard = NonfiniteGuard(
             config.trainer.on_nan, config.output_dir / "nonfinite"
         )
