@@ -124,12 +124,12 @@ def test_shards_of_other_sizes_are_not_used(tmp_path: Path, whole: dict[str, byt
     assert content(root) == whole
 
 
-def test_shards_of_another_key_are_removed(tmp_path: Path) -> None:
+def test_folders_of_another_key_stay(tmp_path: Path) -> None:
     for name in ("train-other-a", "val-other-c"):
         (tmp_path / f".{name}").mkdir()
     build(0, tmp_path, tmp_path / "log")
     left = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
-    assert left == [".val-other-c"]  # the next split goes on with its own
+    assert left == [".train-other-a", ".val-other-c"]  # of another run, or of somebody else
 
 
 def test_the_smallest_set_has_many_shards() -> None:

@@ -84,8 +84,8 @@ def open_or_build(
             _fill(folder, range(0, len(names), step), make, progress)
             if is_main() and not _is_there(path, wanted):  # another run may have been quicker
                 _commit(path, folder, step, make, wanted, labels)
-    if is_main():  # shards of this store, and of an earlier one of the split
-        for parts in root.glob(f".{key.split}-*"):
+    if is_main():  # of this store alone: another run may be making one of other settings
+        for parts in root.glob(f".{path.name}-*"):
             shutil.rmtree(parts, ignore_errors=True)
     barrier()
     return reopen(path)
