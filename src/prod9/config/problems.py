@@ -54,8 +54,10 @@ def _locate(details: ErrorDetails, values: Any) -> tuple[Keys, int | None]:
 
 def _line(keys: Keys, text: str, entries: Entries) -> int:
     """Return the number of the entry at ``keys``, or the nearest to it; -1 where there is none."""
-    # A section's complaint is shown at the first key that it names.
-    near = [(*keys, word) for word in re.findall(r"\w+", text)]
+    # A section's complaint is shown at the first key that it names: ``scans.case_7`` or ``scans``.
+    words = text.split()
+    near = [key[:2] for key in entries if ".".join(key[:2]) in words]
+    near += [(*keys, word) for word in re.findall(r"\w+", text)]
     near += [keys[:end] for end in range(len(keys), 0, -1)]
     found = (line for own in near for line, key in enumerate(entries) if key[: len(own)] == own)
     return next(found, -1)
@@ -75,6 +77,8 @@ def _sentence(keys: Keys, index: int | None, errors: list[ErrorDetails], model: 
     if kind == "value_error":
         text = str(context["error"])
         text += "" if text.endswith((".", "?")) else "."
+        if not dotted:
+            return text
         return f"{dotted} {text}" if text.startswith("must ") else f"{dotted}: {text}"
     texts = [re.sub(r"^(Input|Tuple) | after validation.*", "", error["msg"]) for error in errors]
     message = " or ".join(texts)

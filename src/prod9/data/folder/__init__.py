@@ -1,0 +1,1 @@
+"""Any folder of scans as a data set."""
