@@ -25,9 +25,12 @@ _TOLERANCE = 0.02
 """Positions are rounded: a slice may lie this share of the distance between slices off."""
 _STRAIGHT = 0.9999
 """Cosine of the angle between the slices' normal and the line through them: up to 0.8 degrees."""
-# Storage classes without voxels: presentation states, registrations, reports, PDF, plans; DICOMDIR.
+# The class of what is stored, where it has no voxels: presentation states, registrations, reports,
+# PDF, plans; DICOMDIR.
 _NO_IMAGE = re.compile(
-    rb"1\.2\.840\.10008\.(5\.1\.4\.1\.1\.(11|66(?!\.4)|88|104|481(?!\.[12]\b))\b|1\.3\.10\b)"
+    rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\."
+    rb"(5\.1\.4\.1\.1\.(11|66(?!\.4)|88|104|481(?!\.[12]\b))\b|1\.3\.10\b)",
+    re.DOTALL,
 )
 
 

@@ -41,7 +41,8 @@ def write_dicom(
 ) -> list[Path]:
     """Write the slices of a volume in files whose names are not in the order of the slices.
 
-    Each is moved by ``tilt`` mm along the first axis against the one before. As SimpleITK's example DicomSeriesReadModifyWrite does it. Returns the files by slice.
+    Each is moved by ``tilt`` mm along the first axis against the one before. As SimpleITK's example
+    DicomSeriesReadModifyWrite does it. Returns the files by slice.
     """
     folder.mkdir(exist_ok=True, parents=True)
     writer = sitk.ImageFileWriter()
