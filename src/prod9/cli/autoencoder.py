@@ -28,7 +28,8 @@ def infer(
 
     Args:
         output: Folder for the results.
-        inputs: NIfTI or npy volume, of any size; repeatable.
+        inputs: Volume of any size: NIfTI, npy, npz, NRRD or MetaImage, or the folder of a DICOM
+            series; repeatable.
         from_tokens: Decode a token file (.npz) of --save-tokens.
         save_tokens: Write the tokens beside each result.
     """

@@ -166,7 +166,7 @@ def inpaint(
     """Draw anew what lies under a mask; every other voxel comes back untouched, bit for bit.
 
     Args:
-        scan: The scan: NIfTI or npy.
+        scan: The scan, of any format.
         mask: Same grid; not 0: draw anew.
         modality: What the scan is.
         output: Folder for the results.

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
-from prod9.data.volume_files.write import write_inside
+from prod9.data.volume_files.stored_volume import StoredVolume, result_suffix, volume_stem
+from prod9.data.volume_files.write import write_inside, write_volume
 from prod9.errors import Prod9Error
 from prod9.inference.completion import (
     CompletedFiles,
@@ -91,13 +91,14 @@ def inpaint_files(
     """Run :func:`inpaint` on files; every voxel outside the mask stays the same, bit for bit.
 
     Writes ``NAME_inpainted.nii.gz`` (or ``_inpainted-1`` to ``-K``), a picture and a record to
-    ``folder``.
+    ``folder``. Scans of formats that are not written are answered as ``.nii.gz``, in which voxels
+    outside the mask are the same as float32.
 
     Raises:
         Prod9Error: as :func:`inpaint`; unreadable files, or results in the way.
     """
-    suffix, count = volume_suffix(scan), len(request.labels)
-    stem = f"{scan.name[: -len(suffix)]}_inpainted"
+    suffix, count = result_suffix(scan), len(request.labels)
+    stem = f"{volume_stem(scan)}_inpainted"
     numbers = [""] if count == 1 else [f"-{k + 1}" for k in range(count)]
     files = CompletedFiles(
         tuple(folder / f"{stem}{number}{suffix}" for number in numbers),
@@ -112,7 +113,10 @@ def inpaint_files(
     files.write_record(model, request, input=str(scan), mask=str(mask), modality=name)
     inside = hidden.array != 0
     for path, result in zip(files.results, results, strict=True):
-        write_inside(path, scan, result, inside, overwrite=overwrite)
+        if scan.is_dir() or not scan.name.lower().endswith(suffix):
+            write_volume(path, result, like=stored, overwrite=overwrite)
+        else:
+            write_inside(path, scan, result, inside, overwrite=overwrite)
     native = NativeVolume.of(stored, model.tokenizer.spec.preprocessing)
     # All in the intensities of the whole scan.
     shown = [replace(native, raw=replace(stored, array=result)).array() for result in results]

@@ -16,7 +16,7 @@ from prod9.data.intensity import IntensityScale
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.npz import read_npz_array
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.stored_volume import SUFFIXES, StoredVolume, volume_suffix
+from prod9.data.volume_files.stored_volume import TOKENS, StoredVolume, result_suffix, volume_stem
 from prod9.data.volume_files.write import refuse_overwrite, write_nifti, write_volume
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
@@ -29,7 +29,6 @@ from prod9.shapes import MAX_VOXELS
 from prod9.sliding_window import decode, encode
 
 PathLike: TypeAlias = str | os.PathLike[str]
-SUFFIX = ".tokens.npz"
 _SSIM_WINDOW = 11
 
 
@@ -117,9 +116,9 @@ class Reconstruction:
 class Tokenizer:
     """Volumes to tokens and back: a trained Stage 1.
 
-    A volume is a path (NIfTI or npy), an array or tensor (D, H, W), or a nibabel image, of any
-    size. Results are float32, in the volume's own intensities; they are arrays where the volume is
-    an array or a tensor, else nibabel images with the volume's affine.
+    A volume is a path (to any format in docs/data.md), an array or tensor (D, H, W), or a nibabel
+    image, of any size. Results are float32, in the volume's own intensities; they are arrays where
+    the volume is an array or a tensor, else nibabel images with the volume's affine.
     """
 
     network: core.Tokenizer
@@ -242,8 +241,8 @@ def reconstruct_file(
     Returns:
         The path that was written, and what was found.
     """
-    name = f"{_stem(path)}_reconstructed"
-    target, tokens = folder / f"{name}{volume_suffix(path)}", folder / f"{name}{SUFFIX}"
+    name = f"{volume_stem(path)}_reconstructed"
+    target, tokens = folder / f"{name}{result_suffix(path)}", folder / f"{name}{TOKENS}"
     for each in (target, tokens) if save_tokens else (target,):
         refuse_overwrite(each, overwrite)
     stored = read_volume(path)
@@ -257,11 +256,6 @@ def reconstruct_file(
 def decode_file(tokenizer: Tokenizer, path: Path, folder: Path, *, overwrite: bool) -> Path:
     """Decode a token file to NIfTI, float32, on the network's grid; return its path."""
     encoded = EncodedVolume.load(path, tokenizer.network)
-    target, volume = folder / f"{_stem(path)}_decoded.nii.gz", tokenizer.volume_of(encoded)
+    target, volume = folder / f"{volume_stem(path)}_decoded.nii.gz", tokenizer.volume_of(encoded)
     write_nifti(target, volume, encoded.affine, overwrite=overwrite)
     return target
-
-
-def _stem(path: Path) -> str:
-    known = [each for each in (*SUFFIXES[::-1], SUFFIX) if path.name.endswith(each)]
-    return path.name.removesuffix(known[0] if known else path.suffix)
