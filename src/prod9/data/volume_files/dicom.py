@@ -112,11 +112,6 @@ def series_of(folder: Path, files: Sequence[Path]) -> list[tuple[str, str]]:
 
 def _in_order(folder: Path, slices: list[Header]) -> tuple[list[Header], np.ndarray]:
     """Return a series' slices by their position, and the affine of the volume that they make."""
-    if len(slices) < 3:
-        raise Prod9Error(
-            f"{folder} holds a DICOM series of fewer than three slices ({slices[0].path.name}), "
-            "which is no volume; leave it out."
-        )
     first = slices[0]
     for each in slices:
         if each.shape[2] != 1:
@@ -133,6 +128,11 @@ def _in_order(folder: Path, slices: list[Header]) -> tuple[list[Header], np.ndar
                 f"{first.path} and {each.path} are of one DICOM series but differ in size, spacing "
                 "or direction; leave the series out, or split it."
             )
+    if len(slices) < 3:
+        raise Prod9Error(
+            f"{folder} holds a DICOM series of fewer than three slices ({slices[0].path.name}), "
+            "which is no volume; leave it out."
+        )
     # SimpleITK gives the slices' normal, of any length, as the third axis.
     normal = first.affine[:3, 2] / np.linalg.norm(first.affine[:3, 2])
     slices = sorted(slices, key=lambda each: float(normal @ each.affine[:3, 3]))

@@ -104,10 +104,15 @@ def number_of_part(shape: tuple[int, ...], part: str, path: Path) -> int:
     spatial_sides(shape if count == 1 else shape[:3], path)
     if part == "" and count == 1:
         return 0
+    if part == "":
+        raise Prod9Error(
+            f"{path} has the shape {times(shape)}; a volume has three axes (choose one of its "
+            f"volumes by number, 0 to {count - 1}, or split the file into its volumes first)."
+        )
     if not (part.isascii() and part.isdigit() and int(part) < count):
         raise Prod9Error(
-            f"{path} has the shape {times(shape)} and no volume '{part}'; choose one by its "
-            f"number, 0 to {count - 1}, or split the file into its volumes."
+            f"{path} has the shape {times(shape)} and no volume '{part}'; give a number from 0 to "
+            f"{count - 1}."
         )
     return int(part)
 

@@ -13,6 +13,7 @@ sitk = pytest.importorskip("SimpleITK")
 from itk_files import image, write_dicom  # noqa: E402
 
 from prod9.data.volume_files import itk as itk_module  # noqa: E402
+from prod9.data.volume_files.find import find_volumes  # noqa: E402
 from prod9.data.volume_files.read import read_volume  # noqa: E402
 from prod9.data.volume_files.write import write_volume  # noqa: E402
 from prod9.errors import Prod9Error  # noqa: E402
@@ -224,6 +225,41 @@ def test_slices_that_make_no_volume(tmp_path: Path) -> None:
     refused(tmp_path / "sizes")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty")
+
+
+def test_several_frames_in_one_file(tmp_path: Path) -> None:
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for name in ("a", "b", "c"):  # each is a series of one file
+        sitk.WriteImage(image(dtype=np.uint16), folder / f"{name}.dcm")
+    assert "frames" in refused(folder, find_volumes(folder)[0].part)
+
+
+@pytest.mark.parametrize("tag", [b"\x20\x00\x32\x00", b"\x28\x00\x30\x00"])
+def test_a_slice_without_position_or_spacing(tmp_path: Path, tag: bytes) -> None:
+    path = write_dicom(tmp_path / "scan", image())[2]
+    content = path.read_bytes()
+    assert content.count(tag) == 1
+    path.write_bytes(content.replace(tag, tag[:2] + b"\x33\x00"))
+    refused(tmp_path / "scan", named=path)
+
+
+def test_slices_of_several_directions(tmp_path: Path) -> None:
+    turned = image()
+    turned.SetDirection(np.eye(3).ravel())
+    write_dicom(tmp_path / "scan", image(), leave_out=(3,))
+    (path,) = write_dicom(tmp_path / "scan", turned, leave_out=(0, 1, 2, 4, 5, 6))
+    refused(tmp_path / "scan", named=path)
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "1e400"])
+def test_geometry_that_is_not_finite(tmp_path: Path, bad: str) -> None:
+    write_dicom(tmp_path / "scan", image(), tags={"0020|0032": f"{bad}\\0\\0"})
+    refused(tmp_path / "scan")
+    path = tmp_path / "case.nhdr"
+    sitk.WriteImage(image(), path)
+    path.write_text(re.sub("space origin: .*", f"space origin: ({bad},0,0)", path.read_text()))
+    refused(path)
 
 
 def test_a_tilted_gantry(tmp_path: Path) -> None:
