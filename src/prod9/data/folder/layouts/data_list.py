@@ -1,0 +1,123 @@
+"""MONAI data lists: JSON with ``training``, ``validation`` and ``testing`` lists of files."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from prod9.config.dataset import Split
+from prod9.data.folder.layouts.documents import Document, entries_of, licence_of, read_document
+from prod9.data.folder.layouts.found import SPLIT_NAMES, Found, Gathering
+from prod9.data.folder.layouts.names import channels_of
+from prod9.data.volume_files.find import VolumeFile
+from prod9.data.volume_files.stored_volume import SUFFIXES
+from prod9.errors import Prod9Error
+
+_SUBJECT = ("subject", "subject_id", "patient", "patient_id", "id")
+
+
+def recognise(root: Path, volumes: Sequence[VolumeFile]) -> Found | None:
+    """Understand a folder by the only JSON file in it that has a ``training`` list."""
+    lists: list[Path] = []
+    for path in sorted(root.glob("*.json")):
+        with suppress(Prod9Error):  # one of many files, and perhaps of something else
+            if isinstance(read_document(path).get("training"), list):
+                lists.append(path)
+    return read_list(lists[0]) if len(lists) == 1 else None
+
+
+def read_list(path: Path) -> Found:
+    """Understand a data list; its files are relative to its own folder.
+
+    In an entry, every text that names a volume is a channel (``image`` may be a list of them), a
+    ``label`` that names none is the class, ``fold`` 0 is for validation where there is no list for
+    it, and the rest is covariates.
+
+    Raises:
+        Prod9Error: it cannot be read, or is no data list.
+    """
+    document = read_document(path)
+    lists = {key: entries_of(document, key, path) for key in document if key.lower() in SPLIT_NAMES}
+    if not any(lists.values()):
+        raise Prod9Error(
+            f'{path} is no data list; known is {{"training": [{{"image": FILE, "label": FILE}}]}} '
+            "(and validation, testing)."
+        )
+    validation = any(SPLIT_NAMES[key.lower()] == "val" for key, each in lists.items() if each)
+    folds = any("fold" in entry for each in lists.values() for entry in each if entry)
+    gathering = Gathering(path.parent)
+    for key, entries in lists.items():
+        for index, entry in enumerate(entries):
+            where = f"{path}, {key}[{index}]"
+            if not isinstance(entry, dict):
+                gathering.problems.append(f"{where} is no mapping of keys to values; repair it.")
+                continue
+            split: Split | None = SPLIT_NAMES[key.lower()]
+            if split == "train" and not validation:
+                split = _split_of_fold(entry.get("fold")) if folds else None
+            _add(gathering, cast(Document, entry), split, where)
+            if folds and not validation and key.lower() in ("training", "train") and split is None:
+                name = _name(cast(Document, entry)) or where
+                gathering.bad(name, f"has no fold ({where}), though others have; give it one")
+    return gathering.found(
+        f"data list {path.name}", name=str(document.get("name", "")), licence=licence_of(document)
+    )
+
+
+def _add(gathering: Gathering, entry: Document, split: Split | None, where: str) -> None:
+    """Add an entry of a list."""
+    files = {key: value for key, value in entry.items() if _is_volume(value)}
+    images = entry.get("image")
+    if isinstance(images, list) and images and all(_is_volume(each) for each in images):
+        paths = [PurePosixPath(each) for each in cast("list[str]", images)]
+        names = channels_of([_stem(path.name) for path in paths], "image")
+        files |= dict(zip(names, map(str, paths), strict=True))
+    if not files.keys() - {"label"}:
+        gathering.problems.append(f"{where} names no image file; add image.")
+        return
+    given = next((str(entry[key]) for key in _SUBJECT if entry.get(key) is not None), "")
+    scan = given or _name(entry)
+    label = entry.get("label")
+    class_name = None if label is None or "label" in files else str(label)
+    rest = {*files, *_SUBJECT, "image", "label", "fold"}
+    covariates: dict[str, float | str | None] = {}
+    for key, value in entry.items():
+        if key not in rest and isinstance(value, str | int | float | None):
+            covariates[key] = float(value) if isinstance(value, int) else value
+    for channel, file in files.items():
+        gathering.add(
+            scan,
+            channel,
+            file if "\\" in file else PurePosixPath(file).as_posix(),
+            class_name=class_name,
+            split=split,
+            covariates=covariates,
+            where=where,
+        )
+
+
+def _split_of_fold(fold: object) -> Split | None:
+    if not isinstance(fold, int):
+        return None
+    return "val" if fold == 0 else "train"
+
+
+def _name(entry: Document) -> str:
+    """Return the name of an entry's first file."""
+    for value in entry.values():
+        first = cast("list[Any]", value)[0] if isinstance(value, list) and value else value
+        if _is_volume(first):
+            return _stem(PurePosixPath(cast(str, first).replace("\\", "/")).name)
+    return ""
+
+
+def _stem(name: str) -> str:
+    suffix = next(suffix for suffix in _ENDINGS if name.lower().endswith(suffix))
+    return name[: -len(suffix)]
+
+
+_ENDINGS = sorted(SUFFIXES, key=len, reverse=True)
+
+
+def _is_volume(value: object) -> bool:
+    return isinstance(value, str) and value.lower().endswith(tuple(SUFFIXES))
