@@ -100,29 +100,43 @@ def fetch_data(
 
 
 @command(data_app, "inspect")
-def inspect_data(folder: Annotated[Path, typer.Argument()]) -> None:
-    """Read every case of a BraTS folder and say what is there: release, grids, broken cases.
+def inspect_data(
+    folder: Annotated[Path, typer.Argument()],
+    output: OptionalOutput = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Read every scan of a folder and say what is there: channels, grids, values, broken cases.
 
-    Exit code 2 where a case is broken.
+    Exit code 2 where something is wrong.
 
     Args:
-        folder: A BraTS folder as it was downloaded.
+        folder: A folder of scans in any known layout, or a dataset.yaml, CSV or JSON file of them.
+        output: Where to write the description, to be edited: dataset.yaml.
     """
     from rich.progress import Progress
 
-    from prod9.data.brats.inspection import inspect_cohort
+    from prod9.config.dataset import write_description
+    from prod9.data.folder.inspection import inspect_folder
+    from prod9.data.volume_files.write import refuse_overwrite
 
+    if output is not None:
+        refuse_overwrite(output, overwrite)
     with Progress(transient=True) as bar:
         task = bar.add_task("reading scans", total=None)
-        found = inspect_cohort(
+        found = inspect_folder(
             folder, lambda done, total: bar.update(task, completed=done, total=total)
         )
     print_table(found.lines)
-    if found.bad:
+    if output is not None:
+        write_description(output, found.description)
+        typer.echo(f"description written to {output}")
+    if found.broken:
         raise Prod9Error(
-            f"{len(found.bad)} of {len(found.bad) + len(found.usable)} cases of {folder} cannot be "
-            "used; repair them, or train with data.on_bad_case=skip."
+            f"{found.broken} of {found.broken + found.usable} cases of {folder} cannot be used; "
+            "repair them, or train with data.on_bad_case=skip."
         )
+    if found.problems:
+        raise Prod9Error(f"{folder} has {len(found.problems)} problems, named above; mend them.")
 
 
 @command(data_app, "make-phantom-brats")

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 from prod9.config.dataset import Split
 from prod9.data.folder.layouts.documents import Document, entries_of, licence_of, read_document
 from prod9.data.folder.layouts.found import SPLIT_NAMES, Found, Gathering
-from prod9.data.folder.layouts.names import channels_of
+from prod9.data.folder.layouts.names import channels_of, is_volume, posix, stem_of
 from prod9.data.volume_files.find import VolumeFile
-from prod9.data.volume_files.stored_volume import SUFFIXES
 from prod9.errors import Prod9Error
 
 _SUBJECT = ("subject", "subject_id", "patient", "patient_id", "id")
@@ -44,7 +43,9 @@ def read_list(path: Path) -> Found:
             "(and validation, testing)."
         )
     validation = any(SPLIT_NAMES[key.lower()] == "val" for key, each in lists.items() if each)
-    folds = any("fold" in entry for each in lists.values() for entry in each if entry)
+    folds = any(
+        isinstance(entry, dict) and "fold" in entry for each in lists.values() for entry in each
+    )
     gathering = Gathering(path.parent)
     for key, entries in lists.items():
         for index, entry in enumerate(entries):
@@ -52,13 +53,15 @@ def read_list(path: Path) -> Found:
             if not isinstance(entry, dict):
                 gathering.problems.append(f"{where} is no mapping of keys to values; repair it.")
                 continue
+            entry = cast(Document, entry)
             split: Split | None = SPLIT_NAMES[key.lower()]
             if split == "train" and not validation:
-                split = _split_of_fold(entry.get("fold")) if folds else None
-            _add(gathering, cast(Document, entry), split, where)
-            if folds and not validation and key.lower() in ("training", "train") and split is None:
-                name = _name(cast(Document, entry)) or where
-                gathering.bad(name, f"has no fold ({where}), though others have; give it one")
+                fold = entry.get("fold")
+                split = ("train" if fold else "val") if folds else None
+                if folds and fold is None:
+                    name = _name(entry, where)
+                    gathering.bad(name, f"has no fold ({where}), though others have; give it one")
+            _add(gathering, entry, split, where)
     return gathering.found(
         f"data list {path.name}", name=str(document.get("name", "")), licence=licence_of(document)
     )
@@ -66,29 +69,26 @@ def read_list(path: Path) -> Found:
 
 def _add(gathering: Gathering, entry: Document, split: Split | None, where: str) -> None:
     """Add an entry of a list."""
-    files = {key: value for key, value in entry.items() if _is_volume(value)}
+    files: dict[str, str] = {key: value for key, value in entry.items() if is_volume(value)}
     images = entry.get("image")
-    if isinstance(images, list) and images and all(_is_volume(each) for each in images):
-        paths = [PurePosixPath(each) for each in cast("list[str]", images)]
-        names = channels_of([_stem(path.name) for path in paths], "image")
-        files |= dict(zip(names, map(str, paths), strict=True))
+    if isinstance(images, list) and images and all(is_volume(each) for each in images):
+        paths = cast("list[str]", images)
+        files |= dict(zip(channels_of([*map(stem_of, paths)], "image"), paths, strict=True))
     if not files.keys() - {"label"}:
         gathering.problems.append(f"{where} names no image file; add image.")
         return
-    given = next((str(entry[key]) for key in _SUBJECT if entry.get(key) is not None), "")
-    scan = given or _name(entry)
     label = entry.get("label")
     class_name = None if label is None or "label" in files else str(label)
-    rest = {*files, *_SUBJECT, "image", "label", "fold"}
     covariates: dict[str, float | str | None] = {}
     for key, value in entry.items():
-        if key not in rest and isinstance(value, str | int | float | None):
+        left = key not in {*files, *_SUBJECT, "image", "label", "fold"}
+        if left and isinstance(value, str | int | float | None):
             covariates[key] = float(value) if isinstance(value, int) else value
     for channel, file in files.items():
         gathering.add(
-            scan,
+            _name(entry, where),
             channel,
-            file if "\\" in file else PurePosixPath(file).as_posix(),
+            posix(file),
             class_name=class_name,
             split=split,
             covariates=covariates,
@@ -96,28 +96,13 @@ def _add(gathering: Gathering, entry: Document, split: Split | None, where: str)
         )
 
 
-def _split_of_fold(fold: object) -> Split | None:
-    if not isinstance(fold, int):
-        return None
-    return "val" if fold == 0 else "train"
-
-
-def _name(entry: Document) -> str:
-    """Return the name of an entry's first file."""
+def _name(entry: Document, where: str) -> str:
+    """Return the subject of an entry, or the name of its first file."""
+    for key in _SUBJECT:
+        if entry.get(key) is not None:
+            return str(entry[key])
     for value in entry.values():
         first = cast("list[Any]", value)[0] if isinstance(value, list) and value else value
-        if _is_volume(first):
-            return _stem(PurePosixPath(cast(str, first).replace("\\", "/")).name)
-    return ""
-
-
-def _stem(name: str) -> str:
-    suffix = next(suffix for suffix in _ENDINGS if name.lower().endswith(suffix))
-    return name[: -len(suffix)]
-
-
-_ENDINGS = sorted(SUFFIXES, key=len, reverse=True)
-
-
-def _is_volume(value: object) -> bool:
-    return isinstance(value, str) and value.lower().endswith(tuple(SUFFIXES))
+        if is_volume(first):
+            return stem_of(str(first))
+    return where

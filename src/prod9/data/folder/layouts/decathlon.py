@@ -1,13 +1,13 @@
 """Medical Segmentation Decathlon: ``dataset.json`` lists images and labels."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 from prod9.data.folder.layouts.documents import document_of, entries_of, licence_of, numbered
 from prod9.data.folder.layouts.found import Found, Gathering
+from prod9.data.folder.layouts.names import posix, stem_of
 from prod9.data.volume_files.find import VolumeFile
-from prod9.data.volume_files.stored_volume import volume_suffix
 from prod9.errors import Prod9Error
 
 
@@ -28,19 +28,14 @@ def recognise(root: Path, volumes: Sequence[VolumeFile]) -> Found | None:
         image, label = fields.get("image"), fields.get("label")
         if not isinstance(image, str) or not isinstance(label, str | None):
             raise Prod9Error(f"{where} does not name one image and one label; repair it.")
-        name = PurePosixPath(image).name
-        scan = name[: -len(volume_suffix(Path(name)))]
+        scan = stem_of(image)
         for number, channel in enumerate(channels):
             part = f"[{number}]" if len(channels) > 1 else ""
-            gathering.add(scan, channel, _clean(image) + part, where=where)
+            gathering.add(scan, channel, posix(image) + part, where=where)
         if label is not None:
-            gathering.add(scan, "label", _clean(label), where=where)
+            gathering.add(scan, "label", posix(label), where=where)
     layout = "Medical Segmentation Decathlon"
     unlabelled = len(entries_of(document, "test", path))
     if unlabelled:
         layout += f"; {unlabelled} test images are left out, as they have no label"
     return gathering.found(layout, channels, str(document.get("name", "")), licence_of(document))
-
-
-def _clean(file: str) -> str:
-    return file if "\\" in file else PurePosixPath(file).as_posix()  # without "./"

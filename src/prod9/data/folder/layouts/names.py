@@ -3,15 +3,34 @@
 import os
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from prod9.data.folder.layouts.found import kind_of
 
 _SEPARATORS = "_-. "
+_VOLUMES = (".nii.gz", ".nii", ".npy", ".npz", ".nrrd", ".nhdr", ".mha", ".mhd")
 _KNOWN = re.compile(
     r"t1(w|n|c|ce|gd)?|t2(w|f|star)?|t2\*|pd(w)?|flair|adc|dwi|swi|fa|md|ct|cta|pet|mri?|image|img|"
     r"volume|scan|brain",
     re.IGNORECASE,
 )
+
+
+def is_volume(name: object) -> bool:
+    """Say whether something is the name of a volume's file."""
+    return isinstance(name, str) and name.lower().endswith(_VOLUMES)
+
+
+def stem_of(file: str) -> str:
+    """Return a file's name without folders, also Windows ones, and without the suffix."""
+    name = re.split(r"[/\\]", file)[-1]
+    ending = next((ending for ending in _VOLUMES if name.lower().endswith(ending)), "")
+    return name.removesuffix(name[len(name) - len(ending) :])
+
+
+def posix(file: str) -> str:
+    """Return a file's name without ``./``; one with backslashes stays, to be refused."""
+    return file if "\\" in file else PurePosixPath(file).as_posix()
 
 
 def is_channel(word: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prod9.data.folder.layouts.found import SPLIT_NAMES, Found, Gathering
+from prod9.data.folder.layouts.names import posix
 from prod9.data.volume_files.find import VolumeFile
 from prod9.errors import Prod9Error
 
@@ -64,7 +65,7 @@ def read_table(path: Path) -> Found:
         gathering.add(
             scan,
             channel,
-            file if "\\" in file else Path(file).as_posix(),
+            posix(file),
             subject=subject,
             class_name=class_name or None,
             split=SPLIT_NAMES.get(split.lower()),
