@@ -14,6 +14,8 @@ DATASET_YAML = "dataset.yaml"
 
 Split = Literal["train", "val", "test"]
 Scaling = Literal["percentiles", "window", "stored"]
+_MOST_BYTES = 64 << 20
+"""Some 300,000 scans."""
 _PART = re.compile(r"(.+)\[([^\[\]]+)\]")
 
 
@@ -119,7 +121,7 @@ def read_description(path: Path) -> DatasetDescription:
     Raises:
         Prod9Error: all that is wrong, each with file and line.
     """
-    found = load(path, DatasetDescription)
+    found = load(path, DatasetDescription, most_bytes=_MOST_BYTES)
     return found.model_copy(update={"root": path.parent / found.root})
 
 

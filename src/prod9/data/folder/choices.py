@@ -66,14 +66,17 @@ def _channel(entry: ChannelEntry, prints: Sequence[ChannelPrint]) -> ChannelEntr
         return entry
     bodies = [each.body for each in prints if each.body is not None]
     if 2 * len(bodies) > len(prints):
-        update = {"scaling": "window", "window": _window(np.sum(bodies, axis=0))}
+        update = {"scaling": "window", "window": ct_window(np.sum(bodies, axis=0))}
     else:
         update = {"scaling": "stored" if _is_scaled(prints) else "percentiles"}
     return entry.model_copy(update=update)
 
 
-def _window(body: np.ndarray) -> tuple[float, float]:
-    """Return the 0.5 and 99.5 percentile of all body voxels in HU, rounded outwards."""
+def ct_window(body: np.ndarray) -> tuple[float, float]:
+    """Return the 0.5 and 99.5 percentile of body voxels in HU, rounded outwards to tens.
+
+    ``body`` holds their counts, as in :class:`ChannelPrint`.
+    """
     share = np.cumsum(body) / max(1, body.sum())
     low, high = np.searchsorted(share, (0.005, 0.995)).tolist()
     return float(BODY_HU + low * STEP_HU), float(BODY_HU + (high + 1) * STEP_HU)

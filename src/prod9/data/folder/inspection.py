@@ -16,6 +16,8 @@ from prod9.errors import Prod9Error
 
 _CASE = "case "
 """What the sentence about a case begins with; each case that cannot be used has one."""
+_MOST = 8
+"""Different texts that are told apart in a line."""
 
 
 @dataclass(frozen=True)
@@ -77,23 +79,23 @@ def _about(
         ("layout", description.layout),
         ("cases", cases),
         ("subjects", str(len(scans))),
-        ("timepoints", tally((f"{n} a subject" for n in scans.values()), "subject")),
+        ("timepoints", _tally((f"{n} a subject" for n in scans.values()), "subject")),
     ]
     for name, channel in description.channels.items():
         about = _channel(channel, [scan.channels[name] for scan in prints])
         lines.append((f"channel {name}", about))
     if description.classes:
-        lines.append(("classes", tally(entry.class_name or "" for entry in entries)))
+        lines.append(("classes", _tally(entry.class_name or "" for entry in entries)))
     if any(entry.split for entry in entries):
-        lines.append(("splits", tally(entry.split or "to be drawn" for entry in entries)))
+        lines.append(("splits", _tally(entry.split or "to be drawn" for entry in entries)))
     for key in dict.fromkeys(key for entry in entries for key in entry.covariates):
         lines.append((f"covariate {key}", _covariate([e.covariates.get(key) for e in entries])))
     placements = [scan.placement for scan in prints]
     spacings = (f"{times(voxel_sizes(each.source_affine).round(3))} mm" for each in placements)
     lines += [
-        ("shapes", tally(times(placement.source_shape) for placement in placements)),
-        ("spacings", tally(spacings)),
-        ("orientations", tally(scan.orientation for scan in prints)),
+        ("shapes", _shapes([placement.source_shape for placement in placements])),
+        ("spacings", _tally(spacings)),
+        ("orientations", _tally(scan.orientation for scan in prints)),
     ]
     if description.licence:
         lines.append(("licence", description.licence))
@@ -103,7 +105,7 @@ def _about(
 def _channel(channel: ChannelEntry, prints: Sequence[ChannelPrint]) -> str:
     if channel.kind == "labels":
         return f"labels {', '.join(map(str, channel.values)) or 'not known'}"
-    text = f"grey values, {tally(each.dtype for each in prints)}"
+    text = f"grey values, {_tally(each.dtype for each in prints)}"
     if prints:
         lows, highs = [each.low for each in prints], [each.high for each in prints]
         text += f", minima {min(lows):g} to {max(lows):g}, maxima {min(highs):g} to {max(highs):g}"
@@ -114,13 +116,20 @@ def _channel(channel: ChannelEntry, prints: Sequence[ChannelPrint]) -> str:
     return f"{text}; scaling: {channel.scaling or 'not chosen'}{within}"
 
 
+def _shapes(shapes: Sequence[tuple[int, int, int]]) -> str:
+    if len({*shapes}) <= _MOST:
+        return _tally(map(times, shapes))
+    low, high = (times(map(end, zip(*shapes, strict=True))) for end in (min, max))
+    return f"{low} to {high}, {len({*shapes})} different ones"
+
+
 def _covariate(values: Sequence[float | str | None]) -> str:
     known = [value for value in values if value is not None]
     numbers = [value for value in known if not isinstance(value, str)]
     if numbers and len(numbers) == len(known):
         text = f"{min(numbers):g} to {max(numbers):g}"
     else:
-        text = tally(str(value) for value in known)
+        text = _tally(str(value) for value in known)
     return f"{text}; known of {len(known)} of {len(values)} cases"
 
 
@@ -141,10 +150,10 @@ def _grid(description: DatasetDescription, fingerprint: Fingerprint) -> list[tup
     return [("training grid", text)]
 
 
-def tally(found: Iterable[str], noun: str = "case", most: int = 8) -> str:
+def _tally(found: Iterable[str], noun: str = "case") -> str:
     """Return each different text with its number, the most frequent first."""
     counts = sorted(Counter(found).items(), key=lambda item: (-item[1], item[0]))
-    texts = [f"{text} ({n} {noun}{'s' * (n != 1)})" for text, n in counts[:most]]
-    if len(counts) > most:
-        texts.append(f"{len(counts) - most} others")
+    texts = [f"{text} ({n} {noun}{'s' * (n != 1)})" for text, n in counts[:_MOST]]
+    if len(counts) > _MOST:
+        texts.append(f"{len(counts) - _MOST} others")
     return ", ".join(texts) or "none"

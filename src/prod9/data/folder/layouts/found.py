@@ -35,11 +35,6 @@ class Found:
     """Of the data set, where it states one."""
     licence: str = ""
 
-    @property
-    def covariates(self) -> tuple[str, ...]:
-        """Names of what is known of the subjects."""
-        return tuple(dict.fromkeys(key for scan in self.scans.values() for key in scan.covariates))
-
 
 @dataclass
 class _Item:
