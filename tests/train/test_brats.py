@@ -304,7 +304,9 @@ def test_a_cohort_is_made_at_full_size(workplace: Path, tmp_path: Path) -> None:
     image = nib.nifti1.load(folder / "BraTS2021_00000" / files[2])
     assert image.shape == (240, 240, 155)
     assert image.get_data_dtype() == np.int16
-    assert "1 usable, 0 broken" in run(workplace, "prod9", "data", "inspect", folder)
+    said = run(workplace, "prod9", "data", "inspect", folder, code=2)
+    assert "1 usable, 0 broken" in said
+    assert "has only one subject, BraTS2021_00000" in said
 
 
 # --- in this process: the same arithmetic --------------------------------------------------------
