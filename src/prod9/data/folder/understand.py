@@ -36,9 +36,10 @@ def understand(path: Path) -> tuple[DatasetDescription, tuple[str, ...]]:
         return _described(path)
     root, found = (path, _in_folder(path)) if path.is_dir() else (path.parent, _in_file(path))
     if not found.scans:
-        raise Prod9Error(
-            found.problems[0] if found.problems else f"{path} names no scans; add some."
-        )
+        first = found.problems[0] if found.problems else f"{path} names no scans; add some."
+        if len(found.problems) > 1:
+            first = f"none of the scans of {path} can be used, and this is the first: {first}"
+        raise Prod9Error(first)
     description = DatasetDescription(
         name=found.name or root.resolve().name or "scans",
         root=root,

@@ -12,6 +12,7 @@ from prod9.data.folder.layouts.names import channels_of, is_volume, posix, stem_
 from prod9.data.volume_files.find import VolumeFile
 from prod9.errors import Prod9Error
 
+_LARGEST = 1e300
 _SUBJECT = ("subject", "subject_id", "patient", "patient_id", "id")
 
 
@@ -79,11 +80,8 @@ def _add(gathering: Gathering, entry: Document, split: Split | None, where: str)
         return
     label = entry.get("label")
     class_name = None if label is None or "label" in files else str(label)
-    covariates: dict[str, float | str | None] = {}
-    for key, value in entry.items():
-        left = key not in {*files, *_SUBJECT, "image", "label", "fold"}
-        if left and isinstance(value, str | int | float | None):
-            covariates[key] = float(value) if isinstance(value, int) else value
+    used = {*files, *_SUBJECT, "image", "label", "fold"}
+    covariates = {key: _covariate(value) for key, value in entry.items() if key not in used}
     for channel, file in files.items():
         gathering.add(
             _name(entry, where),
@@ -94,6 +92,13 @@ def _add(gathering: Gathering, entry: Document, split: Split | None, where: str)
             covariates=covariates,
             where=where,
         )
+
+
+def _covariate(value: object) -> float | str | None:
+    """Return a finite number, or anything else as text."""
+    if isinstance(value, int | float) and abs(value) < _LARGEST:
+        return float(value)
+    return None if value is None or value != value else str(value)
 
 
 def _name(entry: Document, where: str) -> str:

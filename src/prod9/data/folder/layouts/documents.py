@@ -20,6 +20,10 @@ def read_document(path: Path) -> Document:
         if path.stat().st_size > _MOST_BYTES:
             raise Prod9Error(f"{path} is larger than any list of scans; choose another file.")
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+        shown = json.dumps(content, ensure_ascii=False)
+        shown.encode()  # not of surrogates, which escapes can write
+        if r"\u0000" in shown:
+            raise ValueError("it holds NUL characters")
     except (OSError, ValueError, RecursionError) as error:
         raise Prod9Error(
             f"{path} cannot be read ({error}); repair it, or take it out of the folder."

@@ -1,6 +1,7 @@
 """Tables: columns of a CSV or TSV file, and a folder that a CSV describes."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def columns_of(path: Path) -> dict[str, list[str]]:
         if path.stat().st_size > _MOST_BYTES:
             raise Prod9Error(f"{path} is larger than any table of scans; choose another file.")
         text = path.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it holds NUL characters")
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
         rows = list(csv.reader(text.splitlines(), delimiter=delimiter))
@@ -114,6 +117,7 @@ def values_of(texts: Sequence[str]) -> list[float | str | None]:
     """Return a column as numbers if all its cells are numbers, else as text; None where empty."""
     known = [None if text.lower() in _UNKNOWN else text for text in texts]
     try:
-        return [None if text is None else float(text) for text in known]
+        numbers = [None if text is None else float(text) for text in known]
     except ValueError:
         return [*known]
+    return [*numbers] if all(n is None or math.isfinite(n) for n in numbers) else [*known]
