@@ -219,9 +219,14 @@ def untrained(spec: TransformerSpec) -> MaskedTransformer:
     )
 
 
-def _network_of(
+def network_of(
     spec: TransformerSpec, weights: dict[str, Tensor]
 ) -> tuple[TransformerSpec, MaskedTransformer]:
+    """Make the network of a spec, with these weights; both are those of today's format.
+
+    Raises:
+        ValueError, AttributeError, KeyError: the weights are those of another network.
+    """
     sizes = spec.transformer
     if sizes.num_blocks + sizes.local_blocks > len(weights):  # before all are made
         raise ValueError("it has more layers than weights")
@@ -243,7 +248,7 @@ def load_generator(
     """
     made_by = "prod9-train-transformer train"
     spec, transformer = read_export(
-        transformer_path, "transformer", TransformerSpec, _network_of, made_by
+        transformer_path, "transformer", TransformerSpec, network_of, made_by
     )
     if spec.tokenizer_digest != tokenizer.digest:
         raise Prod9Error(

@@ -126,13 +126,18 @@ class Tokenizer(nn.Module):
             Prod9Error: missing, torn or foreign file; another format; weights that do not match.
         """
         made_by = "prod9-train-autoencoder train"
-        spec, network = read_export(path, "tokenizer", TokenizerSpec, _network_of, made_by)
+        spec, network = read_export(path, "tokenizer", TokenizerSpec, network_of, made_by)
         return cls(spec, network).to(device)
 
 
-def _network_of(
+def network_of(
     spec: TokenizerSpec, weights: dict[str, Tensor]
 ) -> tuple[TokenizerSpec, Autoencoder]:
+    """Make the network of a spec, with these weights.
+
+    Raises:
+        ValueError, AttributeError: the weights are those of another network.
+    """
     sizes = spec.autoencoder
     if len(sizes.num_channels) * sizes.num_res_blocks > len(weights):  # before all are made
         raise ValueError("it has more layers than weights")

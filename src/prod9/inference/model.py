@@ -2,19 +2,30 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 from nibabel.nifti1 import Nifti1Image
 
 from prod9 import model as core
+from prod9.config import CompletionConfig
 from prod9.config.load import validated
 from prod9.errors import Prod9Error
 from prod9.inference.generate import generation_affine
+from prod9.inference.hub import push
 from prod9.inference.inpaint import inpaint as sample_masked
+from prod9.inference.model_folder import Extras, save_folder
 from prod9.inference.recorded import Recorded
 from prod9.inference.tokenizer import Tokenizer
 from prod9.inference.translate import translate as sample_channel
-from prod9.inference.volumes import Result, VolumeLike, image_of, like, stored_volume
+from prod9.inference.volumes import (
+    PathLike,
+    Result,
+    VolumeLike,
+    image_of,
+    like,
+    stored_volume,
+)
 from prod9.sample_request import SampleRequest
 
 
@@ -136,6 +147,51 @@ class Model:
         stored = stored_volume(volume, "the volume")
         samples = sample_masked(self.network, stored, stored_volume(mask, "the mask"), request)
         return [like(volume, sample, stored.affine) for sample in samples]
+
+    def save(self, folder: PathLike, *, overwrite: bool = False, **extras: Unpack[Extras]) -> None:
+        """Write the model, and the settings of its use, as a folder that :func:`load` reads.
+
+        Args:
+            folder: made where it is not there; its other files stay.
+            overwrite: replace a model that is there.
+            extras: ``dataset`` (its description, or the path of a ``dataset.yaml``), ``metrics``
+                and ``report`` (paths of what an evaluation wrote; a report shows volumes and their
+                names), ``licence`` and ``intended_use`` (texts of the model card), ``subjects``
+                (True keeps names of subjects and paths of this machine, left out otherwise).
+        """
+        save_folder(self.network, self._recorded(), Path(folder), extras, overwrite=overwrite)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        message: str = "Upload a prod9 model",
+        **extras: Unpack[Extras],
+    ) -> str:
+        """Upload the model's folder to the Hugging Face Hub; needs ``prod9[hub]`` and a login.
+
+        Args:
+            repo_id: ``user/name``; made where it is not there.
+            private: whether only its owner can see it, if it is made.
+            message: of the commit.
+            extras: as of :meth:`save`.
+
+        Returns:
+            The commit, which :func:`load` takes as ``revision``.
+        """
+        return push(
+            lambda folder: self.save(folder, **extras), repo_id, private=private, message=message
+        )
+
+    def _recorded(self) -> Recorded:
+        return Recorded(
+            seed=self.generation.seed,
+            sampler=self.generation.sampler,
+            completion=CompletionConfig.model_validate(self.completion.sampler.model_dump()),
+            sliding_window=self.generation.windows,
+            data={"batch_size": self.generation.batch_size},
+        )
 
     def _request(
         self, base: SampleRequest, names: Sequence[str], n: int, settings: Settings

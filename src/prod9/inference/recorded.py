@@ -31,8 +31,13 @@ class Recorded(BaseModel):
         Raises:
             Prod9Error: it names what is not registered, or is of another version.
         """
+        return cls.read(yaml.safe_load(text.replace("$${", "${")) or {})
+
+    @classmethod
+    def read(cls, values: object) -> "Recorded":
+        """Read plain data; raises what :meth:`of` does."""
         try:
-            return cls.model_validate(yaml.safe_load(text.replace("$${", "${")) or {})
+            return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
@@ -40,6 +45,11 @@ class Recorded(BaseModel):
                 f"the export records {key}: {first['input']!r}, not known here; import the "
                 "module that registers it, or train again with this version."
             ) from error
+
+    def plain(self) -> dict[str, Any]:
+        """Return what :meth:`read` reads, without paths and the data set."""
+        values = self.model_dump(mode="json", exclude={"autoencoder_path", "data"})
+        return {**values, "data": {"batch_size": self.data.get("batch_size")}}
 
 
 def device_of(name: str | None) -> str:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -20,15 +20,15 @@ from prod9.data.volume_files.stored_volume import SUFFIXES, StoredVolume, volume
 from prod9.data.volume_files.write import refuse_overwrite, write_nifti, write_volume
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
+from prod9.inference.model_folder import Extras, is_model_folder, read_folder, save_folder
 from prod9.inference.recorded import Recorded, device_of
-from prod9.inference.volumes import Result, VolumeLike, image_of, like, stored_volume
+from prod9.inference.volumes import PathLike, Result, VolumeLike, image_of, like, stored_volume
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 from prod9.runtime.memory_limits import require_memory
 from prod9.shapes import MAX_VOXELS
 from prod9.sliding_window import decode, encode
 
-PathLike: TypeAlias = str | os.PathLike[str]
 SUFFIX = ".tokens.npz"
 _SSIM_WINDOW = 11
 
@@ -127,17 +127,30 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: PathLike, device: str | None = None) -> "Tokenizer":
-        """Read an ``autoencoder.pt``.
+        """Read an ``autoencoder.pt``, or the tokenizer of a model folder.
 
         Args:
-            path: the file that Stage 1 exported.
+            path: the file that Stage 1 exported, or the folder.
             device: such as ``cpu`` or ``cuda:1``; a GPU, where there is one, when left out.
 
         Raises:
             Prod9Error: missing, damaged, or another kind of file.
         """
+        if is_model_folder(Path(path)):
+            found, recorded = read_folder(Path(path), device_of(device))
+            own = found if isinstance(found, core.Tokenizer) else found.tokenizer
+            return cls(own, recorded.sliding_window)
         network = core.Tokenizer.load(Path(path), device_of(device))
         return cls(network, Recorded.of(network.spec.config_yaml).sliding_window)
+
+    def save(self, folder: PathLike, *, overwrite: bool = False, **extras: Unpack[Extras]) -> None:
+        """Write the tokenizer as a folder that :func:`load` reads; arguments as of ``Model.save``.
+
+        Raises:
+            Prod9Error: the folder holds a model, or foreign files under its names.
+        """
+        recorded = Recorded(sliding_window=self.windows)
+        save_folder(self.network, recorded, Path(folder), extras, overwrite=overwrite)
 
     @property
     def codebook_size(self) -> int:

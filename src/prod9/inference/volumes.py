@@ -12,6 +12,7 @@ from torch import Tensor
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume
 
+PathLike: TypeAlias = str | os.PathLike[str]
 VolumeLike: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | SpatialImage
 """A volume of one channel: a path to NIfTI or npy, an array (D, H, W), or a nibabel image."""
 Result: TypeAlias = np.ndarray | Nifti1Image
