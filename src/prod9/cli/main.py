@@ -1,4 +1,4 @@
-"""``prod9``: demo, data, weights, plan, doctor."""
+"""``prod9``: demo, data, weights, plan, export, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from prod9.cli.evaluate import evaluate
+from prod9.cli.export import export
 from prod9.cli.options import Count, OptionalOutput, OverwriteOption, command, print_table
 from prod9.cli.plan import plan
 from prod9.cli.run import guarded, new_app
@@ -55,7 +56,7 @@ def demo(
     typer.echo(f"done: open {page}")
 
 
-for verb in (evaluate, plan, view):
+for verb in (evaluate, plan, export, view):
     command(app)(verb)
 
 

@@ -11,10 +11,11 @@ from prod9 import model as core
 from prod9.config import CompletionConfig
 from prod9.config.load import validated
 from prod9.errors import Prod9Error
+from prod9.inference.extras import Extras
 from prod9.inference.generate import generation_affine
 from prod9.inference.hub import push
 from prod9.inference.inpaint import inpaint as sample_masked
-from prod9.inference.model_folder import Extras, save_folder
+from prod9.inference.model_folder import save_folder
 from prod9.inference.recorded import Recorded
 from prod9.inference.tokenizer import Tokenizer
 from prod9.inference.translate import translate as sample_channel

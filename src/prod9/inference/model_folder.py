@@ -6,36 +6,31 @@ there: what a killed command leaves is no model, and is known to be prod9's.
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prod9 import __version__
-from prod9.config.dataset import DATASET_YAML, DatasetDescription, read_description
-from prod9.config.load import dump
+from prod9.config.dataset import DATASET_YAML
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write, write_text
-from prod9.inference.model_card import model_card
+from prod9.inference.extras import CARD, METRICS, REPORT, Extras, texts_of
 from prod9.inference.recorded import Recorded
-from prod9.inference.volumes import PathLike
 from prod9.inference.without_names import (
-    description_without_names,
-    metrics_without_names,
     model_without_names,
     tokenizer_without_names,
 )
 from prod9.model import Model, TransformerSpec
 from prod9.model import network_of as transformer_of
 from prod9.own_files import read_record, refuse_foreign, remove_own
-from prod9.results.schema import Evaluation
 from prod9.tokenizer import Tokenizer, TokenizerSpec
 from prod9.tokenizer import network_of as autoencoder_of
 from prod9.torch_files import digest_of, verified
 
 FORMAT = 1
-CONFIG, CARD, METRICS, REPORT = "config.json", "README.md", "metrics.json", "report.html"
+CONFIG = "config.json"
 FILES = (
     CONFIG,
     "tokenizer.safetensors",
@@ -47,23 +42,6 @@ _KINDS = {"prod9-model", "prod9-tokenizer"}
 _UNFINISHED = "prod9-unfinished"
 _KEYS = {"kind", "format_version", "prod9", "files"}
 _REMEDY = "save the model again"
-
-
-class Extras(TypedDict, total=False):
-    """What a model folder holds beside the model.
-
-    ``dataset``: its description, or a ``dataset.yaml``. ``metrics``: a ``metrics.json`` of this
-    model. ``report``: a ``report.html``, which is copied as it is: it shows volumes and their
-    names. ``licence`` and ``intended_use``: texts of the model card. ``subjects``: keep names of
-    subjects and paths of this machine; left out otherwise.
-    """
-
-    dataset: PathLike | DatasetDescription
-    metrics: PathLike
-    report: PathLike
-    licence: str
-    intended_use: str
-    subjects: bool
 
 
 def is_model_folder(path: Path) -> bool:
@@ -92,10 +70,11 @@ def save_folder(
         Prod9Error: the folder holds a model, or files under these names that prod9 did not write;
             it cannot be written; one of the extras cannot be read, or is of another model.
     """
-    texts = _texts(network, extras)
+    trained = network
     if not extras.get("subjects"):
         is_model = isinstance(network, Model)
         network = model_without_names(network) if is_model else tokenizer_without_names(network)
+    texts = texts_of(trained, network, extras)
     tokenizer = network.tokenizer if isinstance(network, Model) else network
     parts: dict[str, tuple[TokenizerSpec | TransformerSpec, dict[str, Tensor]]] = {
         "tokenizer": (tokenizer.spec, tokenizer.autoencoder.state_dict())
@@ -106,14 +85,15 @@ def save_folder(
         "kind": _UNFINISHED,
         "format_version": FORMAT,
         "prod9": __version__,
-        "files": [name for name in FILES if name.split(".")[0] in parts or name in texts],
+        "files": [
+            *(CONFIG, *(f"{name}.safetensors" for name in parts), *texts),
+        ],
     }
     _claim(folder, record, overwrite=overwrite)
     for name, (_, weights) in parts.items():
         _write_weights(folder / f"{name}.safetensors", weights)
     for name, text in texts.items():
-        if name != CONFIG:
-            write_text(folder / name, text)
+        write_text(folder / name, text)
     record |= {"kind": "prod9-model" if len(parts) > 1 else "prod9-tokenizer"}
     record |= {"settings": recorded.plain()}
     for name, (spec, weights) in parts.items():
@@ -165,56 +145,6 @@ def read_folder(folder: Path, device: str) -> tuple[Model | Tokenizer, Recorded]
             f"tokenizer {tokenizer.digest[:12]}; copy all files again from where they came."
         )
     return Model(tokenizer, transformer.eval().requires_grad_(False).to(device), spec), kept
-
-
-def _texts(network: Model | Tokenizer, extras: Extras) -> dict[str, str]:
-    """Return the content of the files that are text, by name; ``config.json`` has its own."""
-    named, texts = extras.get("subjects", False), {CONFIG: ""}
-    dataset, metrics = extras.get("dataset"), None
-    if dataset is not None and not isinstance(dataset, DatasetDescription):
-        dataset = read_description(Path(dataset))
-    if dataset is not None:
-        texts[DATASET_YAML] = dump(dataset if named else description_without_names(dataset))
-    if "metrics" in extras:
-        metrics = _read_metrics(Path(extras["metrics"]), network)
-        metrics = metrics if named else metrics_without_names(metrics)
-        texts[METRICS] = metrics.model_dump_json(indent=2) + "\n"
-    if "report" in extras:
-        texts[REPORT] = _read_text(Path(extras["report"]))
-    card = model_card(
-        network,
-        dataset,
-        metrics,
-        licence=extras.get("licence", ""),
-        intended_use=extras.get("intended_use", ""),
-        report=REPORT in texts,
-    )
-    return {**texts, CARD: card}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise Prod9Error(f"cannot read {path}: {reason}; choose another file.") from error
-
-
-def _read_metrics(path: Path, network: Model | Tokenizer) -> Evaluation:
-    try:
-        metrics = Evaluation.model_validate_json(_read_text(path))
-    except ValueError as error:
-        raise Prod9Error(
-            f"{path} is not a metrics.json of prod9 {__version__}; measure the model again."
-        ) from error
-    kind = "transformer" if isinstance(network, Model) else "tokenizer"
-    measured = metrics.provenance.get(kind, network.digest)
-    if measured != network.digest:
-        raise Prod9Error(
-            f"{path} has the figures of the {kind} {str(measured)[:12]}, not of "
-            f"{network.digest[:12]}; measure this model, or choose its metrics.json."
-        )
-    return metrics
 
 
 def _claim(folder: Path, record: dict[str, Any], *, overwrite: bool) -> None:

@@ -20,7 +20,8 @@ from prod9.data.volume_files.stored_volume import SUFFIXES, StoredVolume, volume
 from prod9.data.volume_files.write import refuse_overwrite, write_nifti, write_volume
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
-from prod9.inference.model_folder import Extras, is_model_folder, read_folder, save_folder
+from prod9.inference.extras import Extras
+from prod9.inference.model_folder import is_model_folder, read_folder, save_folder
 from prod9.inference.recorded import Recorded, device_of
 from prod9.inference.volumes import PathLike, Result, VolumeLike, image_of, like, stored_volume
 from prod9.metrics.psnr import psnr

@@ -9,7 +9,16 @@ import pytest
 SCRIPTS = {
     "main": [
         [],
-        *(["demo"], ["evaluate"], ["plan"], ["view"], ["doctor"], ["weights", "fetch"], ["data"]),
+        *(
+            ["demo"],
+            ["evaluate"],
+            ["plan"],
+            ["export"],
+            ["view"],
+            ["doctor"],
+            ["weights", "fetch"],
+            ["data"],
+        ),
         *(["data", verb] for verb in ("list", "fetch", "inspect", "make-phantom-brats")),
     ],
     "autoencoder": [[], ["train"], ["validate"], ["test"], ["infer"]],
@@ -32,6 +41,8 @@ SLOW = {
     "pandas",
     "sklearn",
     "numpy",
+    "safetensors",
+    "huggingface_hub",
 }
 CODE = """
 import importlib, sys
