@@ -5,6 +5,7 @@ there: what a killed command leaves is no model, and is known to be prod9's.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -175,6 +176,7 @@ def _write_weights(path: Path, weights: dict[str, Tensor]) -> None:
             save_file(copies, temporary, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(str(error)) from error
+        shutil.copymode(path.with_name(CONFIG), temporary)  # else its owner alone could read it
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -207,6 +207,8 @@ def test_the_card_and_what_lies_beside_the_model(named_model: Model, tmp_path: P
         assert words in card
     assert "| reconstruction, PSNR, 20 volumes | 25.4 dB [25.1, 25.7] |" in card
     assert "\n\n\n" not in card
+    assert SUBJECT not in card
+    assert "/secret" not in card
     assert (target / "report.html").read_text() == "<p>page</p>"
     kept = read_description(target / "dataset.yaml")
     assert (kept.scans, kept.root, kept.name) == ({}, target, "heads")
@@ -237,6 +239,7 @@ def test_figures_of_another_model(named_model: Model, tmp_path: Path) -> None:
 
 def test_weights_keep_every_kind_of_number(named_model: Model, model_folder: Path) -> None:
     saved = load_file(model_folder / "transformer.safetensors")
+    assert len({path.stat().st_mode for path in model_folder.iterdir()}) == 1
     for name, weight in named_model.network.transformer.state_dict().items():
         assert saved[name].dtype == weight.dtype
         assert torch.equal(saved[name], weight)
