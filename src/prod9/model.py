@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prod9 import __version__
 from prod9.config.base import Section
+from prod9.config.channels import meaning_of
 from prod9.config.model import TransformerConfig
 from prod9.config.sampler import SlidingWindowConfig
 from prod9.errors import Prod9Error
@@ -126,13 +127,17 @@ class Model:
         }
 
     def label_of(self, name: str) -> int:
-        """Return the label of a name of ``class_names`` or ``channels``, in any case of letters."""
+        """Return the label of a name of ``class_names`` or ``channels``.
+
+        In any case of letters; a synonym (``t2f`` is ``FLAIR``) where only one name means that.
+        """
         lower = [known.lower() for known in self.class_names]
-        if name.lower() in lower:
-            return lower.index(name.lower())
-        channels = [known.lower() for known in self.channels]
-        if name.lower() in channels and len(channels) > 1:
-            return self.label_of_channel(channels.index(name.lower()))
+        for same in (str, str.lower, _meaning):
+            labels, channels = ([*map(same, names)] for names in (self.class_names, self.channels))
+            if labels.count(same(name)) == 1:
+                return labels.index(same(name))
+            if channels.count(same(name)) == 1:
+                return self.label_of_channel(channels.index(same(name)))
         near = difflib.get_close_matches(name.lower(), lower, n=1)
         hint = f"did you mean {self.class_names[lower.index(near[0])]}? " if near else ""
         raise Prod9Error(
@@ -200,6 +205,12 @@ class Model:
         if all(side <= roi for side, roi in zip(sides, windows.roi_size, strict=True)):
             return self.tokenizer.decode(tokens, sides).cpu()
         return torch.cat([decode(self.tokenizer, one[None], sides, windows) for one in tokens])
+
+
+def _meaning(name: str) -> str:
+    """Return a name of a channel, or ``class/channel``, with what the channel means."""
+    head, slash, channel = name.rpartition("/")
+    return f"{head}{slash}{meaning_of(channel)}".lower()
 
 
 def save_transformer(path: Path, spec: TransformerSpec, transformer: MaskedTransformer) -> None:

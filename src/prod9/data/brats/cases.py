@@ -6,20 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+from prod9.config.channels import meaning_of
 from prod9.data.brats.layouts import DECATHLON_CHANNELS, MODALITIES, BadCase, Case
 from prod9.data.geometry import grid_difference, require_volume
 from prod9.data.volume_files.read import open_nifti, read_nifti, read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, times
 from prod9.errors import Prod9Error
 from prod9.shapes import MAX_VOXELS
-
-# What the Decathlon calls its channels, in lower case.
-_CHANNEL_NAMES = {
-    **dict.fromkeys(("t1", "t1w"), "T1"),
-    **dict.fromkeys(("t1ce", "t1c", "t1gd"), "T1ce"),
-    **dict.fromkeys(("t2", "t2w"), "T2"),
-    "flair": "FLAIR",
-}
 
 
 @contextmanager
@@ -98,7 +91,7 @@ def channel_order(image: Path) -> tuple[str, ...]:
         if isinstance(names, dict):  # {"0": "FLAIR", "1": "T1w", ...}
             numbered = {int(key): name for key, name in cast("dict[str, str]", names).items()}
             names = [numbered[channel] for channel in range(len(numbered))]
-        order = tuple(_CHANNEL_NAMES.get(name.lower(), name) for name in cast("list[str]", names))
+        order = tuple(meaning_of(name) for name in cast("list[str]", names))
     except FileNotFoundError:
         return DECATHLON_CHANNELS
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
