@@ -155,6 +155,20 @@ class Model:
         chosen = [i for n in names for i in (everything if n == "all" else [self.label_of(n)])]
         return tuple(label for label in chosen for _ in range(count))
 
+    def names_of(self, classes: Sequence[str], channels: Sequence[str]) -> list[str]:
+        """Return the names of what is to be generated, as :meth:`labels_of` takes them.
+
+        Of several classes and several channels, each class is joined with each channel; all
+        channels where none is given. Nothing given stands for everything.
+        """
+        every, known = self.spec.class_names, {name.lower() for name in self.spec.class_names}
+        both = len(every) > 1 and len(self.channels) > 1
+        if both and classes and all(each == "all" or each.lower() in known for each in classes):
+            chosen = every if "all" in classes else classes
+            targets = self.channels if not channels or "all" in channels else channels
+            return [f"{each}/{channel}" for each in chosen for channel in targets]
+        return [*classes, *channels] or ["all"]
+
     def sample(
         self,
         request: SampleRequest,

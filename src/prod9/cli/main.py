@@ -1,4 +1,4 @@
-"""``prod9``: demo, data, weights, plan, doctor."""
+"""``prod9``: make a model, use it, look and measure; data and machine."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +9,7 @@ from prod9.cli.evaluate import evaluate
 from prod9.cli.options import Count, OptionalOutput, OverwriteOption, command, print_table
 from prod9.cli.plan import plan
 from prod9.cli.run import guarded, new_app
+from prod9.cli.use import add_verbs
 from prod9.cli.view import view
 from prod9.errors import Prod9Error
 from prod9.runtime.processes import require_alone
@@ -16,14 +17,17 @@ from prod9.runtime.processes import require_alone
 app = new_app("Learn to draw new 3D medical volumes.")
 data_app = new_app("Data sets: what is there, and fetching or building them.")
 weights_app = new_app("Weights of pre-trained networks.")
-app.add_typer(data_app, name="data")
-app.add_typer(weights_app, name="weights")
+MAKE, USE = "Make a model", "Use a model"
+LOOK, MACHINE = "Look and measure", "Data and machine"
+"""Headings of ``prod9 --help``, in this order: that of their first commands."""
+app.add_typer(data_app, name="data", rich_help_panel=MACHINE)
+app.add_typer(weights_app, name="weights", rich_help_panel=MACHINE)
 
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of the npz files.")]
 _ROOT = Path("data/medmnist3d")
 
 
-@command(app)
+@command(app, panel=MAKE)
 def demo(
     what: Annotated[Literal["regions", "brats"], typer.Argument()] = "regions",
     output: OptionalOutput = None,
@@ -55,8 +59,10 @@ def demo(
     typer.echo(f"done: open {page}")
 
 
-for verb in (evaluate, plan, view):
-    command(app)(verb)
+command(app, panel=MAKE)(plan)
+add_verbs(app, USE)
+for verb in (evaluate, view):
+    command(app, panel=LOOK)(verb)
 
 
 @command(data_app, "list")
@@ -171,7 +177,7 @@ def fetch_weights(network: Annotated[Literal["medicalnet"], typer.Argument()]) -
     typer.echo(f"{network}: {fetch_medicalnet(PerceptualLossConfig())}")
 
 
-@command(app)
+@command(app, panel=MACHINE)
 def doctor(root: RootOption = _ROOT) -> None:
     """Print versions, device, threads, memory, and which data sets and weights are found."""
     from prod9.cli.doctor import findings

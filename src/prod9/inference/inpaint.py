@@ -109,7 +109,8 @@ def inpaint_files(
     name = model.channels[request.labels[0] % len(model.channels)]
     with progress_bar(f"in-painting {name}", "windows") as on_window:
         results = inpaint(model, stored, hidden, request, on_window)
-    files.write_record(model, request, input=str(scan), mask=str(mask), modality=name)
+    record = files.record_of(model, request, input=str(scan), mask=str(mask), modality=name)
+    files.write_record(record)
     inside = hidden.array != 0
     for path, result in zip(files.results, results, strict=True):
         write_inside(path, scan, result, inside, overwrite=overwrite)

@@ -1,7 +1,10 @@
 """``prod9.Model``: new volumes, missing channels, masked parts."""
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 from nibabel.nifti1 import Nifti1Image
@@ -12,7 +15,8 @@ from prod9.errors import Prod9Error
 from prod9.inference.generate import generation_affine
 from prod9.inference.inpaint import inpaint as sample_masked
 from prod9.inference.recorded import Recorded
-from prod9.inference.tokenizer import Tokenizer
+from prod9.inference.subjects import OnSubject, TranslatedSubject, translate_folder
+from prod9.inference.tokenizer import PathLike, Tokenizer
 from prod9.inference.translate import translate as sample_channel
 from prod9.inference.volumes import Result, VolumeLike, image_of, like, stored_volume
 from prod9.sample_request import SampleRequest
@@ -81,7 +85,7 @@ class Model:
             Images in [0, 1], float32, axes RAS+, of the training data's spacing.
         """
         names = [label] if isinstance(label, str) else [*label]
-        request = self._request(self.generation, names, n, settings)
+        request = self.request(self.generation, names, n, settings)
         request = replace(request, shape=shape)
         spec = self.network.tokenizer.spec
         affine = generation_affine(shape or spec.volume_shape, spec.spacing_mm)
@@ -109,7 +113,7 @@ class Model:
         Returns:
             Volumes on the grid of the first source, in the mean range of the sources' intensities.
         """
-        request = self._request(self.completion, [target], n, settings)
+        request = self.request(self.completion, [target], n, settings)
         stored = {name: stored_volume(volume, name) for name, volume in sources.items()}
         found = sample_channel(self.network, stored, request)
         first, affine = next(iter(sources.values())), next(iter(stored.values())).affine
@@ -119,7 +123,7 @@ class Model:
         self,
         volume: VolumeLike,
         mask: VolumeLike,
-        channel: str,
+        channel: str | None = None,
         n: int = 1,
         **settings: Unpack[Settings],
     ) -> list[Result]:
@@ -128,18 +132,75 @@ class Model:
         Args:
             volume: the volume.
             mask: on the same grid; every voxel that is not 0 is sampled.
-            channel: name of the volume's channel.
+            channel: name of the volume's channel; may be left out where the model has one.
             n: samples.
             settings: see :class:`Model`.
         """
-        request = self._request(self.completion, [channel], n, settings)
+        request = self.request(self.completion, [self.channel(channel)], n, settings)
         stored = stored_volume(volume, "the volume")
         samples = sample_masked(self.network, stored, stored_volume(mask, "the mask"), request)
         return [like(volume, sample, stored.affine) for sample in samples]
 
-    def _request(
+    def translate_folder(
+        self,
+        folder: PathLike,
+        output: PathLike,
+        target: str | None = None,
+        n: int = 1,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        on_subject: OnSubject | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[TranslatedSubject]:
+        """Sample the channels that the subjects of a folder lack; write them to ``output``.
+
+        Args:
+            folder: holds a folder for each subject, with volumes that are named after channels.
+            output: folder for ``SUBJECT/CHANNEL.nii.gz``.
+            target: the only channel to sample; all that are missing when left out.
+            n: samples of each channel.
+            resume: skip what is complete.
+            overwrite: replace what is there.
+            on_subject: called with each subject that is done, its number from 1 and their count;
+                progress is written to stderr where it is given.
+            settings: see :class:`Model`.
+
+        Returns:
+            What became of each subject; one that cannot be used does not stop the others.
+        """
+        request = self.request(self.completion, self.network.channels, n, settings)
+        with redirect_stderr(io.StringIO()) if on_subject is None else nullcontext():
+            return translate_folder(
+                self.network,
+                Path(folder),
+                Path(output),
+                request,
+                target=target,
+                samples=n,
+                resume=resume,
+                overwrite=overwrite,
+                on_subject=on_subject or (lambda done, number, total: None),
+            )
+
+    def channel(self, name: str | None) -> str:
+        """Return ``name``; where it is None, the name of the only channel.
+
+        Raises:
+            Prod9Error: None, and the model has several.
+        """
+        only, *others = self.network.channels
+        if name is None and others:
+            raise Prod9Error(
+                f"the model has the channels {', '.join(self.network.channels)}; name one of them "
+                "(--channel)."
+            )
+        return name or only
+
+    def request(
         self, base: SampleRequest, names: Sequence[str], n: int, settings: Settings
     ) -> SampleRequest:
+        """Return ``base`` with ``n`` labels for each name, and with other settings."""
         changes = {name: value for name, value in settings.items() if name != "seed"}
         sampler = validated(type(base.sampler), base.sampler.model_dump() | changes, "the sampler")
         labels, seed = self.network.labels_of(names, n), settings.get("seed", base.seed)

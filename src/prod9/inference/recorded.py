@@ -43,5 +43,17 @@ class Recorded(BaseModel):
 
 
 def device_of(name: str | None) -> str:
-    """Return ``name``, else a GPU where there is one."""
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Return ``name``, else a GPU where there is one.
+
+    Raises:
+        Prod9Error: there is no such device.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: built without CUDA
+        raise Prod9Error(
+            f"PyTorch can use no device {name} here; give cpu or cuda, and see `prod9 doctor`."
+        ) from error
+    return name

@@ -254,6 +254,17 @@ def reconstruct_file(
     return target, found
 
 
+def encode_file(
+    tokenizer: Tokenizer, path: Path, folder: Path, *, overwrite: bool
+) -> tuple[Path, EncodedVolume]:
+    """Encode a file; return the path of its token file, and its tokens."""
+    target = folder / f"{_stem(path)}{SUFFIX}"
+    refuse_overwrite(target, overwrite)
+    encoded = tokenizer.encode(path)
+    encoded.save(target)
+    return target, encoded
+
+
 def decode_file(tokenizer: Tokenizer, path: Path, folder: Path, *, overwrite: bool) -> Path:
     """Decode a token file to NIfTI, float32, on the network's grid; return its path."""
     encoded = EncodedVolume.load(path, tokenizer.network)

@@ -10,6 +10,7 @@ SCRIPTS = {
     "main": [
         [],
         *(["demo"], ["evaluate"], ["plan"], ["view"], ["doctor"], ["weights", "fetch"], ["data"]),
+        *(["generate"], ["translate"], ["inpaint"], ["reconstruct"], ["encode"], ["decode"]),
         *(["data", verb] for verb in ("list", "fetch", "inspect", "make-phantom-brats")),
     ],
     "autoencoder": [[], ["train"], ["validate"], ["test"], ["infer"]],

@@ -91,7 +91,7 @@ def find_cases(root: Path) -> Cohort:
         )
     found: dict[str, dict[_Place, _Files]] = {}
     other: list[Path] = []
-    for path in _files(root, set()):
+    for path in files_below(root):
         meaning = _meaning(path)
         if meaning is None:
             other.append(path)
@@ -124,8 +124,17 @@ def find_cases(root: Path) -> Cohort:
     return Cohort(tuple(cases), tuple(bad))
 
 
-def _files(folder: Path, seen: set[Path]) -> Generator[Path]:
-    """Yield all files below a folder, sorted within each."""
+def files_below(folder: Path, seen: set[Path] | None = None) -> Generator[Path]:
+    """Yield all files below a folder, sorted within each; hidden ones are left out.
+
+    Args:
+        folder: the folder.
+        seen: folders whose files are left out; what is searched is added.
+
+    Raises:
+        Prod9Error: a folder cannot be listed.
+    """
+    seen = set() if seen is None else seen
     try:
         real = folder.resolve()
         # "._x" and "__MACOSX" are what macOS leaves in archives.
@@ -138,7 +147,7 @@ def _files(folder: Path, seen: set[Path]) -> Generator[Path]:
     folders = [entry for entry in entries if entry.is_dir()]
     yield from (entry for entry in entries if entry not in folders)
     for inner in folders:
-        yield from _files(inner, seen)
+        yield from files_below(inner, seen)
 
 
 def _meaning(path: Path) -> tuple[str, Release, str] | None:
