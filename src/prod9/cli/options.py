@@ -42,7 +42,7 @@ def command(
         text, _, arguments = inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:\n")
         parameters = {**inspect.signature(function).parameters}
         for parameter, about in re.findall(r"^    (\w+): (.+(?:\n {5,}.+)*)", arguments, re.M):
-            annotation = function.__annotations__[parameter]
+            annotation = parameters[parameter].annotation
             # A switch that is on has --no-NAME, one that is off has NAME alone.
             off = annotation is bool and not parameters[parameter].default
             info: Any = typer.Option(*[f"--{parameter.replace('_', '-')}"] * off)
@@ -51,7 +51,6 @@ def command(
             info = copy.copy(info)
             info.help = " ".join(about.split())
             annotation = Annotated[annotation, info]
-            function.__annotations__[parameter] = annotation
             parameters[parameter] = parameters[parameter].replace(annotation=annotation)
         function.__dict__["__signature__"] = inspect.Signature([*parameters.values()])
         return app.command(name, help=text, rich_help_panel=panel)(function)

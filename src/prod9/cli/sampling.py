@@ -272,6 +272,5 @@ def _add(app: typer.Typer, verb: type[Verb], source: type[Any], panel: str | Non
     common = {field.name for field in fields(Verb)}
     parameters.sort(key=lambda each: each.name in common)  # the verb's own options first
     call.__name__, call.__doc__ = verb.__name__.lower(), verb.__doc__
-    call.__annotations__ = {each.name: each.annotation for each in parameters}
     call.__dict__["__signature__"] = inspect.Signature(parameters)
     command(app, panel=panel)(call)
