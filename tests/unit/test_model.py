@@ -266,3 +266,16 @@ def test_synonyms_are_of_one_channel(
             model.label_of(name)
     else:
         assert model.label_of(name) == label
+
+
+def test_classes_and_channels_of_both(make_scan_generator: Callable[..., Model]) -> None:
+    scans = make_scan_generator()
+    assert scans.names_of([], []) == ["all"]
+    assert scans.names_of(["T1"], ["T2"]) == ["T1", "T2"]
+    both = replace(scans, spec=scans.spec.model_copy(update={"class_names": ("liver", "spleen")}))
+    assert both.names_of(["liver"], ["t1n", "T2"]) == ["liver/t1n", "liver/T2"]
+    assert both.labels_of(both.names_of(["liver"], ["t1n", "T2"]), 1) == (0, 2)
+    assert both.labels_of(both.names_of(["Spleen"], []), 1) == (4, 5, 6, 7)
+    assert both.labels_of(both.names_of(["all"], ["t2f"]), 1) == (3, 7)
+    assert both.names_of([], ["T1"]) == ["T1"]
+    assert both.names_of(["liver/T1"], ["T2"]) == ["liver/T1", "T2"]

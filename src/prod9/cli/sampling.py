@@ -99,21 +99,25 @@ class Generate(Verb):
     def run(self, source: Source) -> None:
         """Write the set."""
         from prod9.inference.generate import generate_files
+        from prod9.inference.model import request_of
         from prod9.runtime.distributed import is_main
         from prod9.shapes import MAX_VOXELS
 
         self.require_one_way(self.resume)
         shape = self.shape
         if shape is not None and not (min(shape) >= 1 and math.prod(shape) <= MAX_VOXELS):
-            raise typer.BadParameter(
-                f"--shape takes sides of at least 1, {MAX_VOXELS} voxels in all"
+            raise Prod9Error(
+                f"--shape takes three sides of at least 1 with {MAX_VOXELS} voxels in all, not "
+                f"{' '.join(map(str, shape))}."
             )
         model, home = source.load(scans=bool(self.channels), shared=True)
         if self.output is None and home is None:
             raise Prod9Error("the model is no folder that could hold the volumes; give --output.")
         folder = self.output or (home or Path()) / "generated"
         names = model.network.names_of(self.classes or (), self.channels or ())
-        request = model.request(model.generation, names, self.num_samples, self.settings)
+        request = request_of(
+            model.network, model.generation, names, self.num_samples, self.settings
+        )
         request = replace(request, shape=shape)
         generate_files(model.network, request, folder, overwrite=self.overwrite, resume=self.resume)
         if is_main():
@@ -165,11 +169,14 @@ class Translate(_Completion):
             return
         if self.target is None:
             raise Prod9Error("give --target CHANNEL, the channel to make from the sources.")
+        from prod9.inference.model import request_of
         from prod9.inference.translate import translate_files
 
         files = self._files()
         model, _ = source.load(scans=True, shared=False)
-        request = model.request(model.completion, [self.target], self.samples, self.settings)
+        request = request_of(
+            model.network, model.completion, [self.target], self.samples, self.settings
+        )
         written = translate_files(
             model.network,
             files,
@@ -240,10 +247,11 @@ class Inpaint(_Completion):
         """Write the results."""
         require_alone("inpaint")
         from prod9.inference.inpaint import inpaint_files
+        from prod9.inference.model import channel_or_only, request_of
 
         model, _ = source.load(scans=True, shared=False)
-        names = [model.channel(self.channel)]
-        request = model.request(model.completion, names, self.samples, self.settings)
+        names = [channel_or_only(model.network, self.channel)]
+        request = request_of(model.network, model.completion, names, self.samples, self.settings)
         files = inpaint_files(
             model.network, self.scan, self.mask, self.output, request, overwrite=self.overwrite
         )

@@ -85,7 +85,7 @@ class Model:
             Images in [0, 1], float32, axes RAS+, of the training data's spacing.
         """
         names = [label] if isinstance(label, str) else [*label]
-        request = self.request(self.generation, names, n, settings)
+        request = request_of(self.network, self.generation, names, n, settings)
         request = replace(request, shape=shape)
         spec = self.network.tokenizer.spec
         affine = generation_affine(shape or spec.volume_shape, spec.spacing_mm)
@@ -113,7 +113,7 @@ class Model:
         Returns:
             Volumes on the grid of the first source, in the mean range of the sources' intensities.
         """
-        request = self.request(self.completion, [target], n, settings)
+        request = request_of(self.network, self.completion, [target], n, settings)
         stored = {name: stored_volume(volume, name) for name, volume in sources.items()}
         found = sample_channel(self.network, stored, request)
         first, affine = next(iter(sources.values())), next(iter(stored.values())).affine
@@ -136,7 +136,9 @@ class Model:
             n: samples.
             settings: see :class:`Model`.
         """
-        request = self.request(self.completion, [self.channel(channel)], n, settings)
+        request = request_of(
+            self.network, self.completion, [channel_or_only(self.network, channel)], n, settings
+        )
         stored = stored_volume(volume, "the volume")
         samples = sample_masked(self.network, stored, stored_volume(mask, "the mask"), request)
         return [like(volume, sample, stored.affine) for sample in samples]
@@ -167,9 +169,10 @@ class Model:
             settings: see :class:`Model`.
 
         Returns:
-            What became of each subject; one that cannot be used does not stop the others.
+            Of each subject ``name``, ``made`` (the results' paths by channel) and ``problem``: a
+            sentence on why there is not every result, else empty. A problem stops no other subject.
         """
-        request = self.request(self.completion, self.network.channels, n, settings)
+        request = request_of(self.network, self.completion, self.network.channels, n, settings)
         with redirect_stderr(io.StringIO()) if on_subject is None else nullcontext():
             return translate_folder(
                 self.network,
@@ -183,27 +186,29 @@ class Model:
                 on_subject=on_subject or (lambda done, number, total: None),
             )
 
-    def channel(self, name: str | None) -> str:
-        """Return ``name``; where it is None, the name of the only channel.
 
-        Raises:
-            Prod9Error: None, and the model has several.
-        """
-        only, *others = self.network.channels
-        if name is None and others:
-            raise Prod9Error(
-                f"the model has the channels {', '.join(self.network.channels)}; name one of them "
-                "(--channel)."
-            )
-        return name or only
+def channel_or_only(network: core.Model, name: str | None) -> str:
+    """Return ``name``; where it is None, the name of the only channel.
 
-    def request(
-        self, base: SampleRequest, names: Sequence[str], n: int, settings: Settings
-    ) -> SampleRequest:
-        """Return ``base`` with ``n`` labels for each name, and with other settings."""
-        changes = {name: value for name, value in settings.items() if name != "seed"}
-        sampler = validated(type(base.sampler), base.sampler.model_dump() | changes, "the sampler")
-        labels, seed = self.network.labels_of(names, n), settings.get("seed", base.seed)
-        if not labels:
-            raise Prod9Error("give at least one label, and n of at least 1.")
-        return replace(base, labels=labels, sampler=sampler, seed=seed)
+    Raises:
+        Prod9Error: None, and the model has several.
+    """
+    only, *others = network.channels
+    if name is None and others:
+        raise Prod9Error(
+            f"the model has the channels {', '.join(network.channels)}; name one of them "
+            "(--channel)."
+        )
+    return name or only
+
+
+def request_of(
+    network: core.Model, base: SampleRequest, names: Sequence[str], n: int, settings: Settings
+) -> SampleRequest:
+    """Return ``base`` with ``n`` labels for each name, and with other settings."""
+    changes = {name: value for name, value in settings.items() if name != "seed"}
+    sampler = validated(type(base.sampler), base.sampler.model_dump() | changes, "the sampler")
+    labels, seed = network.labels_of(names, n), settings.get("seed", base.seed)
+    if not labels:
+        raise Prod9Error("give at least one label, and n of at least 1.")
+    return replace(base, labels=labels, sampler=sampler, seed=seed)

@@ -231,6 +231,7 @@ MISTAKES = {
     ("generate", "scans.pt", "-o", "x"): "scans.pt is a tokenizer, which generates nothing; ",
     ("generate", "scans", "--channel", "PD"): "this model knows no class or channel PD; ",
     ("generate", "scans", "--device", "gpu0"): "PyTorch can use no device gpu0 here; ",
+    ("generate", "scans", "--shape", "0", "8", "8"): "--shape takes three sides of at least 1 with",
     ("generate", "scans", "--resume", "--overwrite"): "--resume goes on and --overwrite begins ",
     ("translate", "scans", "-o", "x.nii"): "give --source CHANNEL=FILE for one subject, or ",
     ("translate", "scans", "--source", "T1=t1.nii.gz", "-o", "x.nii"): "give --target CHANNEL",
