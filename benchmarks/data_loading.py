@@ -60,9 +60,9 @@ def open_npz_monai(count: int, side: int, workers: int) -> Iterable[Any]:
 def open_nifti(scans: int, voxel_mm: float, seed: int, cache: Path) -> Iterable[Any]:
     """Open prod9's crops of all scans of a BraTS folder, preprocessed into ``cache``."""
     from prod9.config import BraTSDataConfig, PreprocessingConfig
+    from prod9.data.brats.cases import prepare
     from prod9.data.brats.dataset import BraTSDataset
     from prod9.data.brats.layouts import find_cases
-    from prod9.data.brats.scan_cache import prepare
     from prod9.data.crops import volume_loader
 
     folder = files("scans", cases=scans, voxel_mm=voxel_mm)

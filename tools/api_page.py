@@ -20,7 +20,7 @@ Load a trained Stage 2 and generate; results are nibabel images:
 ```python
 import prod9
 
-model = prod9.load("outputs/stage2")  # a run folder, a transformer.pt, or a configuration
+model = prod9.load("outputs/stage2")  # a run, a configuration, a model folder, user/name on the hub
 print(model.class_names)
 first, second = model.generate(label="T1", n=2, seed=0, steps=4)
 first.to_filename("generated.nii.gz")
@@ -43,6 +43,14 @@ image = model.tokenizer.decode(encoded)
 tokenizer = prod9.Tokenizer.load("autoencoder.pt", device="cpu")
 volume = first.get_fdata()
 array = tokenizer.reconstruct(volume)
+```
+
+Save a model as a folder for others ([sharing.md](sharing.md)), or make one from a run:
+
+```python
+model.save("shared", licence="CC-BY-4.0")
+same = prod9.load("shared")
+prod9.export("outputs/stage2", "bundle", monai_bundle=True)
 ```
 
 Measure and train. Both work for minutes or days; `progress=True` shows on stderr how far they are:

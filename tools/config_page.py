@@ -34,7 +34,8 @@ def tables() -> str:
     run: Schema = {}
     for stage, config in (("Stage 1", Stage1Config), ("Stage 2", Stage2Config)):
         schema = config.model_json_schema()
-        run |= {key: value for key, value in schema["properties"].items() if "type" in value}
+        keys = schema["properties"].items()
+        run |= {key: value for key, value in keys if "type" in value or "anyOf" in value}
         for name, field in schema["properties"].items():
             for reference in field.get("oneOf", [field]):
                 if "$ref" in reference:
@@ -59,7 +60,9 @@ def _resolved(field: Schema, schema: Schema) -> Schema:
 def _keys(section: Schema, prefix: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
     """Yield every key below ``section`` that is no section itself."""
     for name, field in section["properties"].items():
-        inner = _resolved(field, schema)
+        # A section that may be left out is a choice between it and null.
+        chosen = next((each for each in field.get("anyOf", ()) if "$ref" in each), field)
+        inner = _resolved(chosen, schema)
         if "properties" in inner:
             yield from _keys(inner, f"{prefix}{name}.", schema)
         else:
@@ -87,6 +90,8 @@ def _kind(field: Schema) -> str:
         return f"list of {len(field['prefixItems'])}: {_kind(field['prefixItems'][0])}"
     if field["type"] == "array":
         return f"list{' (not empty)' if 'minItems' in field else ''}: {_kind(field['items'])}"
+    if field["type"] == "object":
+        return f"name: {_kind(field['additionalProperties'])}"
     kind = "path" if field.get("format") == "path" else _KINDS[field["type"]]
     bounds = [f"{words} {field[key]}" for key, words in _BOUNDS.items() if key in field]
     return f"{kind} ({' and '.join(bounds)})" if bounds else kind

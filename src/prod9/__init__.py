@@ -9,20 +9,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prod9.errors import Prod9Error
     from prod9.evaluation.runner import evaluate
+    from prod9.inference.export import export
     from prod9.inference.load import load, train
     from prod9.inference.model import Model
     from prod9.inference.tokenizer import EncodedVolume, Tokenizer
+    from prod9.pipeline.train_folder import train_folder
 
 __version__ = "0.1.0"
-__all__ = ["EncodedVolume", "Model", "Prod9Error", "Tokenizer", "evaluate", "load", "train"]
+__all__ = [
+    "EncodedVolume",
+    "Model",
+    "Prod9Error",
+    "Tokenizer",
+    "evaluate",
+    "export",
+    "load",
+    "train",
+    "train_folder",
+]
 _HOMES = {
     "EncodedVolume": "inference.tokenizer",
     "Model": "inference.model",
     "Prod9Error": "errors",
     "Tokenizer": "inference.tokenizer",
     "evaluate": "evaluation.runner",
+    "export": "inference.export",
     "load": "inference.load",
     "train": "inference.load",
+    "train_folder": "pipeline.train_folder",
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prod9 import __version__
 from prod9.config.base import Section
+from prod9.config.channels import meaning_of
 from prod9.config.model import TransformerConfig
 from prod9.config.sampler import SlidingWindowConfig
 from prod9.errors import Prod9Error
@@ -126,13 +127,17 @@ class Model:
         }
 
     def label_of(self, name: str) -> int:
-        """Return the label of a name of ``class_names`` or ``channels``, in any case of letters."""
+        """Return the label of a name of ``class_names`` or ``channels``.
+
+        In any case of letters; a synonym (``t2f`` is ``FLAIR``) where only one name means that.
+        """
         lower = [known.lower() for known in self.class_names]
-        if name.lower() in lower:
-            return lower.index(name.lower())
-        channels = [known.lower() for known in self.channels]
-        if name.lower() in channels and len(channels) > 1:
-            return self.label_of_channel(channels.index(name.lower()))
+        for same in (str, str.lower, _meaning):
+            labels, channels = ([*map(same, names)] for names in (self.class_names, self.channels))
+            if labels.count(same(name)) == 1:
+                return labels.index(same(name))
+            if channels.count(same(name)) == 1:
+                return self.label_of_channel(channels.index(same(name)))
         near = difflib.get_close_matches(name.lower(), lower, n=1)
         hint = f"did you mean {self.class_names[lower.index(near[0])]}? " if near else ""
         raise Prod9Error(
@@ -149,6 +154,20 @@ class Model:
         everything = range(len(self.class_names))
         chosen = [i for n in names for i in (everything if n == "all" else [self.label_of(n)])]
         return tuple(label for label in chosen for _ in range(count))
+
+    def names_of(self, classes: Sequence[str], channels: Sequence[str]) -> list[str]:
+        """Return the names of what is to be generated, as :meth:`labels_of` takes them.
+
+        Of several classes and several channels, each class is joined with each channel; all
+        channels where none is given. Nothing given stands for everything.
+        """
+        every, known = self.spec.class_names, {name.lower() for name in self.spec.class_names}
+        both = len(every) > 1 and len(self.channels) > 1
+        if both and classes and all(each == "all" or each.lower() in known for each in classes):
+            chosen = every if "all" in classes else classes
+            targets = self.channels if not channels or "all" in channels else channels
+            return [f"{each}/{channel}" for each in chosen for channel in targets]
+        return [*classes, *channels] or ["all"]
 
     def sample(
         self,
@@ -202,6 +221,12 @@ class Model:
         return torch.cat([decode(self.tokenizer, one[None], sides, windows) for one in tokens])
 
 
+def _meaning(name: str) -> str:
+    """Return a name of a channel, or ``class/channel``, with what the channel means."""
+    head, slash, channel = name.rpartition("/")
+    return f"{head}{slash}{meaning_of(channel)}".lower()
+
+
 def save_transformer(path: Path, spec: TransformerSpec, transformer: MaskedTransformer) -> None:
     """Write the transformer as one file of plain data, whole or not at all."""
     write_export(path, "transformer", spec, transformer.state_dict())
@@ -219,9 +244,14 @@ def untrained(spec: TransformerSpec) -> MaskedTransformer:
     )
 
 
-def _network_of(
+def network_of(
     spec: TransformerSpec, weights: dict[str, Tensor]
 ) -> tuple[TransformerSpec, MaskedTransformer]:
+    """Make the network of a spec, with these weights; both are those of today's format.
+
+    Raises:
+        ValueError, AttributeError, KeyError: the weights are those of another network.
+    """
     sizes = spec.transformer
     if sizes.num_blocks + sizes.local_blocks > len(weights):  # before all are made
         raise ValueError("it has more layers than weights")
@@ -243,7 +273,7 @@ def load_generator(
     """
     made_by = "prod9-train-transformer train"
     spec, transformer = read_export(
-        transformer_path, "transformer", TransformerSpec, _network_of, made_by
+        transformer_path, "transformer", TransformerSpec, network_of, made_by
     )
     if spec.tokenizer_digest != tokenizer.digest:
         raise Prod9Error(

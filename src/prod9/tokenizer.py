@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prod9 import __version__
 from prod9.config.base import Section
-from prod9.config.data import PreprocessingConfig
+from prod9.config.data import FolderPreprocessingConfig, PreprocessingConfig
 from prod9.config.model import AutoencoderConfig
 from prod9.networks.autoencoder import Autoencoder
 from prod9.shapes import MAX_VOXELS, Tokens, Volume
@@ -53,7 +53,7 @@ class TokenizerSpec(Section):
     volume_shape: Sides
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     class_names: tuple[ClassName, ...]
-    preprocessing: PreprocessingConfig | None = None
+    preprocessing: FolderPreprocessingConfig | PreprocessingConfig | None = None
     """How scans become volumes; None where volumes are taken as they are stored."""
     train_subjects: tuple[str, ...] = ()
     """Subjects that the weights have seen, where the split is by subject."""
@@ -126,13 +126,18 @@ class Tokenizer(nn.Module):
             Prod9Error: missing, torn or foreign file; another format; weights that do not match.
         """
         made_by = "prod9-train-autoencoder train"
-        spec, network = read_export(path, "tokenizer", TokenizerSpec, _network_of, made_by)
+        spec, network = read_export(path, "tokenizer", TokenizerSpec, network_of, made_by)
         return cls(spec, network).to(device)
 
 
-def _network_of(
+def network_of(
     spec: TokenizerSpec, weights: dict[str, Tensor]
 ) -> tuple[TokenizerSpec, Autoencoder]:
+    """Make the network of a spec, with these weights.
+
+    Raises:
+        ValueError, AttributeError: the weights are those of another network.
+    """
     sizes = spec.autoencoder
     if len(sizes.num_channels) * sizes.num_res_blocks > len(weights):  # before all are made
         raise ValueError("it has more layers than weights")

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -110,19 +110,42 @@ def read_export(
     content: Any = read_plain(path, f"make it again with `{made_by}`")
     if not isinstance(content, dict) or content.get("kind") != f"prod9-{kind}":
         raise Prod9Error(f"{path} is not a file of kind prod9-{kind}; make one with `{made_by}`.")
+
+    def weights() -> dict[str, Tensor]:
+        return content["weights"]
+
+    remedy = f"make it again with `{made_by}`"
+    return verified(path, kind, content, weights, spec_type, build, remedy)
+
+
+def verified(
+    path: Path,
+    kind: str,
+    content: Mapping[str, Any],
+    read_weights: Callable[[], dict[str, Tensor]],
+    spec_type: type[Spec],
+    build: Callable[[Spec, dict[str, Tensor]], Result],
+    remedy: str,
+) -> Result:
+    """Return what ``build`` makes of ``content["spec"]`` and the weights; ``path`` holds them.
+
+    Raises:
+        Prod9Error: another kind or version, or it does not match ``content["digest"]``; ends in
+            ``remedy``.
+    """
     try:
         spec = spec_type.model_validate_json(json.dumps(content["spec"]))
-        weights = cast("dict[str, Tensor]", content["weights"])
+        weights = read_weights()
         result = build(spec, weights)
         digest = digest_of(spec, weights)
     except _BROKEN as error:
         raise Prod9Error(
             f"{path} is not a {kind} that prod9 {__version__} can read ({type(error).__name__}); "
-            f"make it again with `{made_by}`."
+            f"{remedy}."
         ) from error
     if digest != content.get("digest"):
         raise Prod9Error(
             f"{path} is damaged: its weights do not match its digest; copy it again from where it "
-            f"came, or make it again with `{made_by}`."
+            f"came, or {remedy}."
         )
     return result

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import data_files
 from benchmarks import data_loading as bench
-from prod9.data.brats import scan_cache
+from prod9.data import scan_cache
 
 pytestmark = pytest.mark.slow
 

@@ -113,7 +113,7 @@ IN_FILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "missing section": (HEAD, ("run.yaml: data is missing.",)),
     "missing data set": (
         HEAD + "data:\n  size: 28\n",
-        ("run.yaml:4: data.dataset_name is missing; write one of organmnist3d, ", "brats."),
+        ("run.yaml:4: data.dataset_name is missing; write one of organmnist3d, ", "brats, folder."),
     ),
     "empty": ("# nothing\n", ("run.yaml is empty", "extends: base.yaml")),
     "empty mapping": ("{}\n", ("run.yaml is empty",)),

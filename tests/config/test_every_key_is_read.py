@@ -1,6 +1,6 @@
 """Every key of a configuration is read by training, sampling or measuring: none is inert.
 
-The keys follow from the models. Both stages are trained and measured on tiny data of both kinds,
+The keys follow from the models. Both stages are trained and measured on tiny data of every kind,
 while each read of a key, outside of the configuration's own code, is noted.
 """
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -48,6 +49,14 @@ MODEL1 = {"autoencoder": AUTOENCODER, "discriminator": {"channels": 4, "num_laye
 MODEL2 = {"transformer": {"hidden_dim": 32, "num_blocks": 1, "num_heads": 2, "token_dim": 8}}
 MEDMNIST = {"dataset_name": "adrenalmnist3d", "download": False, "batch_size": 2}
 BRATS = {"dataset_name": "brats", "batch_size": 2, "on_bad_case": "skip"}
+FOLDER = {
+    "dataset_name": "folder",
+    "batch_size": 2,
+    "test_share": 0.3,
+    "val_share": 0.25,
+    "on_bad_case": "skip",
+    "augmentation": {"flip": True, "rotation_deg": 5.0, "intensity_scale": 0.1},
+}
 SPACING = {"preprocessing": {"spacing_mm": (12.0, 12.0, 12.0)}}
 CHANGES = {"augmentation": {"flip": True, "intensity_scale": 0.1}}
 
@@ -78,6 +87,16 @@ def write_medmnist(folder: Path) -> None:
     np.savez(folder / "adrenalmnist3d.npz", **content)
 
 
+def write_scans(folder: Path) -> None:
+    folder.mkdir()
+    for index in range(10):
+        scan = np.random.default_rng(index).integers(1, 900, (16, 16, 16)).astype(np.int16)
+        if index == 0:
+            scan[scan != 0] = 5  # one that is left out: it has no contrast
+            scan[0] = 0
+        nib.Nifti1Image(scan, np.eye(4)).to_filename(folder / f"{index}.nii.gz")
+
+
 def train_and_measure(
     folder: Path, data1: dict[str, Any], data2: dict[str, Any], read: dict[int, Read]
 ) -> None:
@@ -96,7 +115,7 @@ def train_and_measure(
         "model": MODEL2,
         "sampler": sampler,
         "completion": sampler,
-        "evaluation": {"samples_per_class": 1, "feature_spaces": ("classifier",)},
+        "evaluation": {"samples_per_class": 2, "feature_spaces": ("classifier",)},
     }
     config1, config2 = (
         Stage1Config.model_validate(COMMON | one),
@@ -128,6 +147,9 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Read]:
         next(Path("cohort").rglob("*_t2.nii.gz")).unlink()
         brats = BRATS | {"data_dir": Path("cohort"), "split_file": Path("split.json")}
         train_and_measure(Path("brats"), brats | SPACING | CHANGES, brats, found)
+        write_scans(Path("scans"))
+        folder = FOLDER | {"path": Path("scans"), "split_file": Path("folder.json")}
+        train_and_measure(Path("folder"), folder, folder | {"encodings": 2}, found)
         # What only a run without its files asks for.
         for section in (MedMNISTDataConfig, MedMNISTSourceConfig):
             stage = 1 if section is MedMNISTDataConfig else 2

@@ -16,8 +16,6 @@ APPS = {
     "prod9-train-autoencoder": autoencoder.app,
     "prod9-train-transformer": transformer.app,
 }
-# With --help in place of the work: the options before it must still parse.
-QUICK = {"train": ["--print-config"]}
 
 
 def commands() -> list[tuple[str, str]]:
@@ -47,7 +45,7 @@ def test_command_is_understood(
         return
     monkeypatch.chdir(ROOT)
     arguments = words[1:]
-    if arguments[0] == "train":
+    if arguments[0] == "train" and words[0] != "prod9":
         result = CliRunner().invoke(APPS[words[0]], [*arguments, "--print-config"])
         assert result.exit_code == 0, f"{page}: {command}\n{result.output}\n{result.exception}"
         assert "output_dir:" in result.output

@@ -32,6 +32,8 @@ from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.write import write_inside
 from prod9.data.volume_sets.folder import list_volumes
 from prod9.errors import Prod9Error
+from prod9.inference.model_folder import read_folder, save_folder
+from prod9.inference.recorded import Recorded
 from prod9.model import TransformerSpec, build_transformer, load_generator, save_transformer
 from prod9.report.curves import read_history
 from prod9.report.viewed_files import find_volumes
@@ -240,6 +242,27 @@ def read_transformer(path: Path) -> object:
     return load_generator(path, tokenizer())
 
 
+@cache
+def model_files() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.pt"
+        file.write_bytes(transformer_file())
+        network = load_generator(file, tokenizer())
+        save_folder(network, Recorded(), Path(folder) / "model", {})
+        return {path.name: path.read_bytes() for path in (Path(folder) / "model").iterdir()}
+
+
+def read_model(path: Path) -> object:
+    for name, content in model_files().items():
+        if name != path.name:
+            path.with_name(name).write_bytes(content)
+    return read_folder(path.parent, "cpu")
+
+
+def model_target(name: str) -> Target:
+    return Target(f"model {name}", name, lambda: [model_files()[name]], read_model)
+
+
 def volumes_beside(path: Path) -> None:
     for name in ("a.npy", "b.npy"):
         (path.parent / name).touch()
@@ -344,6 +367,7 @@ TARGETS = (
         read_content,
         store=lambda data: with_pickle(checkpoint_file(), data),
     ),
+    *map(model_target, ("config.json", "tokenizer.safetensors", "transformer.safetensors")),
     Target("manifest.json", "manifest.json", manifest_seeds, volumes_beside),
     Target("manifest.csv", "manifest.csv", lambda: TABLE, volumes_beside),
     Target("split", "split.json", split_seeds, read_split),

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from prod9.config import PreprocessingConfig
+from prod9.data.brats.cases import prepare
 from prod9.data.brats.layouts import find_cases
 from prod9.data.brats.phantom import cohort as cohort_module
 from prod9.data.brats.phantom.cohort import make_phantom
-from prod9.data.brats.scan_cache import prepare
 
 _SEED, _VOXEL_MM = 3, 8.0
 cohort_module.draw_case = cache(cohort_module.draw_case)

@@ -102,7 +102,7 @@ def trained(workplace: Path) -> Path:
     assert "split by subject (outputs/brats_split.json): 4 train, 1 val, 1 test" in said
     assert (workplace / "outputs" / "autoencoder_final.pt").is_file()
     said = run(workplace, TRANSFORMER, "train", "--config", SECOND, *STAGE2, apart=True)
-    assert "16 training volumes of 8x8x5 tokens, in crops of 4x4x4, 1080 codes" in said
+    assert "16 training volumes of 8x8x5 tokens, in crops of 4x4x4" in said
     assert (workplace / "outputs" / "brats_stage2" / "transformer.pt").is_file()
     return workplace
 
@@ -304,7 +304,9 @@ def test_a_cohort_is_made_at_full_size(workplace: Path, tmp_path: Path) -> None:
     image = nib.nifti1.load(folder / "BraTS2021_00000" / files[2])
     assert image.shape == (240, 240, 155)
     assert image.get_data_dtype() == np.int16
-    assert "1 usable, 0 broken" in run(workplace, "prod9", "data", "inspect", folder)
+    said = run(workplace, "prod9", "data", "inspect", folder, code=2)
+    assert "1 usable, 0 broken" in said
+    assert "has only one subject, BraTS2021_00000" in said
 
 
 # --- in this process: the same arithmetic --------------------------------------------------------

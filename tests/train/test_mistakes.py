@@ -567,7 +567,8 @@ def test_a_folder_without_scans(run: Any, brats: Path) -> None:
     overrides = [f"data.data_dir={brats / 'empty'}", "--overwrite"]
     said = run(STAGE1, "train", "--config", brats / "brats1.yaml", *overrides)
     assert said.startswith(f"{brats / 'empty'} holds no BraTS case: known are ")
-    assert run("prod9", "data", "inspect", brats / "empty") == said
+    said = run("prod9", "data", "inspect", brats / "empty")
+    assert said.startswith(f"{brats / 'empty'} is laid out in no known way (it holds nothing); ")
     said = run("prod9", "data", "make-phantom-brats", brats / "cohort", "--cases", 1)
     assert said.startswith(f"{brats / 'cohort'} is not empty; ")
 

@@ -233,3 +233,49 @@ def test_labels(generator: Model) -> None:
         generator.labels_of(["bal"], 1)
     with pytest.raises(Prod9Error, match=r"knows no class or channel pancreas.*ball, box"):
         generator.label_of("pancreas")
+
+
+def test_a_channel_by_any_of_its_names(make_scan_generator: Callable[..., Model]) -> None:
+    scans = make_scan_generator()
+    for names in (("t1", "t1n", "T1w"), ("T1C", "t1gd"), ("t2w", "t2"), ("t2f", "flair")):
+        assert len({scans.label_of(name) for name in names}) == 1
+    assert [scans.label_of(name) for name in ("t1n", "t1c", "t2w", "t2f")] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("channels", "name", "label"),
+    [
+        (("T1w", "T2w"), "t1n", 0),
+        (("T1w", "t1"), "T1", 1),
+        (("T1w", "t1n"), "t1", None),
+        (("T1",), "t1n", 0),
+        (("CT", "PET"), "ct", 0),
+        (("CT", "PET"), "T1", None),
+    ],
+)
+def test_synonyms_are_of_one_channel(
+    make_scan_generator: Callable[..., Model],
+    channels: tuple[str, ...],
+    name: str,
+    label: int | None,
+) -> None:
+    model = make_scan_generator()
+    model = replace(model, spec=model.spec.model_copy(update={"channels": channels}))
+    if label is None:
+        with pytest.raises(Prod9Error, match=f"no class or channel {name}"):
+            model.label_of(name)
+    else:
+        assert model.label_of(name) == label
+
+
+def test_classes_and_channels_of_both(make_scan_generator: Callable[..., Model]) -> None:
+    scans = make_scan_generator()
+    assert scans.names_of([], []) == ["all"]
+    assert scans.names_of(["T1"], ["T2"]) == ["T1", "T2"]
+    both = replace(scans, spec=scans.spec.model_copy(update={"class_names": ("liver", "spleen")}))
+    assert both.names_of(["liver"], ["t1n", "T2"]) == ["liver/t1n", "liver/T2"]
+    assert both.labels_of(both.names_of(["liver"], ["t1n", "T2"]), 1) == (0, 2)
+    assert both.labels_of(both.names_of(["Spleen"], []), 1) == (4, 5, 6, 7)
+    assert both.labels_of(both.names_of(["all"], ["t2f"]), 1) == (3, 7)
+    assert both.names_of([], ["T1"]) == ["T1"]
+    assert both.names_of(["liver/T1"], ["T2"]) == ["liver/T1", "T2"]

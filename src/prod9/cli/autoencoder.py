@@ -7,6 +7,7 @@ import typer
 
 from prod9.cli.options import ConfigOption, Output, OverridesArgument, OverwriteOption, command
 from prod9.cli.run import guarded, new_app
+from prod9.cli.use import decode_files, reconstruct_files
 from prod9.cli.verbs import add_shared_verbs
 from prod9.runtime.processes import require_alone
 
@@ -28,7 +29,8 @@ def infer(
 
     Args:
         output: Folder for the results.
-        inputs: NIfTI or npy volume, of any size; repeatable.
+        inputs: Volume of any size: NIfTI, npy, npz, NRRD or MetaImage, or the folder of a DICOM
+            series; repeatable.
         from_tokens: Decode a token file (.npz) of --save-tokens.
         save_tokens: Write the tokens beside each result.
     """
@@ -36,21 +38,13 @@ def infer(
         raise typer.BadParameter("give --input FILE or --from-tokens FILE")
     require_alone("infer")
     from prod9.config.load import load_stage1
-    from prod9.inference.tokenizer import Tokenizer, decode_file, reconstruct_file
+    from prod9.inference.tokenizer import Tokenizer
     from prod9.training.stage1 import load_tokenizer
 
     resolved = load_stage1(config, overrides or ())
     tokenizer = Tokenizer(load_tokenizer(resolved), resolved.sliding_window)
-    for path in inputs or []:
-        written, found = reconstruct_file(
-            tokenizer, path, output, save_tokens=save_tokens, overwrite=overwrite
-        )
-        small = "not defined (a side is below 11 voxels)"
-        ssim = small if found.ssim is None else f"{found.ssim:.4f}"
-        typer.echo(f"{path} -> {written}: PSNR {found.psnr:.2f} dB, SSIM {ssim}")
-    for path in from_tokens or []:
-        written = decode_file(tokenizer, path, output, overwrite=overwrite)
-        typer.echo(f"{path} -> {written}")
+    reconstruct_files(tokenizer, inputs or [], output, save_tokens=save_tokens, overwrite=overwrite)
+    decode_files(tokenizer, from_tokens or [], output, overwrite=overwrite)
 
 
 run = guarded(app)

@@ -1,4 +1,4 @@
-"""``prod9``: demo, data, weights, plan, doctor."""
+"""``prod9``: make a model, use it, look and measure; data and machine."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 import typer
 
 from prod9.cli.evaluate import evaluate
+from prod9.cli.export import export
 from prod9.cli.options import Count, OptionalOutput, OverwriteOption, command, print_table
 from prod9.cli.plan import plan
 from prod9.cli.run import guarded, new_app
+from prod9.cli.train import train
+from prod9.cli.use import add_verbs
 from prod9.cli.view import view
 from prod9.errors import Prod9Error
 from prod9.runtime.processes import require_alone
@@ -16,14 +19,20 @@ from prod9.runtime.processes import require_alone
 app = new_app("Learn to draw new 3D medical volumes.")
 data_app = new_app("Data sets: what is there, and fetching or building them.")
 weights_app = new_app("Weights of pre-trained networks.")
-app.add_typer(data_app, name="data")
-app.add_typer(weights_app, name="weights")
+MAKE, USE = "Make a model", "Use a model"
+LOOK, MACHINE = "Look and measure", "Data and machine"
+"""Headings of ``prod9 --help``, in this order: that of their first commands."""
+app.add_typer(data_app, name="data", rich_help_panel=MACHINE)
+app.add_typer(weights_app, name="weights", rich_help_panel=MACHINE)
 
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of the npz files.")]
 _ROOT = Path("data/medmnist3d")
 
 
-@command(app)
+command(app, panel=MAKE)(train)
+
+
+@command(app, panel=MAKE)
 def demo(
     what: Annotated[Literal["regions", "brats"], typer.Argument()] = "regions",
     output: OptionalOutput = None,
@@ -55,8 +64,11 @@ def demo(
     typer.echo(f"done: open {page}")
 
 
-for verb in (evaluate, plan, view):
-    command(app)(verb)
+for verb in (plan, export):
+    command(app, panel=MAKE)(verb)
+add_verbs(app, USE)
+for verb in (evaluate, view):
+    command(app, panel=LOOK)(verb)
 
 
 @command(data_app, "list")
@@ -100,29 +112,43 @@ def fetch_data(
 
 
 @command(data_app, "inspect")
-def inspect_data(folder: Annotated[Path, typer.Argument()]) -> None:
-    """Read every case of a BraTS folder and say what is there: release, grids, broken cases.
+def inspect_data(
+    folder: Annotated[Path, typer.Argument()],
+    output: OptionalOutput = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Read every scan of a folder and say what is there: channels, grids, values, broken cases.
 
-    Exit code 2 where a case is broken.
+    Exit code 2 where something is wrong.
 
     Args:
-        folder: A BraTS folder as it was downloaded.
+        folder: A folder of scans in any known layout, or a dataset.yaml, CSV or JSON file of them.
+        output: Where to write the description, to be edited: dataset.yaml.
     """
     from rich.progress import Progress
 
-    from prod9.data.brats.inspection import inspect_cohort
+    from prod9.config.dataset import write_description
+    from prod9.data.folder.inspection import inspect_folder
+    from prod9.data.volume_files.write import refuse_overwrite
 
+    if output is not None:
+        refuse_overwrite(output, overwrite)
     with Progress(transient=True) as bar:
         task = bar.add_task("reading scans", total=None)
-        found = inspect_cohort(
+        found = inspect_folder(
             folder, lambda done, total: bar.update(task, completed=done, total=total)
         )
     print_table(found.lines)
-    if found.bad:
+    if output is not None:
+        write_description(output, found.description)
+        typer.echo(f"description written to {output}")
+    if found.broken:
         raise Prod9Error(
-            f"{len(found.bad)} of {len(found.bad) + len(found.usable)} cases of {folder} cannot be "
-            "used; repair them, or train with data.on_bad_case=skip."
+            f"{found.broken} of {found.broken + found.usable} cases of {folder} cannot be used; "
+            "repair them, or train with data.on_bad_case=skip."
         )
+    if found.problems:
+        raise Prod9Error(f"{folder} has {len(found.problems)} problems, named above; mend them.")
 
 
 @command(data_app, "make-phantom-brats")
@@ -171,7 +197,7 @@ def fetch_weights(network: Annotated[Literal["medicalnet"], typer.Argument()]) -
     typer.echo(f"{network}: {fetch_medicalnet(PerceptualLossConfig())}")
 
 
-@command(app)
+@command(app, panel=MACHINE)
 def doctor(root: RootOption = _ROOT) -> None:
     """Print versions, device, threads, memory, and which data sets and weights are found."""
     from prod9.cli.doctor import findings

@@ -30,23 +30,30 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], Function]:
-    """Make a function a command of ``app``, with the help that its docstring gives."""
+def command(
+    app: typer.Typer, name: str | None = None, panel: str | None = None
+) -> Callable[[Function], Function]:
+    """Make a function a command of ``app``, with the help that its docstring gives.
+
+    ``panel`` is the heading in the application's help under which the command stands.
+    """
 
     def add(function: Function) -> Function:
         text, _, arguments = inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:\n")
-        defaults = inspect.signature(function).parameters
+        parameters = {**inspect.signature(function).parameters}
         for parameter, about in re.findall(r"^    (\w+): (.+(?:\n {5,}.+)*)", arguments, re.M):
-            annotation = function.__annotations__[parameter]
+            annotation = parameters[parameter].annotation
             # A switch that is on has --no-NAME, one that is off has NAME alone.
-            off = annotation is bool and not defaults[parameter].default
+            off = annotation is bool and not parameters[parameter].default
             info: Any = typer.Option(*[f"--{parameter.replace('_', '-')}"] * off)
             if get_origin(annotation) is Annotated:
                 annotation, info = get_args(annotation)
             info = copy.copy(info)
             info.help = " ".join(about.split())
-            function.__annotations__[parameter] = Annotated[annotation, info]
-        return app.command(name, help=text)(function)
+            annotation = Annotated[annotation, info]
+            parameters[parameter] = parameters[parameter].replace(annotation=annotation)
+        function.__dict__["__signature__"] = inspect.Signature([*parameters.values()])
+        return app.command(name, help=text, rich_help_panel=panel)(function)
 
     return add
 

@@ -5,9 +5,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from prod9.errors import Prod9Error
 from prod9.runtime import processes
@@ -115,10 +117,26 @@ def guarded(app: typer.Typer) -> Callable[[], None]:
     return run
 
 
+class Grouped(TyperGroup):
+    """Commands whose help lists them by their panel, in the plain style of all help pages."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each panel, in the order of their first commands."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        for name, each in self.commands.items():
+            rows = panels.setdefault(getattr(each, "rich_help_panel", None) or "Commands", [])
+            rows.append((name, each.get_short_help_str(limit)))
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
 def new_app(help_text: str) -> typer.Typer:
     """Return a Typer application with prod9's conventions."""
     return typer.Typer(
         help=help_text,
+        cls=Grouped,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -34,6 +34,8 @@ class _RunConfig(Section):
     """Folder for checkpoints, logs, previews and metrics."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Seed of everything random."""
+    init_from: Path | None = None
+    """An export of the same stage whose weights training starts from (fine-tuning)."""
     callbacks: CallbacksConfig = CallbacksConfig()
     trainer: TrainerConfig = TrainerConfig()
 

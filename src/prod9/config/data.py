@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from prod9.config.base import BelowOne, Section, Share
 from prod9.registry import DATASETS, DatasetKind
@@ -33,6 +40,18 @@ class AugmentationConfig(Section):
     """Multiply intensities by 1 + U(-x, x); 0 switches it off."""
     intensity_shift: BelowOne = 0.0
     """Add U(-x, x) to intensities in [0, 1]; 0 switches it off."""
+
+
+class SpatialAugmentationConfig(AugmentationConfig):
+    """The same, and random changes of shape."""
+
+    rotation_deg: NonNegativeFloat = 0.0
+    """Rotate by U(-x, x) degrees about each axis; 0 switches it off."""
+    zoom: BelowOne = 0.0
+    """Scale each axis by 1 + U(-x, x); 0 switches it off."""
+    deformation_mm: NonNegativeFloat = 0.0
+    """Move the points of a coarse grid by normal steps of this standard deviation, and everything
+    between them smoothly; 0 switches it off."""
 
 
 class SourceConfig(Section):
@@ -94,16 +113,23 @@ class PreprocessingConfig(Section):
         return self
 
 
-class BraTSSourceConfig(CroppedSourceConfig, title="BraTS"):
-    """A BraTS folder of any year."""
+class FolderPreprocessingConfig(PreprocessingConfig):
+    """How a scan of a folder becomes a volume in [0, 1] on the common grid."""
 
-    dataset_name: Literal["brats"]  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Always `brats`."""
-    data_dir: Path = Path("data/BraTS")
-    """The folder as it was downloaded; only read."""
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """Voxels of the common grid (right, front, up)."""
+    channels: tuple[str, ...] = Field(min_length=1)
+    """Names of the channels, in order."""
+    windows: dict[str, tuple[float, float]] = Field(default={})
+    """Channel -> stored values that become 0 and 1 in every scan; all others use `percentiles`."""
+
+
+class ScanSourceConfig(CroppedSourceConfig):
+    """Scans in files of their own, split by subject."""
+
     on_bad_case: Literal["error", "skip"] = "error"
     """What a broken case does: stop with a list, or be listed and left out."""
-    split_file: Path = Path("outputs/brats_split.json")
+    split_file: Path
     """Who is in train, val and test; drawn once, then read by every later run."""
     split_seed: NonNegativeInt = 0
     """Seed of that draw."""
@@ -111,6 +137,11 @@ class BraTSSourceConfig(CroppedSourceConfig, title="BraTS"):
     """Share of subjects in val."""
     test_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of subjects in test."""
+    fold: NonNegativeInt | None = None
+    """For cross-validation: which of `folds` parts of the subjects is the test split, in place of
+    `test_share`."""
+    folds: int = Field(default=5, ge=2)
+    """Parts of the cross-validation."""
     cache_dir: Path | None = None
     """Folder for preprocessed scans (about 7 MB a modality at 1 mm); the user's cache folder when
     left out."""
@@ -119,7 +150,20 @@ class BraTSSourceConfig(CroppedSourceConfig, title="BraTS"):
     def _shares(self) -> Self:
         if self.val_share + self.test_share >= 1:
             raise ValueError("val_share and test_share must leave something to train on")
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"fold must be below folds ({self.folds}), not {self.fold}")
         return self
+
+
+class BraTSSourceConfig(ScanSourceConfig, title="BraTS"):
+    """A BraTS folder of any year."""
+
+    dataset_name: Literal["brats"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Always `brats`."""
+    data_dir: Path = Path("data/BraTS")
+    """The folder as it was downloaded; only read."""
+    split_file: Path = Path("outputs/brats_split.json")
+    """Who is in train, val and test; drawn once, then read by every later run."""
 
 
 class BraTSDataConfig(BraTSSourceConfig, title="BraTS"):
@@ -127,6 +171,34 @@ class BraTSDataConfig(BraTSSourceConfig, title="BraTS"):
 
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class FolderSourceConfig(ScanSourceConfig, title="Folder"):
+    """Any folder of scans."""
+
+    dataset_name: Literal["folder"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Always `folder`."""
+    path: Path
+    """The folder, only read; or its `dataset.yaml` (`prod9 data inspect`), a CSV table or a data
+    list (JSON)."""
+    split_file: Path = Path("outputs/folder_split.json")
+    """Who is in train, val and test; drawn once, then read by every later run."""
+    augmentation: SpatialAugmentationConfig = SpatialAugmentationConfig()
+
+
+class FolderDataConfig(FolderSourceConfig, title="Folder"):
+    """Any folder of scans, with random changes while training (Stage 1)."""
+
+    preprocessing: FolderPreprocessingConfig | None = None
+    """How scans become volumes; as `dataset.yaml` says, or chosen from the scans, when left out."""
+
+
+class FolderTokensConfig(FolderSourceConfig, title="Folder"):
+    """Any folder of scans, as tokens of changed copies (Stage 2)."""
+
+    encodings: PositiveInt = 1
+    """Versions of each training scan that become tokens: the scan itself, and copies changed by
+    `augmentation`. Few subjects need many."""
 
 
 _MEDMNIST = DatasetKind(
@@ -141,6 +213,13 @@ _BRATS = DatasetKind(
     "prod9.data.brats.dataset:open_brats",
     "prod9.data.brats.dataset:outline_brats",
 )
+_FOLDER = DatasetKind(
+    FolderDataConfig,
+    FolderTokensConfig,
+    "prod9.data.folder.dataset:open_folder",
+    "prod9.data.folder.dataset:outline_folder",
+)
 for _name in get_args(MedMNISTName):
     DATASETS.register(_name, _MEDMNIST)
 DATASETS.register("brats", _BRATS)
+DATASETS.register("folder", _FOLDER)

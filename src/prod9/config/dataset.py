@@ -14,6 +14,8 @@ DATASET_YAML = "dataset.yaml"
 
 Split = Literal["train", "val", "test"]
 Scaling = Literal["percentiles", "window", "stored"]
+_MOST_BYTES = 64 << 20
+"""Some 300,000 scans."""
 _PART = re.compile(r"(.+)\[([^\[\]]+)\]")
 
 
@@ -27,7 +29,7 @@ class ChannelEntry(Section):
     scan's own foreground (MR). `window`: the same two values in all scans (CT). `stored`: they are
     in [0, 1] already, or 0 to 255."""
     window: tuple[float, float] | None = None
-    """Stored values that become 0 and 1 (`scaling: window`)."""
+    """Stored values that become 0 and 1 (`scaling: window` or `stored`)."""
     values: tuple[int, ...] = ()
     """Labels that occur (`kind: labels`)."""
 
@@ -35,8 +37,10 @@ class ChannelEntry(Section):
     def _fits(self) -> Self:
         if self.kind == "labels" and self.scaling is not None:
             raise ValueError("a channel of labels has no scaling")
-        if (self.scaling == "window") != (self.window is not None):
-            raise ValueError("give window: [low, high] with scaling: window, and only then")
+        if self.scaling == "window" and self.window is None:
+            raise ValueError("scaling: window needs window: [low, high]")
+        if self.scaling not in ("window", "stored") and self.window is not None:
+            raise ValueError("a window is only used with scaling: window or stored")
         if self.window is not None and self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, not {list(self.window)}")
         return self
@@ -119,7 +123,7 @@ def read_description(path: Path) -> DatasetDescription:
     Raises:
         Prod9Error: all that is wrong, each with file and line.
     """
-    found = load(path, DatasetDescription)
+    found = load(path, DatasetDescription, most_bytes=_MOST_BYTES)
     return found.model_copy(update={"root": path.parent / found.root})
 
 

@@ -136,7 +136,7 @@ def _leaves(node: yaml.Node, keys: Keys, line: int) -> Iterator[tuple[Keys, Any,
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
             raise _Refused("a key must be a plain word.", line)
-        own = (*keys, str(key.value))
+        own = (*keys, str(key.value).replace("$${", "${"))  # as dump() writes it
         if own[-1] in seen:
             first = seen[own[-1]]
             raise _Refused(f"{'.'.join(own)} is given twice (first in line {first}).", line)

@@ -42,19 +42,25 @@ def load_either(path: Path, overrides: Sequence[str]) -> Stage1Config | Stage2Co
     return load(path, _stage_of(_read(path, Stage1Config, ())) or Stage1Config, overrides)
 
 
-def load(path: Path, model: type[Config], overrides: Sequence[str] = ()) -> Config:
+def load(
+    path: Path,
+    model: type[Config],
+    overrides: Sequence[str] = (),
+    most_bytes: int = _MOST_BYTES,
+) -> Config:
     """Read ``path`` (or the packaged file it names), apply ``overrides`` and validate.
 
     Args:
         path: a YAML file; see :func:`prod9.config.shipped.resolve_config`.
         model: the configuration it must be.
         overrides: ``data.batch_size=2`` and the like; the last of equal keys counts.
+        most_bytes: larger files are refused.
 
     Raises:
         Prod9Error: all that is wrong, each with file and line or "command line".
     """
     path = resolve_config(path)
-    entries = _read(path, model, ())
+    entries = _read(path, model, (), most_bytes)
     stage = _stage_of(entries)
     if model in _STAGES.values() and stage not in (None, model):
         command = "1 configuration; run it with prod9-train-autoencoder"
@@ -90,10 +96,12 @@ def dump(config: BaseModel) -> str:
     )
 
 
-def _read(path: Path, model: Model, chain: tuple[Path, ...]) -> Entries:
+def _read(
+    path: Path, model: Model, chain: tuple[Path, ...], most_bytes: int = _MOST_BYTES
+) -> Entries:
     """Return the entries of a file and of what it extends; ``chain`` are the files before it."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > most_bytes:
             raise Prod9Error(f"{path} is larger than any configuration; choose another file.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

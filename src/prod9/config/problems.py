@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -94,10 +94,10 @@ def _sentence(keys: Keys, index: int | None, errors: list[ErrorDetails], model: 
 
 def _unknown(keys: Keys, model: Model) -> str:
     dotted, name = ".".join(keys), keys[-1]
-    members = [model]
+    annotations: list[object] = [model]
     for key in keys[:-1]:
-        found = [member.model_fields[key] for member in members if key in member.model_fields]
-        members = [section for field in found for section in sections(field.annotation)]
+        annotations = [inner for each in annotations for inner in _below(each, key)]
+    members = [section for each in annotations for section in sections(each)]
     owners = [tag for m in members if name in m.model_fields for tag in tags(m, "dataset_name")]
     if owners:
         names = " or ".join(map(str, owners))
@@ -108,3 +108,11 @@ def _unknown(keys: Keys, model: Model) -> str:
     near += [key for key, _, _ in leaves(model) if key.split(".")[-1] == name]
     hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}."
     return f"{dotted} is not a known key; {hint}"
+
+
+def _below(annotation: object, key: str) -> list[object]:
+    """Return what may stand under ``key``, which is any text where sections have free names."""
+    if get_origin(annotation) is dict:
+        return [get_args(annotation)[1]]
+    fields = [m.model_fields[key] for m in sections(annotation) if key in m.model_fields]
+    return [field.annotation for field in fields]

@@ -1,8 +1,14 @@
 """``training``, ``callbacks``, ``trainer``: how the weights are found."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from prod9.config.base import BelowOne, PositiveShare, Section, Share
 
@@ -54,6 +60,9 @@ class StabilityConfig(Section):
 class Stage1TrainingConfig(Section):
     """Optimisation of Stage 1."""
 
+    parts: Literal["all", "decoder", "none"] = "all"
+    """What is trained. `decoder`: tokens mean the same afterwards. `none`: exports the weights of
+    `init_from` for this data."""
     optimizer: OptimizerConfig = OptimizerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     stability: StabilityConfig = StabilityConfig()
@@ -76,6 +85,15 @@ class CheckpointConfig(Section):
     """Batches between checkpoints within an epoch; 0: only at epochs' ends."""
     keep_best: NonNegativeInt = 1
     """Best checkpoints kept beside the last."""
+    export: Literal["last", "best"] = "last"
+    """Whose weights are exported: those at the end, or those of the best validation (few subjects
+    are soon learned by heart)."""
+
+    @model_validator(mode="after")
+    def _is_kept(self) -> Self:
+        if self.export == "best" and not self.keep_best:
+            raise ValueError("export: best needs keep_best of at least 1")
+        return self
 
 
 class PreviewConfig(Section):

@@ -1,7 +1,7 @@
 """Training volumes of Stage 1 as batches: whole volumes, or crops of them; augmentation."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -9,9 +9,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from prod9.config.data import AugmentationConfig, CroppedSourceConfig, SourceConfig
+from prod9.config.data import (
+    AugmentationConfig,
+    CroppedSourceConfig,
+    SourceConfig,
+    SpatialAugmentationConfig,
+)
 from prod9.data.batches import BatchKey, batches_of
 from prod9.data.dataset import Dataset
+from prod9.data.spatial import Warp, changes_shape
 
 BatchT = TypeVar("BatchT")
 _UNCHANGED = AugmentationConfig()
@@ -91,7 +97,13 @@ class VolumeCrops(TorchDataset[Batch]):
             start = [0, 0, 0]
             if self.cropped:
                 start = crop_start(shared, data.shape, self.roi, data.box(item), self.foreground)
-            crop = data.crop(item, channel, start, self.roi)
+            if changes_shape(self.augmentation):
+                # A stream of its own: places and mirror images are the same with and without.
+                drawn = np.random.default_rng(np.random.SeedSequence(place, spawn_key=(1,)))
+                warp = Warp.draw(drawn, cast(SpatialAugmentationConfig, self.augmentation))
+                crop = warp.crop(data, item, channel, start, self.roi)
+            else:
+                crop = data.crop(item, channel, start, self.roi)
             if self.augmentation != _UNCHANGED:
                 own = shared if count == 1 else np.random.default_rng([*place, channel])
                 change = self.augmentation

@@ -6,13 +6,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prod9.config import PreprocessingConfig
+from prod9.config.data import FolderPreprocessingConfig, PreprocessingConfig
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
 from prod9.data.volume_files.stored_volume import StoredVolume
+from prod9.errors import Prod9Error
 
 NOTHING = 0.02
 """A decoder's background is nearly 0, not exactly: intensities up to here count as background."""
+
+
+def window_of(
+    preprocessing: PreprocessingConfig, channel: str | None, name: str
+) -> tuple[float, float] | None:
+    """Return the stored values of a channel that become 0 and 1; None for percentiles.
+
+    Raises:
+        Prod9Error: no channel is given for the volume ``name``, and not all are scaled alike.
+    """
+    if not isinstance(preprocessing, FolderPreprocessingConfig):
+        return None
+    if channel is not None:
+        return preprocessing.windows.get(channel)
+    windows = {preprocessing.windows.get(each) for each in preprocessing.channels}
+    if len(windows) > 1:
+        raise Prod9Error(
+            f"the model scales its channels differently; say which {name} is (--channel): "
+            f"{', '.join(preprocessing.channels)}."
+        )
+    return next(iter(windows))
 
 
 @dataclass(frozen=True)
@@ -25,13 +47,26 @@ class NativeVolume:
     """None where volumes are taken on the grid on which they are stored."""
 
     @classmethod
-    def of(cls, raw: StoredVolume, preprocessing: PreprocessingConfig | None) -> "NativeVolume":
-        """Return a volume for a tokenizer with this ``preprocessing``."""
+    def of(
+        cls,
+        raw: StoredVolume,
+        preprocessing: PreprocessingConfig | None,
+        channel: str | None = None,
+    ) -> "NativeVolume":
+        """Return a volume for a tokenizer with this ``preprocessing``.
+
+        ``channel`` is its name; it may be left out where all are scaled alike.
+
+        Raises:
+            Prod9Error: the channel is needed, and not given.
+        """
         if preprocessing is None:
             return cls(raw, IntensityScale.of(raw), None)
         placement = Placement.of(
             raw.array.shape, raw.affine, preprocessing.spacing_mm, str(raw.path)
         )
+        if (window := window_of(preprocessing, channel, str(raw.path))) is not None:
+            return cls(raw, IntensityScale(*window), placement)
         return cls(raw, IntensityScale.of(raw, preprocessing.percentiles), placement)
 
     @property

@@ -30,6 +30,9 @@ class SubjectSplit(BaseModel):
     val_share: float
     """Of the subjects, as asked for, before rounding."""
     test_share: float
+    fold: int | None = None
+    """Which of ``folds`` parts is for testing, in cross-validation."""
+    folds: int = 1
 
     def split_of(self, subject: str) -> Split:
         """Return the split that a subject belongs to."""
@@ -43,6 +46,8 @@ def open_split(
     seed: int,
     val_share: float,
     test_share: float,
+    fold: int | None = None,
+    folds: int = 1,
     write: bool = True,
 ) -> SubjectSplit:
     """Read the split from ``path``; if there is none yet, draw it and write it there.
@@ -53,6 +58,9 @@ def open_split(
         seed: of the draw, 0 or more.
         val_share: of the subjects, 0 up to (without) 1. A share above 0 gets at least one subject.
         test_share: as ``val_share``; the rest is for training and never empty.
+        fold: for cross-validation: which of ``folds`` parts is for testing, in place of
+            ``test_share``; each subject is in one of them.
+        folds: their number.
         write: whether a drawn split is written.
 
     Raises:
@@ -62,10 +70,12 @@ def open_split(
     if path.exists():
         split = _read(path)
     else:
-        split = _draw(subjects, seed, val_share, test_share)
+        split = _draw(subjects, seed, val_share, test_share, fold, folds)
         if write:
-            write_text(path, json.dumps(split.model_dump(), indent=1) + "\n")
-    asked_for = {"seed": seed, "val_share": val_share, "test_share": test_share}
+            written = split.model_dump(exclude_defaults=True)
+            write_text(path, json.dumps(written, indent=1) + "\n")
+    asked_for = {"seed": seed, "val_share": val_share, "test_share": test_share, "fold": fold}
+    asked_for |= {"folds": folds} if fold is not None else {}
     for name, asked in asked_for.items():
         stored, key = getattr(split, name), f"data.{name.replace('seed', 'split_seed')}"
         if stored != asked:
@@ -101,16 +111,38 @@ def split_counts(subjects: int, shares: tuple[float, float, float]) -> list[int]
     return counts
 
 
-def _draw(subjects: Sequence[str], seed: int, val_share: float, test_share: float) -> SubjectSplit:
+def _draw(
+    subjects: Sequence[str],
+    seed: int,
+    val_share: float,
+    test_share: float,
+    fold: int | None,
+    folds: int,
+) -> SubjectSplit:
     names = sorted(set(subjects))
-    counts = split_counts(len(names), (1 - val_share - test_share, val_share, test_share))
     order = np.random.default_rng(seed).permutation(len(names)).tolist()
+    shares = (1 - val_share - test_share, val_share, test_share)
+    counts = split_counts(len(names), shares)
+    if fold is not None:  # its part goes to the end, and is for testing
+        if len(names) < folds:
+            raise Prod9Error(f"{len(names)} subjects make no {folds} folds; lower data.folds.")
+        start, stop = (part * len(names) // folds for part in (fold, fold + 1))
+        rest = order[:start] + order[stop:]
+        order = rest + order[start:stop]
+        counts = [*split_counts(len(rest), (1 - val_share, val_share, 0.0))[:2], stop - start]
     train, val, test = (
         tuple(sorted(names[i] for i in order[end - count : end]))
         for count, end in zip(counts, np.cumsum(counts).tolist(), strict=True)
     )
     return SubjectSplit(
-        train=train, val=val, test=test, seed=seed, val_share=val_share, test_share=test_share
+        train=train,
+        val=val,
+        test=test,
+        seed=seed,
+        val_share=val_share,
+        test_share=test_share,
+        fold=fold,
+        folds=folds,
     )
 
 

@@ -13,7 +13,7 @@ from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.dataset import Dataset, open_splits
 from prod9.data.native_space import NativeVolume
 from prod9.data.volume_files.read import read_volume
-from prod9.demo.demonstration import Clock, Demonstration, claim, load_configs
+from prod9.demo.demonstration import Demonstration, claim, load_configs
 from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import Evaluator
 from prod9.evaluation.reconstruction import window_agreement
@@ -22,6 +22,7 @@ from prod9.evaluation.translation import TranslationMetrics, measure_translation
 from prod9.inference.translate import translate_files
 from prod9.report.pictures import picture
 from prod9.report.report import Extra
+from prod9.runtime.clock import Clock
 from prod9.runtime.console import say
 from prod9.sample_request import SampleRequest
 from prod9.training.trainer import resolve_device

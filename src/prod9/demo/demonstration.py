@@ -1,7 +1,6 @@
 """What all demonstrations share: a folder, two configurations, both trainings, and a page."""
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from prod9.inference.generate import generate_files, own_names
 from prod9.model import Model
 from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.report.report import Extra
-from prod9.runtime.console import say
+from prod9.runtime.clock import Clock
 from prod9.sample_request import SampleRequest
 from prod9.tokenizer import Tokenizer
 from prod9.training import stage1, stage2
@@ -33,22 +32,6 @@ _FILES = (
 )
 _FOLDERS = ("stage1", "stage2", "generated", "cohort", "cache", "example")
 """Whatever fills one of them knows by itself what in it is prod9's."""
-
-
-class Clock:
-    """Seconds of each part of a demonstration."""
-
-    def __init__(self) -> None:
-        self.start = self.last = time.monotonic()
-        self.seconds: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        """End the part ``name`` and say how long it took."""
-        now = time.monotonic()
-        self.seconds[name] = round(now - self.last, 1)
-        self.seconds["total"] = round(now - self.start, 1)
-        self.last = now
-        say(f"[{self.seconds['total'] / 60:.1f} min] {name}: {self.seconds[name]:.0f} s")
 
 
 def load_configs(

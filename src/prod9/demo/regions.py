@@ -8,10 +8,11 @@ import torch
 from prod9.config.data import CroppedSourceConfig
 from prod9.data.dataset import open_splits
 from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset, of_tensor
-from prod9.demo.demonstration import Clock, Demonstration, claim, load_configs
+from prod9.demo.demonstration import Demonstration, claim, load_configs
 from prod9.errors import Prod9Error
 from prod9.evaluation.test_metrics import evaluator_of, measure_reconstruction
 from prod9.montage import montage, save_figure
+from prod9.runtime.clock import Clock
 from prod9.runtime.console import say
 
 SHOWN = 4

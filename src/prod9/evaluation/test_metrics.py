@@ -10,7 +10,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.data import CroppedSourceConfig
 from prod9.config.load import dump
-from prod9.data.dataset import open_splits, require_unseen
+from prod9.data.dataset import Splits, open_splits, require_unseen
 from prod9.data.splits import HeldOut
 from prod9.data.volume_sets.volume_set import VolumeSet, of_dataset, of_tensor
 from prod9.evaluation.evaluator import Evaluator
@@ -116,22 +116,7 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
         return dict(masked_prediction)
     folder, evaluator = RunFolder(config.output_dir), evaluator_of(config)
     evaluator.kept = WorkCache(folder.root / UNFINISHED)
-    translation = generation = None
-    if len(model.channels) > 1:
-        test, limit = splits["test"], config.trainer.limit_val_batches
-        translation = measure_translation(
-            model,
-            splits["train"],
-            test,
-            SampleRequest.completion_of(config),
-            kept=evaluator.kept,
-            count=limited(len(test), limit, 1),
-        )
-    if config.evaluation.samples_per_class:
-        labels = model.labels_of(["all"], config.evaluation.samples_per_class)
-        ours = generated(model, SampleRequest.generation_of(config, labels), evaluator.kept)
-        real, train = of_dataset(splits["test"]), of_dataset(splits["train"])
-        generation = evaluator.measure_generation(real, ours, train)
+    translation = measure_generated(evaluator, config, model, splits)
     source = {
         "tokenizer": model.tokenizer.digest,
         "transformer": model.digest,
@@ -144,14 +129,42 @@ def measure_stage2(config: Stage2Config, split: HeldOut) -> dict[str, object]:
         evaluator.evaluation(
             source,
             masked_prediction=masked_prediction,
-            translation=None if translation is None else asdict(translation),
+            translation=translation and asdict(translation),
         ),
         title=f"Generation of {config.data.dataset_name}",
         lead="Volumes drawn from nothing but their class, beside the real test split.",
         histories={"Stage 2": folder.history},
         configs={"Stage 2": dump(config)},
     )
-    return masked_prediction | _headline(translation, generation)
+    return masked_prediction | _headline(translation, evaluator.generation)
+
+
+def measure_generated(
+    evaluator: Evaluator, config: Stage2Config, model: Model, splits: Splits
+) -> TranslationMetrics | None:
+    """Add the figures of generated volumes to an evaluation; return those of translation, if any.
+
+    Args:
+        evaluator: the evaluation.
+        config: how many volumes, and how they are sampled.
+        model: the generator.
+        splits: ``test`` is what is compared with.
+    """
+    translation, test = None, splits["test"]
+    if len(model.channels) > 1:
+        translation = measure_translation(
+            model,
+            splits["train"],
+            test,
+            SampleRequest.completion_of(config),
+            kept=evaluator.kept,
+            count=limited(len(test), config.trainer.limit_val_batches, 1),
+        )
+    if config.evaluation.samples_per_class:
+        labels = model.labels_of(["all"], config.evaluation.samples_per_class)
+        ours = generated(model, SampleRequest.generation_of(config, labels), evaluator.kept)
+        evaluator.measure_generation(of_dataset(test), ours, of_dataset(splits["train"]))
+    return translation
 
 
 def evaluator_of(config: Stage2Config) -> Evaluator:

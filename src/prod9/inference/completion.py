@@ -1,9 +1,10 @@
 """What translation and in-painting share: checks of their files, background, record, picture."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from prod9.errors import Prod9Error
 from prod9.files import write_text
 from prod9.model import Model
 from prod9.montage import Panel, compare, save_figure
+from prod9.own_files import read_record, refuse_foreign
 from prod9.sample_request import SampleRequest
 from prod9.tokenizer import Tokenizer
 
@@ -44,10 +46,32 @@ class CompletedFiles:
                 raise Prod9Error(f"{path} is one of the inputs; choose another --output.")
             refuse_overwrite(path, overwrite)
 
-    def write_record(self, model: Model, request: SampleRequest, **inputs: object) -> None:
-        """Write what it takes to make the results again."""
+    def record_of(self, model: Model, request: SampleRequest, **inputs: object) -> dict[str, Any]:
+        """Return what it takes to make the results again, as plain data."""
         content = {**model.record_of(request), "samples": len(request.labels), **inputs}
+        return json.loads(json.dumps(content))
+
+    def write_record(self, content: Mapping[str, Any]) -> None:
+        """Write what :meth:`record_of` returned."""
         write_text(self.record, json.dumps(content, indent=2) + "\n")
+
+    def were_begun(self, content: Mapping[str, Any]) -> bool:
+        """Whether the record is there that would be written first.
+
+        Raises:
+            Prod9Error: it is of other results; a file is in the way that no record names.
+        """
+        there = read_record(self.record, {"prod9", "seed", "samples"})
+        if there is None:
+            refuse_foreign(self.all)
+            return False
+        for name, value in content.items():
+            if there.get(name) != value:
+                raise Prod9Error(
+                    f"{self.record}: the results were made with another {name.replace('_', ' ')}; "
+                    "give what they were begun with, or pass --overwrite or another --output."
+                )
+        return True
 
     def draw_picture(
         self, given: Sequence[tuple[str, Tensor]], name: str, samples: Tensor, at: Sequence[int]
@@ -63,8 +87,8 @@ class CompletedFiles:
         save_figure(self.picture, compare(panels, at))
 
 
-def to_network(stored: StoredVolume, tokenizer: Tokenizer) -> NativeVolume:
-    """Bring a volume to the network's grid and intensities.
+def to_network(stored: StoredVolume, tokenizer: Tokenizer, channel: str) -> NativeVolume:
+    """Bring a volume of a channel to the network's grid and intensities.
 
     Raises:
         Prod9Error: the tokenizer was not trained on scans; the volume is empty, of one value, or
@@ -75,7 +99,7 @@ def to_network(stored: StoredVolume, tokenizer: Tokenizer) -> NativeVolume:
             f"the tokenizer was trained on {tokenizer.spec.dataset_name}, whose volumes have no "
             "preprocessing that could be done to another file; choose a model of scans (BraTS)."
         )
-    volume = NativeVolume.of(stored, tokenizer.spec.preprocessing)
+    volume = NativeVolume.of(stored, tokenizer.spec.preprocessing, channel)
     if volume.scale.low == volume.scale.high:
         raise Prod9Error(
             f"{stored.path} has no contrast: every voxel that is not 0 is {volume.scale.low:g}; "

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.stored_volume import StoredVolume, volume_suffix
-from prod9.data.volume_files.write import write_inside
+from prod9.data.volume_files.stored_volume import StoredVolume, result_suffix, volume_stem
+from prod9.data.volume_files.write import write_inside, write_volume
 from prod9.errors import Prod9Error
 from prod9.inference.completion import (
     CompletedFiles,
@@ -52,7 +52,8 @@ def inpaint(
     Raises:
         Prod9Error: another grid; a mask of nothing or everything; an empty scan.
     """
-    native = to_network(scan, model.tokenizer)
+    channel = model.channels[request.labels[0] % len(model.channels)]
+    native = to_network(scan, model.tokenizer, channel)
     require_same_grid(scan, mask)
     inside = mask.array != 0
     if not inside.any() or inside.all():
@@ -61,7 +62,7 @@ def inpaint(
             "that is to be sampled with values other than 0."
         )
     # With a range of its own: what is hidden must not show in the percentiles either.
-    visible = NativeVolume.of(_filled(scan, inside), model.tokenizer.spec.preprocessing)
+    visible = NativeVolume.of(_filled(scan, inside), model.tokenizer.spec.preprocessing, channel)
     volume = visible.tensor()
     tokens = encode(model.tokenizer, volume, request.windows)
     unknown = ~background_cells(model, [torch.from_numpy(native.on_grid(inside))[None, None]])
@@ -91,13 +92,14 @@ def inpaint_files(
     """Run :func:`inpaint` on files; every voxel outside the mask stays the same, bit for bit.
 
     Writes ``NAME_inpainted.nii.gz`` (or ``_inpainted-1`` to ``-K``), a picture and a record to
-    ``folder``.
+    ``folder``. Scans of formats that are not written are answered as ``.nii.gz``, in which voxels
+    outside the mask are the same as float32.
 
     Raises:
         Prod9Error: as :func:`inpaint`; unreadable files, or results in the way.
     """
-    suffix, count = volume_suffix(scan), len(request.labels)
-    stem = f"{scan.name[: -len(suffix)]}_inpainted"
+    suffix, count = result_suffix(scan), len(request.labels)
+    stem = f"{volume_stem(scan)}_inpainted"
     numbers = [""] if count == 1 else [f"-{k + 1}" for k in range(count)]
     files = CompletedFiles(
         tuple(folder / f"{stem}{number}{suffix}" for number in numbers),
@@ -109,11 +111,15 @@ def inpaint_files(
     name = model.channels[request.labels[0] % len(model.channels)]
     with progress_bar(f"in-painting {name}", "windows") as on_window:
         results = inpaint(model, stored, hidden, request, on_window)
-    files.write_record(model, request, input=str(scan), mask=str(mask), modality=name)
+    record = files.record_of(model, request, input=str(scan), mask=str(mask), modality=name)
+    files.write_record(record)
     inside = hidden.array != 0
     for path, result in zip(files.results, results, strict=True):
-        write_inside(path, scan, result, inside, overwrite=overwrite)
-    native = NativeVolume.of(stored, model.tokenizer.spec.preprocessing)
+        if scan.is_dir() or not scan.name.lower().endswith(suffix):
+            write_volume(path, result, like=stored, overwrite=overwrite)
+        else:
+            write_inside(path, scan, result, inside, overwrite=overwrite)
+    native = NativeVolume.of(stored, model.tokenizer.spec.preprocessing, name)
     # All in the intensities of the whole scan.
     shown = [replace(native, raw=replace(stored, array=result)).array() for result in results]
     before, there = torch.from_numpy(native.array()), torch.from_numpy(native.on_grid(inside)) > 0

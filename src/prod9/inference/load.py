@@ -6,34 +6,54 @@ from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
+from prod9 import model as core
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import load_either
 from prod9.errors import Prod9Error
+from prod9.inference.hub import fetch, is_hub_name
 from prod9.inference.model import Model
+from prod9.inference.model_folder import is_model_folder, read_folder
 from prod9.inference.recorded import Recorded, device_of
 from prod9.inference.tokenizer import PathLike, Tokenizer
-from prod9.model import load_generator
 from prod9.torch_files import read_plain
 from prod9.training import stage1, stage2
 from prod9.training.run_folder import RunFolder
 
 
 def load(
-    path: PathLike, *, tokenizer: PathLike | None = None, device: str | None = None
+    path: PathLike,
+    *,
+    tokenizer: PathLike | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    download: bool = True,
 ) -> Model | Tokenizer:
     """Load what was trained.
 
     Args:
         path: the run folder of Stage 2, its ``transformer.pt``, or an ``autoencoder.pt`` (which
-            gives a :class:`Tokenizer`); or the configuration, a YAML file, of what was trained.
+            gives a :class:`Tokenizer`); the configuration, a YAML file, of what was trained; a
+            model folder (:meth:`Model.save`); or ``user/name``, such a folder on the Hugging Face
+            Hub, where no file or folder has that path.
         tokenizer: the ``autoencoder.pt`` of a transformer; when left out, where its configuration
             says, or a file of that name beside the transformer or one folder above.
         device: such as ``cpu`` or ``cuda:1``; a GPU, where there is one, when left out.
+        revision: commit, tag or branch on the hub; when left out, the newest commit, which is said
+            on stderr.
+        download: False to use no network: of the hub, only what is in its cache.
 
     Raises:
-        Prod9Error: missing, damaged or foreign files; a transformer of another tokenizer.
+        Prod9Error: missing, damaged or foreign files; a transformer of another tokenizer; a hub
+            that cannot be reached.
     """
+    if is_hub_name(path):
+        path = fetch(str(path), revision, download=download)
     path, recorded = Path(path), None
+    if is_model_folder(path):
+        network, recorded = read_folder(path, device_of(device))
+        if isinstance(network, core.Model):
+            return Model.of(network, recorded)
+        return Tokenizer(network, recorded.sliding_window)
     if path.suffix in (".yaml", ".yml"):
         config = load_either(path, ())
         if isinstance(config, Stage1Config):
@@ -52,7 +72,7 @@ def load(
         known = kind == "prod9-transformer" and isinstance(content.get("spec"), dict)
         recorded = Recorded.of(str(content["spec"].get("config_yaml", "")) if known else "")
     own = Tokenizer.load(tokenizer or _tokenizer_beside(path, recorded.autoencoder_path), device)
-    return Model.of(load_generator(path, own.network, device_of(device)), recorded)
+    return Model.of(core.load_generator(path, own.network, device_of(device)), recorded)
 
 
 def _tokenizer_beside(transformer: Path, named: Path) -> Path:

@@ -1,20 +1,35 @@
 """``prod9.Model``: new volumes, missing channels, masked parts."""
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 from nibabel.nifti1 import Nifti1Image
 
 from prod9 import model as core
+from prod9.config import CompletionConfig
 from prod9.config.load import validated
 from prod9.errors import Prod9Error
+from prod9.inference.extras import Extras
 from prod9.inference.generate import generation_affine
+from prod9.inference.hub import push
 from prod9.inference.inpaint import inpaint as sample_masked
+from prod9.inference.model_folder import save_folder
 from prod9.inference.recorded import Recorded
+from prod9.inference.subjects import OnSubject, TranslatedSubject, translate_folder
 from prod9.inference.tokenizer import Tokenizer
 from prod9.inference.translate import translate as sample_channel
-from prod9.inference.volumes import Result, VolumeLike, image_of, like, stored_volume
+from prod9.inference.volumes import (
+    PathLike,
+    Result,
+    VolumeLike,
+    image_of,
+    like,
+    stored_volume,
+)
 from prod9.sample_request import SampleRequest
 
 
@@ -81,7 +96,7 @@ class Model:
             Images in [0, 1], float32, axes RAS+, of the training data's spacing.
         """
         names = [label] if isinstance(label, str) else [*label]
-        request = self._request(self.generation, names, n, settings)
+        request = request_of(self.network, self.generation, names, n, settings)
         request = replace(request, shape=shape)
         spec = self.network.tokenizer.spec
         affine = generation_affine(shape or spec.volume_shape, spec.spacing_mm)
@@ -109,7 +124,7 @@ class Model:
         Returns:
             Volumes on the grid of the first source, in the mean range of the sources' intensities.
         """
-        request = self._request(self.completion, [target], n, settings)
+        request = request_of(self.network, self.completion, [target], n, settings)
         stored = {name: stored_volume(volume, name) for name, volume in sources.items()}
         found = sample_channel(self.network, stored, request)
         first, affine = next(iter(sources.values())), next(iter(stored.values())).affine
@@ -119,7 +134,7 @@ class Model:
         self,
         volume: VolumeLike,
         mask: VolumeLike,
-        channel: str,
+        channel: str | None = None,
         n: int = 1,
         **settings: Unpack[Settings],
     ) -> list[Result]:
@@ -128,21 +143,128 @@ class Model:
         Args:
             volume: the volume.
             mask: on the same grid; every voxel that is not 0 is sampled.
-            channel: name of the volume's channel.
+            channel: name of the volume's channel; may be left out where the model has one.
             n: samples.
             settings: see :class:`Model`.
         """
-        request = self._request(self.completion, [channel], n, settings)
+        request = request_of(
+            self.network, self.completion, [channel_or_only(self.network, channel)], n, settings
+        )
         stored = stored_volume(volume, "the volume")
         samples = sample_masked(self.network, stored, stored_volume(mask, "the mask"), request)
         return [like(volume, sample, stored.affine) for sample in samples]
 
-    def _request(
-        self, base: SampleRequest, names: Sequence[str], n: int, settings: Settings
-    ) -> SampleRequest:
-        changes = {name: value for name, value in settings.items() if name != "seed"}
-        sampler = validated(type(base.sampler), base.sampler.model_dump() | changes, "the sampler")
-        labels, seed = self.network.labels_of(names, n), settings.get("seed", base.seed)
-        if not labels:
-            raise Prod9Error("give at least one label, and n of at least 1.")
-        return replace(base, labels=labels, sampler=sampler, seed=seed)
+    def save(self, folder: PathLike, *, overwrite: bool = False, **extras: Unpack[Extras]) -> None:
+        """Write the model, and the settings of its use, as a folder that :func:`load` reads.
+
+        Args:
+            folder: made where it is not there; its other files stay.
+            overwrite: replace a model that is there.
+            extras: ``dataset`` (its description, or the path of a ``dataset.yaml``), ``metrics``
+                and ``report`` (paths of what an evaluation wrote; a report shows volumes and their
+                names), ``licence`` and ``intended_use`` (texts of the model card), ``subjects``
+                (True keeps names of subjects and paths of this machine, left out otherwise).
+        """
+        save_folder(self.network, self._recorded(), Path(folder), extras, overwrite=overwrite)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        message: str = "Upload a prod9 model",
+        **extras: Unpack[Extras],
+    ) -> str:
+        """Upload the model's folder to the Hugging Face Hub; needs ``prod9[hub]`` and a login.
+
+        Args:
+            repo_id: ``user/name``; made where it is not there.
+            private: whether only its owner can see it, if it is made.
+            message: of the commit.
+            extras: as of :meth:`save`.
+
+        Returns:
+            The commit, which :func:`load` takes as ``revision``.
+        """
+        return push(
+            lambda folder: self.save(folder, **extras), repo_id, private=private, message=message
+        )
+
+    def _recorded(self) -> Recorded:
+        return Recorded(
+            seed=self.generation.seed,
+            sampler=self.generation.sampler,
+            completion=CompletionConfig.model_validate(self.completion.sampler.model_dump()),
+            sliding_window=self.generation.windows,
+            data={"batch_size": self.generation.batch_size},
+        )
+
+    def translate_folder(
+        self,
+        folder: PathLike,
+        output: PathLike,
+        target: str | None = None,
+        n: int = 1,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        on_subject: OnSubject | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[TranslatedSubject]:
+        """Sample the channels that the subjects of a folder lack; write them to ``output``.
+
+        Args:
+            folder: holds a folder for each subject, with volumes that are named after channels.
+            output: folder for ``SUBJECT/CHANNEL.nii.gz``.
+            target: the only channel to sample; all that are missing when left out.
+            n: samples of each channel.
+            resume: skip what is complete.
+            overwrite: replace what is there.
+            on_subject: called with each subject that is done, its number from 1 and their count;
+                progress is written to stderr where it is given.
+            settings: see :class:`Model`.
+
+        Returns:
+            Of each subject ``name``, ``made`` (the results' paths by channel) and ``problem``: a
+            sentence on why there is not every result, else empty. A problem stops no other subject.
+        """
+        request = request_of(self.network, self.completion, self.network.channels, n, settings)
+        with redirect_stderr(io.StringIO()) if on_subject is None else nullcontext():
+            return translate_folder(
+                self.network,
+                Path(folder),
+                Path(output),
+                request,
+                target=target,
+                samples=n,
+                resume=resume,
+                overwrite=overwrite,
+                on_subject=on_subject or (lambda done, number, total: None),
+            )
+
+
+def channel_or_only(network: core.Model, name: str | None) -> str:
+    """Return ``name``; where it is None, the name of the only channel.
+
+    Raises:
+        Prod9Error: None, and the model has several.
+    """
+    only, *others = network.channels
+    if name is None and others:
+        raise Prod9Error(
+            f"the model has the channels {', '.join(network.channels)}; name one of them "
+            "(--channel)."
+        )
+    return name or only
+
+
+def request_of(
+    network: core.Model, base: SampleRequest, names: Sequence[str], n: int, settings: Settings
+) -> SampleRequest:
+    """Return ``base`` with ``n`` labels for each name, and with other settings."""
+    changes = {name: value for name, value in settings.items() if name != "seed"}
+    sampler = validated(type(base.sampler), base.sampler.model_dump() | changes, "the sampler")
+    labels, seed = network.labels_of(names, n), settings.get("seed", base.seed)
+    if not labels:
+        raise Prod9Error("give at least one label, and n of at least 1.")
+    return replace(base, labels=labels, sampler=sampler, seed=seed)

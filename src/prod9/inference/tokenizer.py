@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -16,20 +16,20 @@ from prod9.data.intensity import IntensityScale
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.npz import read_npz_array
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.stored_volume import SUFFIXES, StoredVolume, volume_suffix
+from prod9.data.volume_files.stored_volume import TOKENS, StoredVolume, result_suffix, volume_stem
 from prod9.data.volume_files.write import refuse_overwrite, write_nifti, write_volume
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write
+from prod9.inference.extras import Extras
+from prod9.inference.model_folder import is_model_folder, read_folder, save_folder
 from prod9.inference.recorded import Recorded, device_of
-from prod9.inference.volumes import Result, VolumeLike, image_of, like, stored_volume
+from prod9.inference.volumes import PathLike, Result, VolumeLike, image_of, like, stored_volume
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import ssim
 from prod9.runtime.memory_limits import require_memory
 from prod9.shapes import MAX_VOXELS
 from prod9.sliding_window import decode, encode
 
-PathLike: TypeAlias = str | os.PathLike[str]
-SUFFIX = ".tokens.npz"
 _SSIM_WINDOW = 11
 
 
@@ -117,9 +117,9 @@ class Reconstruction:
 class Tokenizer:
     """Volumes to tokens and back: a trained Stage 1.
 
-    A volume is a path (NIfTI or npy), an array or tensor (D, H, W), or a nibabel image, of any
-    size. Results are float32, in the volume's own intensities; they are arrays where the volume is
-    an array or a tensor, else nibabel images with the volume's affine.
+    A volume is a path (to any format in docs/data.md), an array or tensor (D, H, W), or a nibabel
+    image, of any size. Results are float32, in the volume's own intensities; they are arrays where
+    the volume is an array or a tensor, else nibabel images with the volume's affine.
     """
 
     network: core.Tokenizer
@@ -127,30 +127,45 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: PathLike, device: str | None = None) -> "Tokenizer":
-        """Read an ``autoencoder.pt``.
+        """Read an ``autoencoder.pt``, or the tokenizer of a model folder.
 
         Args:
-            path: the file that Stage 1 exported.
+            path: the file that Stage 1 exported, or the folder.
             device: such as ``cpu`` or ``cuda:1``; a GPU, where there is one, when left out.
 
         Raises:
             Prod9Error: missing, damaged, or another kind of file.
         """
+        if is_model_folder(Path(path)):
+            found, recorded = read_folder(Path(path), device_of(device))
+            own = found if isinstance(found, core.Tokenizer) else found.tokenizer
+            return cls(own, recorded.sliding_window)
         network = core.Tokenizer.load(Path(path), device_of(device))
         return cls(network, Recorded.of(network.spec.config_yaml).sliding_window)
+
+    def save(self, folder: PathLike, *, overwrite: bool = False, **extras: Unpack[Extras]) -> None:
+        """Write the tokenizer as a folder that :func:`load` reads; arguments as of ``Model.save``.
+
+        Raises:
+            Prod9Error: the folder holds a model, or foreign files under its names.
+        """
+        recorded = Recorded(sliding_window=self.windows)
+        save_folder(self.network, recorded, Path(folder), extras, overwrite=overwrite)
 
     @property
     def codebook_size(self) -> int:
         """Number of codes V; tokens are in [0, V)."""
         return self.network.codebook_size
 
-    def encode(self, volume: VolumeLike) -> EncodedVolume:
+    def encode(self, volume: VolumeLike, channel: str | None = None) -> EncodedVolume:
         """Encode a volume; the result's ``tokens`` are an int64 array (*grid).
+
+        ``channel`` is its name, which a model needs whose channels are scaled differently.
 
         Raises:
             Prod9Error: the volume cannot be read, or is not one channel of finite real numbers.
         """
-        native = self._native(stored_volume(volume, "the volume"))
+        native = self._native(stored_volume(volume, "the volume"), channel)
         return self._encoded(native, native.tensor())
 
     def decode(
@@ -189,18 +204,18 @@ class Tokenizer:
             raise Prod9Error(f"a volume of {[*shape]} has {[*network.grid(shape)]} tokens.")
         return decode(network, grid.long()[None], shape, self.windows)[0, 0].numpy()
 
-    def reconstruct(self, volume: VolumeLike) -> Result:
+    def reconstruct(self, volume: VolumeLike, channel: str | None = None) -> Result:
         """Encode and decode a volume; the result is on its grid, with its affine.
 
         Raises:
             Prod9Error: as :meth:`encode`.
         """
         stored = stored_volume(volume, "the volume")
-        return like(volume, self.measured(stored).volume, stored.affine)
+        return like(volume, self.measured(stored, channel).volume, stored.affine)
 
-    def measured(self, stored: StoredVolume) -> Reconstruction:
+    def measured(self, stored: StoredVolume, channel: str | None = None) -> Reconstruction:
         """Encode and decode a volume, and compare."""
-        native = self._native(stored)
+        native = self._native(stored, channel)
         volume = native.tensor()
         encoded = self._encoded(native, volume)
         tokens = torch.from_numpy(encoded.tokens)[None]
@@ -213,8 +228,8 @@ class Tokenizer:
         restored = native.restore(output[0, 0], foreground=foreground)
         return Reconstruction(restored, encoded, decibels, similarity)
 
-    def _native(self, stored: StoredVolume) -> NativeVolume:
-        return NativeVolume.of(stored, self.network.spec.preprocessing)
+    def _native(self, stored: StoredVolume, channel: str | None) -> NativeVolume:
+        return NativeVolume.of(stored, self.network.spec.preprocessing, channel)
 
     def _encoded(self, native: NativeVolume, volume: Tensor) -> EncodedVolume:
         tokens = encode(self.network, volume, self.windows)[0].numpy()
@@ -235,33 +250,45 @@ class Tokenizer:
 
 
 def reconstruct_file(
-    tokenizer: Tokenizer, path: Path, folder: Path, *, save_tokens: bool, overwrite: bool
+    tokenizer: Tokenizer,
+    path: Path,
+    folder: Path,
+    *,
+    channel: str | None = None,
+    save_tokens: bool,
+    overwrite: bool,
 ) -> tuple[Path, Reconstruction]:
     """Reconstruct a file; write the result, with the source's geometry and type, and its tokens.
 
     Returns:
         The path that was written, and what was found.
     """
-    name = f"{_stem(path)}_reconstructed"
-    target, tokens = folder / f"{name}{volume_suffix(path)}", folder / f"{name}{SUFFIX}"
+    name = f"{volume_stem(path)}_reconstructed"
+    target, tokens = folder / f"{name}{result_suffix(path)}", folder / f"{name}{TOKENS}"
     for each in (target, tokens) if save_tokens else (target,):
         refuse_overwrite(each, overwrite)
     stored = read_volume(path)
-    found = tokenizer.measured(stored)
+    found = tokenizer.measured(stored, channel)
     write_volume(target, found.volume, like=stored, overwrite=overwrite)
     if save_tokens:
         found.encoded.save(tokens)
     return target, found
 
 
+def encode_file(
+    tokenizer: Tokenizer, path: Path, folder: Path, *, channel: str | None = None, overwrite: bool
+) -> tuple[Path, EncodedVolume]:
+    """Encode a file; return the path of its token file, and its tokens."""
+    target = folder / f"{volume_stem(path)}{TOKENS}"
+    refuse_overwrite(target, overwrite)
+    encoded = tokenizer.encode(path, channel)
+    encoded.save(target)
+    return target, encoded
+
+
 def decode_file(tokenizer: Tokenizer, path: Path, folder: Path, *, overwrite: bool) -> Path:
     """Decode a token file to NIfTI, float32, on the network's grid; return its path."""
     encoded = EncodedVolume.load(path, tokenizer.network)
-    target, volume = folder / f"{_stem(path)}_decoded.nii.gz", tokenizer.volume_of(encoded)
+    target, volume = folder / f"{volume_stem(path)}_decoded.nii.gz", tokenizer.volume_of(encoded)
     write_nifti(target, volume, encoded.affine, overwrite=overwrite)
     return target
-
-
-def _stem(path: Path) -> str:
-    known = [each for each in (*SUFFIXES[::-1], SUFFIX) if path.name.endswith(each)]
-    return path.name.removesuffix(known[0] if known else path.suffix)

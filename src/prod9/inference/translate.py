@@ -92,7 +92,7 @@ def translate(
             raise Prod9Error(f"a source is given twice in {', '.join(sources)}; give each once.")
         if channel == target:
             raise Prod9Error(f"the target {name} is one of the sources; give another.")
-        native[channel] = to_network(volume, model.tokenizer)
+        native[channel] = to_network(volume, model.tokenizer, model.channels[channel])
     if not native:
         raise Prod9Error("give at least one source to translate from.")
     first, *others = native.values()
@@ -125,6 +125,7 @@ def translate_files(
     request: SampleRequest,
     *,
     overwrite: bool,
+    resume: bool = False,
     truth: Path | None = None,
     at: Sequence[int] | None = None,
 ) -> CompletedFiles:
@@ -140,6 +141,7 @@ def translate_files(
         output: ``.nii`` or ``.nii.gz``; all other files go beside it.
         request: the target channel, once for each sample, and how.
         overwrite: replace what is there.
+        resume: do nothing if the same results are there, complete their files if some are.
         truth: the real volume of the target, to be shown in the picture.
         at: voxel of the network's grid through which the picture is cut; by default the middle.
 
@@ -148,7 +150,13 @@ def translate_files(
     """
     names, count = model.channels, len(request.labels)
     target = names[request.labels[0] % len(names)]
-    files = _files_beside(output, count)
+    files = files_beside(output, count)
+    inputs = {names[model.channel_of(name)]: str(path) for name, path in sources.items()}
+    record = files.record_of(model, request, sources=inputs, target=target)
+    if resume and files.were_begun(record):
+        if all(path.exists() for path in files.all):
+            return files
+        overwrite = True
     files.require_free([*sources.values(), *([truth] if truth else [])], overwrite)
     stored = {name: read_volume(path) for name, path in sources.items()}
     with progress_bar(f"sampling {target}", "windows") as on_window:
@@ -156,11 +164,10 @@ def translate_files(
     first = next(iter(stored.values()))
     shown = [(names[c], torch.from_numpy(each.array())) for c, each in found.sources.items()]
     if truth is not None:
-        real = NativeVolume.of(read_volume(truth), model.tokenizer.spec.preprocessing)
+        real = NativeVolume.of(read_volume(truth), model.tokenizer.spec.preprocessing, target)
         require_same_grid(first, real.raw)
         shown.append((f"{target}, true", torch.from_numpy(real.array())))
-    inputs = {names[model.channel_of(name)]: str(path) for name, path in sources.items()}
-    files.write_record(model, request, sources=inputs, target=target)
+    files.write_record(record)
     types = {each.dtype for each in stored.values()}
     # The shared range need not fit the type of one source among several.
     dtype = first.dtype if len(types) == 1 else np.dtype(np.float32)
@@ -176,7 +183,8 @@ def translate_files(
     return files
 
 
-def _files_beside(output: Path, count: int) -> CompletedFiles:
+def files_beside(output: Path, count: int) -> CompletedFiles:
+    """Return the files that a translation of ``count`` samples to ``output`` writes."""
     suffix = volume_suffix(output)
     if suffix == ".npy":
         raise Prod9Error(f"--output {output} must end in .nii or .nii.gz.")

@@ -12,8 +12,9 @@ from torch import Tensor
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume
 
+PathLike: TypeAlias = str | os.PathLike[str]
 VolumeLike: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | SpatialImage
-"""A volume of one channel: a path to NIfTI or npy, an array (D, H, W), or a nibabel image."""
+"""A volume of one channel: a path (see ``read_volume``), an array (D, H, W), or a nibabel image."""
 Result: TypeAlias = np.ndarray | Nifti1Image
 
 

@@ -32,6 +32,7 @@ from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.runtime.console import say
 from prod9.runtime.distributed import is_main, main_first, of_main
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
+from prod9.training.initial import start_stage1
 from prod9.training.previews import Preview
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.trainer import (
@@ -177,11 +178,17 @@ def train(config: Stage1Config, *, resume: bool = False, overwrite: bool = False
     if is_main():
         require_writable(export.parent)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    module = build_module(config)
+    module, parts = build_module(config), config.training.parts
+    if config.init_from is not None:
+        start_stage1(module, config.init_from)
+    elif parts != "all":
+        raise Prod9Error(f"training.parts={parts} needs init_from, the tokenizer to start from.")
+    module.autoencoder.encoder.requires_grad_(parts == "all")
     volumes = training_volumes(config)
     say(f"Stage 1: {module.autoencoder.fsq.codebook_size} codes, to be written to {export}")
     preview = partial(_preview, module, volumes)
-    run_training(config, folder, module, volumes, preview, resume=resume, overwrite=overwrite)
+    if parts != "none":
+        run_training(config, folder, module, volumes, preview, resume=resume, overwrite=overwrite)
     tokenizer = tokenizer_of(module.cpu(), volumes.data)
     if is_main():
         tokenizer.save(export)

@@ -26,6 +26,7 @@ from prod9.runtime.console import say
 from prod9.runtime.distributed import is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
+from prod9.training.initial import start_stage2
 from prod9.training.previews import Preview
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
@@ -114,6 +115,8 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = Stage2Module(config, untrained(spec), tokenizer.digest)
+    if config.init_from is not None:
+        start_stage2(module, config.init_from)
     prepare_training(module.transformer, config.trainer)
     say(f"Stage 2: {tokenizer.codebook_size} codes, to be written to {folder.transformer}")
     split = config.trainer.strategy == "fsdp" and world_size() > 1

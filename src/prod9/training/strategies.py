@@ -32,7 +32,8 @@ def require_strategy(config: Stage1Config | Stage2Config) -> None:
     """Check that the run can be trained with ``trainer.strategy``.
 
     Raises:
-        Prod9Error: FSDP with Stage 1, with fp16, or with ``trainer.on_nan=rollback``.
+        Prod9Error: FSDP with Stage 1, with fp16, with ``trainer.on_nan=rollback``, or with
+            ``callbacks.checkpoint.export=best``.
     """
     reason = ""
     if isinstance(config, Stage1Config):
@@ -43,6 +44,9 @@ def require_strategy(config: Stage1Config | Stage2Config) -> None:
     elif config.trainer.on_nan == "rollback":
         reason = "splits the weights, which trainer.on_nan=rollback needs whole; set "
         reason += "trainer.on_nan=skip or trainer.strategy=ddp"
+    elif config.callbacks.checkpoint.export == "best":
+        reason = "splits the weights, which callbacks.checkpoint.export=best needs whole; set "
+        reason += "callbacks.checkpoint.export=last or trainer.strategy=ddp"
     if reason and config.trainer.strategy == "fsdp":
         raise Prod9Error(f"trainer.strategy=fsdp {reason}.")
 

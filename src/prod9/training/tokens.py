@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from prod9.config import Stage2Config
-from prod9.config.data import CroppedSourceConfig
+from prod9.config.data import CroppedSourceConfig, FolderTokensConfig
+from prod9.data.augmented import AugmentedDataset
 from prod9.data.batches import batches_of
 from prod9.data.dataset import Dataset, Splits, open_splits, outline, require_unseen
 from prod9.data.splits import Split
@@ -76,12 +77,15 @@ def training_tokens(config: Stage2Config, tokenizer: Tokenizer) -> TrainingData:
         Prod9Error: data that is missing or cannot be read; a folder that cannot be written.
     """
     splits = open_data(config, tokenizer)
-    store, train = open_tokens(config, tokenizer, splits["train"], "train")
+    data, section = splits["train"], config.data
+    if isinstance(section, FolderTokensConfig) and section.encodings > 1:
+        data = AugmentedDataset(data, section.augmentation, section.encodings, config.seed)
+    store, train = open_tokens(config, tokenizer, data, "train")
     _, val = open_tokens(config, tokenizer, splits["val"], "val")
     summary = f"{len(store)} training volumes of {_by(tokenizer.grid())} tokens"
     if isinstance(config.data, CroppedSourceConfig):
         summary += f", in crops of {_by(window_of(config, tokenizer))}"
-    return TrainingData(train, val, splits["train"], summary)
+    return TrainingData(train, val, data, summary)
 
 
 def open_tokens(

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -25,6 +26,7 @@ from prod9.networks.autoencoder import Autoencoder
 from prod9.networks.transformer import MaskedTransformer
 from prod9.runtime.console import say
 from prod9.runtime.distributed import is_main, of_main, world_size
+from prod9.torch_files import read_plain
 from prod9.training.checkpoint_files import Position, WholeCheckpoints
 from prod9.training.last_checkpoint import LastCheckpoint
 from prod9.training.loggers import build_loggers, require_logger
@@ -223,7 +225,7 @@ def run_training(
     say(f"run folder: {folder.root}")
     last = LastCheckpoint(folder.checkpoints, config)
     callbacks: list[Callback] = [last]
-    keep_best = config.callbacks.checkpoint.keep_best
+    keep_best, best = config.callbacks.checkpoint.keep_best, None
     if keep_best and config.trainer.limit_val_batches != 0:
         best = ModelCheckpoint(
             dirpath=folder.checkpoints,
@@ -248,6 +250,21 @@ def run_training(
     cast(Any, trainer)._signal_connector.register_signal_handlers = lambda: None
     with last.signals.listening():
         trainer.fit(module, data.train, data.val, ckpt_path=path, weights_only=True)
+    if best is not None and config.callbacks.checkpoint.export == "best":
+        _load_best(module, best)
+
+
+def _load_best(module: StageModule[Any], best: ModelCheckpoint) -> None:
+    """Give the averaged network the weights of the best validation."""
+    content: Any = read_plain(Path(best.best_model_path), "train again with --overwrite")
+    prefix = "ema."
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in content["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    module.ema.load_state_dict(weights)
+    say(f"{module.title}: best {module.monitor} {best.best_model_score:.4g}, exported from there")
 
 
 def start_where_it_ended(

@@ -9,7 +9,18 @@ import pytest
 SCRIPTS = {
     "main": [
         [],
-        *(["demo"], ["evaluate"], ["plan"], ["view"], ["doctor"], ["weights", "fetch"], ["data"]),
+        *(
+            ["train"],
+            ["demo"],
+            ["evaluate"],
+            ["plan"],
+            ["export"],
+            ["view"],
+            ["doctor"],
+            ["weights", "fetch"],
+            ["data"],
+        ),
+        *(["generate"], ["translate"], ["inpaint"], ["reconstruct"], ["encode"], ["decode"]),
         *(["data", verb] for verb in ("list", "fetch", "inspect", "make-phantom-brats")),
     ],
     "autoencoder": [[], ["train"], ["validate"], ["test"], ["infer"]],
@@ -32,6 +43,8 @@ SLOW = {
     "pandas",
     "sklearn",
     "numpy",
+    "safetensors",
+    "huggingface_hub",
 }
 CODE = """
 import importlib, sys

@@ -188,3 +188,28 @@ def test_no_text_and_no_file(path: Path) -> None:
 def test_an_unwritable_place(path: Path) -> None:
     path.parent.write_bytes(b"a file where a folder should be")
     assert "cannot write" in refused(path)
+
+
+def test_folds_test_each_subject_once(tmp_path: Path) -> None:
+    names = [f"s{index:02d}" for index in range(23)]
+    found = [
+        open_split(
+            tmp_path / f"{fold}.json",
+            names,
+            seed=3,
+            val_share=0.1,
+            test_share=0.2,
+            fold=fold,
+            folds=5,
+        )
+        for fold in range(5)
+    ]
+    assert sorted(name for split in found for name in split.test) == names
+    for split in found:
+        assert sorted((*split.train, *split.val, *split.test)) == names
+        assert len(split.test) in (4, 5)
+        assert len(split.val) == 2
+    with pytest.raises(Prod9Error, match="fold"):
+        open_split(
+            tmp_path / "0.json", names, seed=3, val_share=0.1, test_share=0.2, fold=1, folds=5
+        )

@@ -10,12 +10,13 @@ import pytest
 from forked import answer_of, finish, kill, memory_mib, start, wait_for
 
 from prod9.config import BraTSDataConfig, PreprocessingConfig
+from prod9.data import scan_cache as module
 from prod9.data.batches import BatchKey
-from prod9.data.brats import scan_cache as module
+from prod9.data.brats.cases import prepare
 from prod9.data.brats.dataset import BraTSDataset
 from prod9.data.brats.layouts import MODALITIES, Case, find_cases
-from prod9.data.brats.scan_cache import Scan, prepare
 from prod9.data.crops import VolumeCrops
+from prod9.data.scan_cache import Scan
 
 TWO_MM = PreprocessingConfig(spacing_mm=(2.0, 2.0, 2.0))
 COUNT = 5

@@ -15,6 +15,9 @@ ALONE = [
     (autoencoder.app, ["infer", "-c", BRATS, "-o", "out", "-i", "scan.nii.gz"]),
     (transformer.app, ["translate", "--source", "T1=a.nii.gz", "--target", "T2", "-o", "b.nii.gz"]),
     (transformer.app, ["inpaint", "-i", "a", "-m", "b", "--modality", "T1", "-o", "out"]),
+    (main.app, ["translate", "run", "--input", "in", "-o", "out"]),
+    (main.app, ["inpaint", "run", "-i", "a", "-m", "b", "-o", "out"]),
+    *((main.app, [verb, "run", "a", "-o", "out"]) for verb in ("reconstruct", "encode", "decode")),
     (transformer.app, ["sweep", "-c", "maskgit/medmnist3d/stage2/base.yaml"]),
 ]
 

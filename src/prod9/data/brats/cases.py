@@ -1,37 +1,52 @@
 """The voxels of BraTS cases. A folder of scans is only ever read."""
 
 import json
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from prod9.data.brats.layouts import DECATHLON_CHANNELS, MODALITIES, BadCase, Case
-from prod9.data.geometry import grid_difference, require_volume
+from prod9.config.channels import meaning_of
+from prod9.config.data import PreprocessingConfig
+from prod9.data import scan_cache
+from prod9.data.brats.layouts import DECATHLON_CHANNELS, MODALITIES, Case
+from prod9.data.scan_cache import BadCase, Scan, ScanSource, faults_of, require_one_grid
 from prod9.data.volume_files.read import open_nifti, read_nifti, read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, times
 from prod9.errors import Prod9Error
 from prod9.shapes import MAX_VOXELS
 
-# What the Decathlon calls its channels, in lower case.
-_CHANNEL_NAMES = {
-    **dict.fromkeys(("t1", "t1w"), "T1"),
-    **dict.fromkeys(("t1ce", "t1c", "t1gd"), "T1ce"),
-    **dict.fromkeys(("t2", "t2w"), "T2"),
-    "flair": "FLAIR",
-}
+
+class CaseSource(ScanSource):
+    """The files of a case."""
+
+    channels = MODALITIES
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.name, self.subject = case, case.name, case.subject
+
+    @property
+    def paths(self) -> list[Path]:
+        return list(dict.fromkeys(self.case.files[modality] for modality in MODALITIES))
+
+    @property
+    def layout(self) -> str:
+        """Release, and the order of the channels in a Decathlon file."""
+        order = channel_order(self.paths[0]) if self.case.release == "msd" else ()
+        return " ".join([self.case.release, *order])
+
+    def read(self) -> list[StoredVolume]:
+        return read_case(self.case)
 
 
-@contextmanager
-def faults_of(case: Case) -> Generator[None]:
-    """Raise an error of the block, which reads a case, as a :class:`BadCase`."""
-    try:
-        yield
-    except BadCase:
-        raise
-    except (Prod9Error, OSError, RuntimeError) as error:  # RuntimeError: a link to itself
-        cause = f"cannot be used: {str(error).removesuffix('.')}"
-        raise BadCase(case.name, cause) from error
+def prepare(
+    cases: Sequence[Case],
+    preprocessing: PreprocessingConfig,
+    cache: Path,
+    on_case: Callable[[], object] = lambda: None,
+) -> tuple[tuple[Scan, ...], tuple[BadCase, ...]]:
+    """Preprocess cases, see :func:`prod9.data.scan_cache.prepare`."""
+    sources = [CaseSource(case) for case in cases]
+    return scan_cache.prepare(sources, preprocessing, cache, on_case)
 
 
 def read_case(case: Case) -> list[StoredVolume]:
@@ -42,27 +57,12 @@ def read_case(case: Case) -> list[StoredVolume]:
             voxels of a modality are equal; the modalities lie on different grids; the affine gives
             voxels no volume; the channels of a Decathlon file are not the four modalities.
     """
-    with faults_of(case):
+    with faults_of(case.name):
         if case.release == "msd":
             volumes = _read_4d(case.files[MODALITIES[0]])
         else:
             volumes = [read_volume(case.files[modality]) for modality in MODALITIES]
-        first = volumes[0]
-        for modality, volume in zip(MODALITIES, volumes, strict=True):
-            if difference := grid_difference(first, volume):
-                raise BadCase(
-                    case.name,
-                    f"has two grids: T1 ({first.path}) and {modality} ({volume.path}) have "
-                    f"{difference}; resample one onto the other",
-                )
-            value = volume.array.flat[0]
-            if (volume.array == value).all():
-                raise BadCase(
-                    case.name,
-                    f"has an empty {modality}: all voxels of {volume.path} are {value:g}; "
-                    "replace it",
-                )
-        require_volume(first.affine, str(first.path))
+        require_one_grid(case.name, MODALITIES, volumes)
     return volumes
 
 
@@ -98,7 +98,7 @@ def channel_order(image: Path) -> tuple[str, ...]:
         if isinstance(names, dict):  # {"0": "FLAIR", "1": "T1w", ...}
             numbered = {int(key): name for key, name in cast("dict[str, str]", names).items()}
             names = [numbered[channel] for channel in range(len(numbered))]
-        order = tuple(_CHANNEL_NAMES.get(name.lower(), name) for name in cast("list[str]", names))
+        order = tuple(meaning_of(name) for name in cast("list[str]", names))
     except FileNotFoundError:
         return DECATHLON_CHANNELS
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:

@@ -6,11 +6,13 @@ Three layouts are known, at any depth and in any mixture: 2018-2021 (``{case}_t1
 """
 
 import re
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from prod9.data.scan_cache import BadCase
+from prod9.data.volume_files.find import walk
 from prod9.errors import Prod9Error
 
 MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
@@ -46,18 +48,6 @@ class Case:
     segmentation: Path | None
 
 
-@dataclass(unsafe_hash=True)
-class BadCase(Prod9Error):
-    """A case that cannot be used."""
-
-    name: str
-    cause: str
-    """A clause that goes on from the name, such as ``has no T2 (no file ending in ...)``."""
-
-    def __str__(self) -> str:
-        return f"case {self.name} {self.cause}."
-
-
 @dataclass(frozen=True)
 class Cohort:
     """What a folder holds."""
@@ -91,7 +81,7 @@ def find_cases(root: Path) -> Cohort:
         )
     found: dict[str, dict[_Place, _Files]] = {}
     other: list[Path] = []
-    for path in _files(root, set()):
+    for path in (file for _, files in walk(root) for file in files):
         meaning = _meaning(path)
         if meaning is None:
             other.append(path)
@@ -122,23 +112,6 @@ def find_cases(root: Path) -> Cohort:
         else:
             bad.append(BadCase(name, cause))
     return Cohort(tuple(cases), tuple(bad))
-
-
-def _files(folder: Path, seen: set[Path]) -> Generator[Path]:
-    """Yield all files below a folder, sorted within each."""
-    try:
-        real = folder.resolve()
-        # "._x" and "__MACOSX" are what macOS leaves in archives.
-        entries = sorted(e for e in folder.iterdir() if not e.name.startswith((".", "__MACOSX")))
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
-        raise Prod9Error(f"{folder} cannot be listed ({error}); make it readable.") from error
-    if real in seen:  # links may lead in circles, or to the same case by two ways
-        return
-    seen.add(real)
-    folders = [entry for entry in entries if entry.is_dir()]
-    yield from (entry for entry in entries if entry not in folders)
-    for inner in folders:
-        yield from _files(inner, seen)
 
 
 def _meaning(path: Path) -> tuple[str, Release, str] | None:

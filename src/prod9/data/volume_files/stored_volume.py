@@ -13,6 +13,12 @@ from nibabel.nifti2 import Nifti2Header
 from prod9.errors import Prod9Error
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
+"""Of the formats that are written; they are read too."""
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+"""Of the formats that SimpleITK reads."""
+READ_SUFFIXES = (*SUFFIXES, ".npz", *ITK_SUFFIXES)
+TOKENS = ".tokens.npz"
+"""Ending of token files, which are no volumes."""
 _SLAB = 1 << 22
 """Voxels that are float64 at one time (32 MiB); a whole volume never is."""
 
@@ -26,12 +32,12 @@ class StoredVolume:
     array: np.ndarray
     """float32 (D, H, W), in the file's intensities (after NIfTI's slope and intercept)."""
     affine: np.ndarray
-    """float64 (4, 4): voxel to mm; the identity for ``.npy``."""
+    """float64 (4, 4): voxel to mm (RAS+); the identity for ``.npy`` and ``.npz``."""
     dtype: np.dtype
-    """Of the voxels; float32 where a NIfTI scales stored integers by a slope."""
+    """Of the voxels; float32 where stored integers are scaled by a slope that is no integer."""
     path: Path
     header: NiftiHeader | None = field(default=None, repr=False)
-    """The NIfTI header, for writing a result with the same geometry."""
+    """The NIfTI header, for writing a result with the same geometry; None in other formats."""
 
     @classmethod
     def of(
@@ -63,12 +69,52 @@ def slabs(shape: tuple[int, ...]) -> Generator[slice]:
         yield slice(start, start + thickness)
 
 
-def volume_suffix(path: Path) -> str:
-    """Return ``.nii``, ``.nii.gz`` or ``.npy``; refuse other names."""
-    for suffix in SUFFIXES:
+def volume_suffix(path: Path, known: tuple[str, ...] = SUFFIXES) -> str:
+    """Return the suffix of a volume's name, by default one that is written; refuse other names."""
+    for suffix in known:
         if path.name.lower().endswith(suffix):
             return suffix
-    raise Prod9Error(f"{path} must end in {', '.join(SUFFIXES)}; convert it first.")
+    raise Prod9Error(f"{path} must end in {', '.join(known)}; convert it first.")
+
+
+def result_suffix(source: Path) -> str:
+    """Return the suffix of a result for the file or folder ``source``: its own, or ``.nii.gz``."""
+    own = () if source.is_dir() else SUFFIXES
+    return next((suffix for suffix in own if source.name.lower().endswith(suffix)), ".nii.gz")
+
+
+def volume_stem(path: Path) -> str:
+    """Return a file's name without the suffix of volumes or tokens; a folder's whole name."""
+    if path.is_dir():
+        return path.absolute().name  # "." has none
+    known = (TOKENS, ".nii.gz", *READ_SUFFIXES)
+    suffix = next((each for each in known if path.name.lower().endswith(each)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def number_of_part(shape: tuple[int, ...], part: str, path: Path) -> int:
+    """Return which volume of a file is meant; volumes follow each other on the fourth axis.
+
+    Args:
+        shape: of the file's array.
+        part: the number as text, from 0; empty where the file holds one volume.
+        path: of the file, for the message.
+    """
+    count = shape[3] if len(shape) > 3 and set(shape[4:]) <= {1} else 1
+    spatial_sides(shape if count == 1 else shape[:3], path)
+    if part == "" and count == 1:
+        return 0
+    if part == "":
+        raise Prod9Error(
+            f"{path} has the shape {times(shape)}; a volume has three axes (choose one of its "
+            f"volumes by number, 0 to {count - 1}, or split the file into its volumes first)."
+        )
+    if not (part.isascii() and part.isdigit() and int(part) < count):
+        raise Prod9Error(
+            f"{path} has the shape {times(shape)} and no volume '{part}'; give a number from 0 to "
+            f"{count - 1}."
+        )
+    return int(part)
 
 
 def require_real(dtype: np.dtype, path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from prod9.data.geometry import Placement
 from prod9.data.volume_files.read import read_volume
-from prod9.data.volume_files.stored_volume import SUFFIXES, times, volume_suffix
+from prod9.data.volume_files.stored_volume import SUFFIXES, TOKENS, times, volume_suffix
 from prod9.data.volume_sets.intensity_range import choose_intensity
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet, kept_in_memory
 from prod9.errors import Prod9Error
@@ -18,8 +18,6 @@ from prod9.errors import Prod9Error
 SPACING_TOLERANCE = 0.01
 """Headers are rounded: spacings of one set may differ by this share."""
 MANIFESTS = ("manifest.json", "manifest.csv")
-TOKENS = ".tokens.npz"
-"""Ending of what ``prod9 infer --save-tokens`` writes beside a volume."""
 # Volumes in formats that are not read: skipped, they would be missing from the metrics.
 _FOREIGN = (
     *(".mgz", ".mgh", ".nrrd", ".nhdr", ".dcm", ".ima", ".mha", ".mhd", ".mnc", ".gipl"),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from prod9.data.brats.cases import read_case
-from prod9.data.brats.inspection import Inspection, inspect_cohort
 from prod9.data.brats.layouts import MODALITIES, BadCase, Case, find_cases
+from prod9.data.folder.inspection import Inspection, inspect_folder
 from prod9.errors import Prod9Error
 
 SHAPE = (8, 9, 7)
@@ -518,57 +518,53 @@ def test_an_inspection_of_a_mixed_folder(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:99])
 
     calls: list[tuple[int, int]] = []
-    inspection = inspect_cohort(tmp_path, lambda done, count: calls.append((done, count)))
+    inspection = inspect_folder(tmp_path, lambda done, count: calls.append((done, count)))
     assert calls == [(i, 6) for i in range(1, 7)]
-    assert [bad.name for bad in inspection.bad] == [f"BraTS2021_0000{n}" for n in (6, 7, 9)]
-    assert [case.name for case in inspection.usable] == [
-        "BRATS_001",
-        "BraTS-GLI-00001-000",
-        "BraTS-GLI-00001-001",
-        "BraTS-GLI-00002-000",
-        "BraTS2021_00005",
-    ]
+    assert (inspection.usable, inspection.broken) == (5, 3)
     lines = found(inspection)
     problems = lines.pop("problem")
-    assert lines == {
-        "folder": [str(tmp_path)],
-        "releases": ["2023-2024 (3 cases), 2018-2021 (1 case), msd (1 case)"],
-        "cases": ["5 usable, 3 broken"],
-        "subjects": ["4"],
-        "timepoints": ["1 a subject (3 subjects), 2 a subject (1 subject)"],
-        "modalities": ["T1, T1ce, T2, FLAIR in each usable case"],
-        "shapes": ["8 x 9 x 7 (4 cases), 8 x 9 x 5 (1 case)"],
-        "spacings": ["1 x 1 x 1 mm (4 cases), 1.5 x 1 x 2.5 mm (1 case)"],
-        "orientations": ["LPS (4 cases), AIR (1 case)"],
-        "segmentations": ["in 2 of 5 usable cases"],
-    }
-    assert problems[0].startswith("several releases")
-    assert problems[1].startswith("BraTS2021_00006 has no T1 (")
-    assert problems[2].startswith(f"BraTS2021_00007 cannot be used: {broken} cannot be read")
-    assert problems[3].startswith("BraTS2021_00009 has no T1 (")
+    for what, text in {
+        "folder": str(tmp_path),
+        "layout": "BraTS 2018-2021 (2 cases), 2023-2024 (3 cases), msd (1 case); segmentations "
+        "are left out: 3 of 6 cases have one",
+        "cases": "5 usable, 3 broken",
+        "subjects": "4",
+        "timepoints": "1 a subject (3 subjects), 2 a subject (1 subject)",
+        "shapes": "8 x 9 x 7 (4 cases), 8 x 9 x 5 (1 case)",
+        "spacings": "1 x 1 x 1 mm (4 cases), 1.5 x 1 x 2.5 mm (1 case)",
+        "orientations": "LPS (4 cases), AIR (1 case)",
+    }.items():
+        assert lines[what] == [text]
+    assert [what for what in lines if what.startswith("channel")] == [
+        f"channel {modality}" for modality in MODALITIES
+    ]
+    assert "holds several releases" in problems[0]
+    assert problems[1].startswith("case BraTS2021_00006 has no T1 (")
+    assert problems[2].startswith("case BraTS2021_00009 has no T1 (")
+    assert problems[3].startswith(f"case BraTS2021_00007 cannot be used: {broken} cannot be read")
     assert len(problems) == 4
 
 
 def test_a_sound_folder_has_no_problems(tmp_path: Path) -> None:
-    write(tmp_path, "BraTS2021_00001")
-    inspection = inspect_cohort(tmp_path)
-    assert inspection.bad == ()
+    for number in (1, 2):
+        write(tmp_path, f"BraTS2021_0000{number}")
+    inspection = inspect_folder(tmp_path)
+    assert inspection.broken == 0
     assert "problem" not in found(inspection)
 
 
-def test_a_broken_segmentation_is_a_problem_but_the_case_is_usable(tmp_path: Path) -> None:
-    for number, change in enumerate(("shape", "affine", "file")):
+def test_a_broken_segmentation_is_a_problem(tmp_path: Path) -> None:
+    for number, change in enumerate(("shape", "affine", "file", "none")):
         name = f"BraTS2021_0000{number}"
         path = write(tmp_path, name) / f"{name}_seg.nii.gz"
         if change == "shape":
             nifti(path, np.ones((8, 9, 6), np.uint8))
         elif change == "affine":
             nifti(path, np.ones(SHAPE, np.uint8), np.diag([-1.0, 1, 1, 1]))
-        else:
+        elif change == "file":
             path.write_bytes(b"x")
-    inspection = inspect_cohort(tmp_path)
-    assert inspection.bad == ()
-    assert len(inspection.usable) == 3
+    inspection = inspect_folder(tmp_path)
+    assert (inspection.usable, inspection.broken) == (1, 3)
     problems = found(inspection)["problem"]
     assert "8 x 9 x 7 and 8 x 9 x 6 voxels" in problems[0]
     # y = 239 - j against y = j: 239 mm apart at j = 0.
@@ -576,18 +572,15 @@ def test_a_broken_segmentation_is_a_problem_but_the_case_is_usable(tmp_path: Pat
     assert "BraTS2021_00002_seg.nii.gz cannot be read" in problems[2]
 
 
-def test_a_folder_of_broken_cases_is_still_inspected(tmp_path: Path) -> None:
+def test_a_folder_without_a_whole_case(tmp_path: Path) -> None:
     for file in write(tmp_path, "BraTS2021_00009").glob("*_t*"):
         file.unlink()
-    inspection = inspect_cohort(tmp_path)
-    assert [bad.name for bad in inspection.bad] == ["BraTS2021_00009"]
-    lines = found(inspection)
-    assert lines["cases"] == ["0 usable, 1 broken"]
-    assert lines["shapes"] == ["none"]
+    with pytest.raises(Prod9Error, match=r"case BraTS2021_00009 has no T1 \("):
+        inspect_folder(tmp_path)
 
 
 def test_nothing_is_written_into_the_folder(tmp_path: Path) -> None:
     write(tmp_path, "BraTS2021_00001")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    inspect_cohort(tmp_path)
+    inspect_folder(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

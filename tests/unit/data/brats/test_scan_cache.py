@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prod9.config import PreprocessingConfig
-from prod9.data.brats import scan_cache as module
+from prod9.data import scan_cache
+from prod9.data.brats import cases as module
+from prod9.data.brats.cases import prepare
 from prod9.data.brats.dataset import BraTSDataset
 from prod9.data.brats.layouts import MODALITIES, Case, find_cases
 from prod9.data.brats.phantom.cohort import make_phantom
-from prod9.data.brats.scan_cache import Scan, prepare
 from prod9.data.geometry import Placement
 from prod9.data.intensity import IntensityScale
+from prod9.data.scan_cache import Scan
 from prod9.data.volume_files.read import read_volume
 from prod9.errors import Prod9Error
 
@@ -151,7 +153,7 @@ def test_what_is_in_the_cache_is_not_read_again(
     assert len(told) == len(cases)
     monkeypatch.setattr(module, "read_case", refuse)
     hashed: list[Path] = []
-    monkeypatch.setattr(module, "hexdigest", lambda path, algorithm: hashed.append(path))
+    monkeypatch.setattr(scan_cache, "hexdigest", lambda path, algorithm: hashed.append(path))
     assert prepare(cases, TWO_MM, tmp_path) == first
     assert hashed == []  # not even to see whether it changed
 

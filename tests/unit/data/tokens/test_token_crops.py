@@ -8,7 +8,7 @@ from prod9.config import BraTSSourceConfig, PreprocessingConfig
 from prod9.data.batches import BatchKey, batches_of, set_epoch
 from prod9.data.brats.dataset import BraTSDataset
 from prod9.data.brats.layouts import MODALITIES
-from prod9.data.brats.scan_cache import Scan
+from prod9.data.scan_cache import Scan
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.crops import TokenCrops
 from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey

@@ -73,7 +73,8 @@ def test_a_scaled_nifti_is_float(tmp_path: Path) -> None:
 def test_missing_and_unknown(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "none.nii.gz")
     assert "does not exist" in refused(tmp_path / "none.npy")
-    assert "must end in" in refused(tmp_path / "case.mha")
+    (tmp_path / "case.img").touch()
+    assert "must end in" in refused(tmp_path / "case.img")
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".npy"])

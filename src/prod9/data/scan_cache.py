@@ -1,16 +1,18 @@
 """Scans preprocessed once and kept on disk.
 
-A scan is brought to RAS+ and the wanted spacing, its modalities are scaled to [0, 1] (background
-0), cut to the box around the head and stored as float16 in a cache outside the data folder. A cache
-entry is named by the content of its files and the preprocessing, so it is never out of date; a
-record by path, size and time saves hashing unchanged files again.
+A scan is brought to RAS+ and the wanted spacing, its channels are scaled to [0, 1] (background 0),
+cut to the box around what is not background and stored as float16 in a cache outside the data
+folder. A cache entry is named by the content of its files and the preprocessing, so it is never out
+of date; a record by path, size and time saves hashing unchanged files again.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,89 @@ from typing import Any
 import numpy as np
 
 from prod9.config.data import PreprocessingConfig
-from prod9.data.brats.cases import channel_order, faults_of, read_case
-from prod9.data.brats.layouts import MODALITIES, BadCase, Case
-from prod9.data.geometry import Placement
+from prod9.data.geometry import Placement, grid_difference, require_volume
 from prod9.data.intensity import IntensityScale
+from prod9.data.volume_files.stored_volume import StoredVolume
+from prod9.errors import Prod9Error
 from prod9.files import atomic_write, hexdigest, write_text
 from prod9.runtime.distributed import barrier, share_of, world_size
 
 _VERSION = 1
 """Of the preprocessing's arithmetic: raise it with any change, and old cache entries are unused."""
+
+
+@dataclass(unsafe_hash=True)
+class BadCase(Prod9Error):
+    """A scan that cannot be used."""
+
+    name: str
+    cause: str
+    """A clause that goes on from the name, such as ``has no T2 (no file ending in ...)``."""
+
+    def __str__(self) -> str:
+        return f"case {self.name} {self.cause}."
+
+
+class ScanSource(ABC):
+    """The files of one scan, and how they become its channels."""
+
+    name: str
+    subject: str
+    channels: Sequence[str]
+
+    @property
+    @abstractmethod
+    def paths(self) -> Sequence[Path]:
+        """Every file whose content decides the voxels."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> str:
+        """What decides how the files are read, beside their content."""
+
+    @abstractmethod
+    def read(self) -> list[StoredVolume]:
+        """Read the channels, all on one grid."""
+
+    @property
+    def windows(self) -> Sequence[tuple[float, float] | None]:
+        """The fixed range of each channel; None for percentiles of the foreground."""
+        return [None] * len(self.channels)
+
+
+@contextmanager
+def faults_of(name: str) -> Generator[None]:
+    """Raise an error of the block, which reads the scan ``name``, as a :class:`BadCase`."""
+    try:
+        yield
+    except BadCase:
+        raise
+    except (Prod9Error, OSError, RuntimeError) as error:  # RuntimeError: a link to itself
+        cause = f"cannot be used: {str(error).removesuffix('.')}"
+        raise BadCase(name, cause) from error
+
+
+def require_one_grid(name: str, channels: Sequence[str], volumes: Sequence[StoredVolume]) -> None:
+    """Refuse channels that lie on different grids or hold one value only.
+
+    Raises:
+        BadCase: of the scan ``name``.
+    """
+    first = volumes[0]
+    for channel, volume in zip(channels, volumes, strict=True):
+        if difference := grid_difference(first, volume):
+            raise BadCase(
+                name,
+                f"has two grids: {channels[0]} ({first.path}) and {channel} ({volume.path}) have "
+                f"{difference}; resample one onto the other",
+            )
+        value = volume.array.flat[0]
+        if (volume.array == value).all():
+            raise BadCase(
+                name,
+                f"has an empty {channel}: all voxels of {volume.path} are {value:g}; replace it",
+            )
+    require_volume(first.affine, str(first.path))
 
 
 @dataclass(frozen=True)
@@ -48,18 +124,18 @@ class Scan:
 
 
 def prepare(
-    cases: Sequence[Case],
+    cases: Sequence[ScanSource],
     preprocessing: PreprocessingConfig,
     cache: Path,
     on_case: Callable[[], object] = lambda: None,
 ) -> tuple[tuple[Scan, ...], tuple[BadCase, ...]]:
-    """Preprocess every case that is not in the cache yet; return all scans, and all bad cases.
+    """Preprocess every scan that is not in the cache yet; return all scans, and all bad ones.
 
-    The processes of a distributed run share the cases, and get the same result. ``on_case`` is
-    called once for every case, when it is done.
+    The processes of a distributed run share the scans, and get the same result. ``on_case`` is
+    called once for every scan, when it is done.
     """
 
-    def one(case: Case) -> Scan | BadCase:
+    def one(case: ScanSource) -> Scan | BadCase:
         try:
             return _prepare_case(case, preprocessing, cache)
         except BadCase as bad:
@@ -81,21 +157,20 @@ def prepare(
     )
 
 
-def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -> Scan:
-    files = list(dict.fromkeys(case.files[modality] for modality in MODALITIES))
-    with faults_of(case):
-        channels = channel_order(files[0]) if case.release == "msd" else ()
+def _prepare_case(case: ScanSource, preprocessing: PreprocessingConfig, cache: Path) -> Scan:
+    with faults_of(case.name):
+        files, layout = case.paths, case.layout
         stats = [(path, path.stat()) for path in files]
-    settings = json.dumps([_VERSION, preprocessing.model_dump(mode="json"), channels])
+    settings = json.dumps([_VERSION, preprocessing.model_dump(mode="json"), layout])
     places = [[str(path.resolve()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
     record = cache / "files" / f"{_sha256(settings, json.dumps(places))}.txt"
     noted = record.read_text("ascii", "replace") if record.is_file() else ""
     scan = _cached(case, cache, noted)
     if scan is not None:
         return scan
-    with faults_of(case):
+    with faults_of(case.name):
         contents = [hexdigest(path, "sha256") for path in files]
-    digest = _sha256(settings, case.release, *contents)
+    digest = _sha256(settings, *contents)
     if _cached(case, cache, digest) is None:
         boxed, meta = _preprocess(case, preprocessing)
         with atomic_write(cache / f"{digest}.npy") as temporary, temporary.open("wb") as file:
@@ -108,7 +183,7 @@ def _prepare_case(case: Case, preprocessing: PreprocessingConfig, cache: Path) -
     return scan
 
 
-def _cached(case: Case, cache: Path, digest: str) -> Scan | None:
+def _cached(case: ScanSource, cache: Path, digest: str) -> Scan | None:
     """Return the entry ``digest`` if there is a whole one."""
     path = cache / f"{digest}.npy"
     try:
@@ -127,22 +202,25 @@ def _sha256(*texts: str) -> str:
 
 
 def _preprocess(
-    case: Case, preprocessing: PreprocessingConfig
+    case: ScanSource, preprocessing: PreprocessingConfig
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the box around the head, float16 (C, d, h, w), and where it lies."""
-    volumes = read_case(case)
-    first = volumes[0]
-    with faults_of(case):
+    """Return the box around the foreground, float16 (C, d, h, w), and where it lies."""
+    with faults_of(case.name):
+        volumes = case.read()
+        first = volumes[0]
         placement = Placement.of(
             first.array.shape, first.affine, preprocessing.spacing_mm, str(first.path)
         )
-    whole = np.empty((len(MODALITIES), *placement.shape), np.float16)
-    for index, (modality, volume) in enumerate(zip(MODALITIES, volumes, strict=True)):
+    whole = np.empty((len(volumes), *placement.shape), np.float16)
+    named = zip(case.channels, volumes, case.windows, strict=True)
+    for index, (channel, volume, window) in enumerate(named):
         scale = IntensityScale.of(volume, preprocessing.percentiles)
-        if scale.low == scale.high:
+        if window is not None:
+            scale = IntensityScale(*window)
+        elif scale.low == scale.high:
             raise BadCase(
                 case.name,
-                f"has a {modality} without contrast: {volume.path} has one foreground value, "
+                f"has a {channel} without contrast: {volume.path} has one foreground value, "
                 f"{scale.low:g}; replace it",
             )
         whole[index] = placement.apply(scale.apply(volume.array))

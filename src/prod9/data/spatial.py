@@ -1,0 +1,111 @@
+"""Random changes of shape: rotation, zoom and a smooth deformation, for training.
+
+The deformation is a free-form deformation (Rueckert et al. 1999, IEEE TMI 18): cubic B-splines over
+a coarse grid of control points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from prod9.config.data import SpatialAugmentationConfig
+from prod9.data.dataset import Dataset
+
+_POINTS = 7
+"""Control points per side; of these the outermost lie beyond the volume."""
+
+
+def changes_shape(change: object) -> bool:
+    """Return whether a configuration asks for any change of shape."""
+    return isinstance(change, SpatialAugmentationConfig) and bool(
+        change.rotation_deg or change.zoom or change.deformation_mm
+    )
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Where each voxel of a changed volume comes from."""
+
+    matrix: np.ndarray
+    """float64 (3, 3): mm around the middle -> mm around the middle."""
+    control: np.ndarray
+    """float64 (3, n, n, n): displacement at the control points, mm."""
+
+    @classmethod
+    def draw(cls, random: np.random.Generator, change: SpatialAugmentationConfig) -> "Warp":
+        """Draw a change; always the same draws, whatever is switched on."""
+        angles = np.deg2rad(random.uniform(-1, 1, 3) * change.rotation_deg)
+        zoom = 1 + random.uniform(-1, 1, 3) * change.zoom
+        control = random.standard_normal((3, *[_POINTS] * 3)) * change.deformation_mm
+        matrix = np.diag(1 / zoom)
+        for axis, angle in enumerate(angles):
+            a, b = [other for other in range(3) if other != axis]
+            turn = np.eye(3)
+            turn[[a, a, b, b], [a, b, a, b]] = (
+                np.cos(angle),
+                -np.sin(angle),
+                np.sin(angle),
+                np.cos(angle),
+            )
+            matrix = matrix @ turn
+        return cls(matrix, control)
+
+    def coordinates(
+        self,
+        shape: Sequence[int],
+        spacing: Sequence[float],
+        start: Sequence[int],
+        sides: Sequence[int],
+    ) -> np.ndarray:
+        """Return the source of each voxel of a crop, (3, *sides), in voxels of the whole volume."""
+        middle, size = (np.array(shape) - 1) / 2, np.array(spacing)
+        axes = [np.arange(begin, begin + side) for begin, side in zip(start, sides, strict=True)]
+        weights = [_basis(axis, side) for axis, side in zip(axes, shape, strict=True)]
+        shift = np.einsum("xa,yb,zc,kabc->kxyz", *weights, self.control, optimize=True)
+        places = np.stack(np.meshgrid(*axes, indexing="ij"))
+        mm = (places - middle[:, None, None, None]) * size[:, None, None, None]
+        moved = np.einsum("ij,jxyz->ixyz", self.matrix, mm) + shift
+        return moved / size[:, None, None, None] + middle[:, None, None, None]
+
+    def crop(
+        self, data: Dataset, item: int, channel: int, start: Sequence[int], sides: Sequence[int]
+    ) -> np.ndarray:
+        """Return a crop of a changed channel, float32; 0 where the source ends.
+
+        Intensities are interpolated linearly, labels are those of the nearest voxel.
+        """
+        source = self.coordinates(data.shape, data.spacing_mm or (1.0, 1.0, 1.0), start, sides)
+        shape = np.array(data.shape)
+        low = np.clip(np.floor(source.reshape(3, -1).min(1)).astype(int), 0, shape - 1)
+        high = np.clip(np.ceil(source.reshape(3, -1).max(1)).astype(int) + 1, low + 1, shape)
+        part = data.crop(item, channel, low.tolist(), (high - low).tolist())
+        # grid_sample counts from the last axis, and from -1 to 1 between the outer voxels.
+        inner = np.maximum(high - low - 1, 1)
+        relative = 2 * (source - low[:, None, None, None]) / inner[:, None, None, None] - 1
+        grid = torch.from_numpy(np.ascontiguousarray(relative[::-1], np.float32))
+        labels = data.channels[channel].kind == "labels"
+        found = F.grid_sample(
+            torch.from_numpy(np.ascontiguousarray(part))[None, None],
+            grid.permute(1, 2, 3, 0)[None],
+            mode="nearest" if labels else "bilinear",
+            padding_mode="zeros",
+            align_corners=True,
+        )
+        return found[0, 0].numpy()
+
+
+def _basis(places: np.ndarray, side: int) -> np.ndarray:
+    """Return the cubic B-spline weights (len(places), n) of the control points along an axis."""
+    cells = _POINTS - 3  # the spline is complete between the second and the last but one point
+    at = np.clip(places / max(side - 1, 1) * cells, 0, cells - 1e-9)
+    first = np.floor(at).astype(int)
+    t = at - first
+    four = np.stack(
+        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1
+    )
+    weights = np.zeros((len(places), _POINTS))
+    np.put_along_axis(weights, first[:, None] + np.arange(4), four / 6, axis=1)
+    return weights

@@ -1,0 +1,259 @@
+"""What to train on a folder of scans: two configurations, chosen from the data and the time.
+
+nnU-Net's idea (Isensee et al. 2021): a fingerprint of the data decides what is fixed by rules, here
+for FSQ and MaskGIT. Both configurations are files that can be edited and trained again.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config, TransformerConfig
+from prod9.config.load import dump, load_stage1, load_stage2
+from prod9.data.dataset import Outline
+from prod9.files import write_text
+from prod9.model import Model
+from prod9.pipeline.configs import stage1_config, stage2_config, transformer_spec
+from prod9.pipeline.speed import stage1_step_seconds, stage2_step_seconds
+from prod9.training.trainer import resolve_device
+
+Size = TypeVar("Size")
+FILES = ("stage1.yaml", "stage2.yaml")
+TEST_SHARE = 0.2
+"""Of the subjects; half as many are for validation."""
+SHARES = {"Stage 1": 0.34, "Stage 2": 0.36}
+"""Of the time there is; the rest is for reading, tokens, figures and the page."""
+STRIDE = 4
+"""Voxels per token and axis."""
+_POSITIONS = 512
+"""Most positions of the transformer at once; larger grids are learned in windows."""
+_ENCODED = 3000
+"""Token grids that Stage 2 should see at least; few subjects are encoded several times."""
+_MOST_VERSIONS = 16
+_STEPS_PER_EPOCH = 50
+_CROPS = {"cpu": 32, "cuda": 64}
+_BATCHES = {"cpu": 8, "cuda": 16}
+# Widths, the smallest first, and the steps that such a network needs at least.
+_AUTOENCODERS = tuple(
+    (AutoencoderConfig(levels=(8, 8, 8), num_channels=widths, stem_stride=2), least)
+    for widths, least in (((32, 96), 0), ((64, 128), 2500), ((96, 192), 4000))
+)
+_TRANSFORMERS = tuple(
+    (TransformerConfig(hidden_dim=d, num_blocks=n, num_heads=h, local_blocks=3), least)
+    for d, n, h, least in (
+        (192, 4, 3, 0),
+        (256, 6, 4, 2000),
+        (384, 8, 6, 4000),
+        (512, 12, 8, 10000),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A model that training starts from."""
+
+    model: Model
+    tokenizer: Path
+    """Its export."""
+    transformer: Path
+    """Its export."""
+    parts: Literal["all", "decoder", "none"]
+    """What of the tokenizer is trained."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Both configurations, and why they are as they are."""
+
+    stage1: Stage1Config
+    stage2: Stage2Config
+    reasons: tuple[str, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write ``stage1.yaml`` and ``stage2.yaml``, the reasons above them as comments."""
+        why = "".join(f"# {reason}\n" for reason in self.reasons)
+        for name, config in zip(FILES, (self.stage1, self.stage2), strict=True):
+            write_text(folder / name, why + dump(config))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Plan":
+        """Read what :meth:`write` wrote and a user may have edited.
+
+        Raises:
+            Prod9Error: all that is wrong, each with file and line.
+        """
+        one, two = (folder / name for name in FILES)
+        return cls(load_stage1(one), load_stage2(two), ())
+
+
+def make_plan(
+    description: Path,
+    outline: Outline,
+    output: Path,
+    *,
+    hours: float,
+    mirror: bool = False,
+    accelerator: str = "auto",
+    seed: int = 0,
+    initial: Initial | None = None,
+    fold: int | None = None,
+) -> Plan:
+    """Choose both configurations.
+
+    Args:
+        description: the ``dataset.yaml`` of the data, complete.
+        outline: its sizes.
+        output: folder of everything that training writes.
+        hours: for all of it, on this machine.
+        mirror: whether a mirrored scan is as good as the scan.
+        accelerator: ``auto``, ``cpu`` or ``gpu``.
+        seed: of everything random.
+        initial: the model that training starts from, whose sizes are taken.
+        fold: the part of five that is for testing, in cross-validation.
+    """
+    assert outline.train is not None
+    device, seconds = resolve_device(accelerator).type, hours * 3600
+    scans, channels, shape = outline.train, len(outline.channels), outline.shape
+    crop = tuple(min(side, _CROPS[device]) for side in shape)
+    stride = STRIDE if initial is None else initial.model.tokenizer.autoencoder.stride
+    grid = tuple(math.ceil(side / stride) for side in shape)
+    batch = max(1, min(_BATCHES[device], scans * channels))
+    positions = math.prod(math.ceil(cells / 2) for cells in grid)
+    whole = positions <= _POSITIONS
+    window = shape if whole else tuple(min(side, 64) for side in shape)
+    reasons = [
+        f"{scans} training and {outline.val} validation scans, {', '.join(outline.channels)}, "
+        f"{_by(shape)} voxels; {hours:g} hours on this machine's {device.upper()}.",
+        f"Stage 1 learns from random crops of {_by(crop)} voxels, changed in shape and intensity; "
+        f"{stride} voxels are a token along each axis: {_by(grid)} tokens a volume.",
+    ]
+    shared: dict[str, Any] = {
+        "dataset_name": "folder",
+        "path": description,
+        "split_file": output / "split.json",
+        "test_share": TEST_SHARE,
+        "fold": fold,
+        "cache_dir": output / "cache",
+        "augmentation": {
+            "flip": mirror,
+            "intensity_scale": 0.1,
+            "intensity_shift": 0.05,
+            "rotation_deg": 6.0,
+            "zoom": 0.08,
+            "deformation_mm": 1.5,
+        },
+    }
+    run: dict[str, Any] = {"seed": seed, "trainer": {"accelerator": accelerator}}
+
+    repeats = math.ceil(_STEPS_PER_EPOCH * batch / (scans * channels))
+
+    def first(sizes: AutoencoderConfig) -> Stage1Config:
+        found = stage1_config(
+            output, shared, run, batch=batch, crop=crop, repeats=repeats, sizes=sizes
+        )
+        if initial is None:
+            return found
+        training = found.training.model_copy(update={"parts": initial.parts})
+        return found.model_copy(update={"init_from": initial.tokenizer, "training": training})
+
+    budget, autoencoders = SHARES["Stage 1"] * seconds, _AUTOENCODERS
+    if initial is not None:
+        autoencoders = ((initial.model.tokenizer.spec.autoencoder, 0),)
+    sizes, each, steps = _largest(
+        autoencoders, lambda sizes: stage1_step_seconds(first(sizes)), budget
+    )
+    one = _with_steps(first(sizes), steps, scans * channels * repeats // batch)
+    if initial is not None and initial.parts == "none":
+        reasons.append("The tokenizer is kept as it is; Stage 1 only exports it for this data.")
+    else:
+        reasons.append(
+            f"Its widths are {list(sizes.num_channels)}: a step takes {each:.2g} s, {steps} steps "
+            f"are {SHARES['Stage 1']:.0%} of the time."
+        )
+    versions = max(1, min(_MOST_VERSIONS, math.ceil(_ENCODED / (scans * channels))))
+    reasons.append(
+        f"Stage 2 learns from {versions} versions of each scan (itself and changed copies), so "
+        f"that it does not learn {scans} scans by heart; both stages keep the weights of their "
+        "best validation."
+    )
+
+    samples = max(8, min(64, 176 // (len(outline.class_names) * channels)))
+
+    def second(sizes: TransformerConfig) -> Stage2Config:
+        found = stage2_config(output, shared, run, batch, window, versions, sizes, samples)
+        return (
+            found
+            if initial is None
+            else found.model_copy(update={"init_from": initial.transformer})
+        )
+
+    levels = one.model.autoencoder.levels
+
+    def time_of(sizes: TransformerConfig) -> float:
+        cells = tuple(math.ceil(side / stride) for side in window)
+        spec = transformer_spec(second(sizes), outline, levels, grid, cells)
+        return stage2_step_seconds(second(sizes), spec)
+
+    transformers = _TRANSFORMERS
+    if initial is not None:
+        transformers = ((initial.model.spec.transformer, 0),)
+    sizes, each, steps = _largest(transformers, time_of, SHARES["Stage 2"] * seconds)
+    two = _with_steps(second(sizes), steps, scans * channels * versions // batch)
+    reasons.append(
+        f"Its transformer has {sizes.num_blocks} blocks of width {sizes.hidden_dim} over "
+        f"{positions if whole else 'windows of'} positions of 2 x 2 x 2 tokens: a step takes "
+        f"{each:.2g} s, {steps} steps are {SHARES['Stage 2']:.0%} of the time."
+    )
+    return Plan(one, two, tuple(reasons))
+
+
+def _largest(
+    candidates: Sequence[tuple[Size, int]], step_seconds: Callable[[Size], float], budget: float
+) -> tuple[Size, float, int]:
+    """Return the largest size that can take as many steps as it needs.
+
+    Args:
+        candidates: (size, steps that it needs at least), the smallest first.
+        step_seconds: measures a size.
+        budget: seconds there are.
+
+    Returns:
+        The size, seconds of a step, and how many steps there are.
+    """
+    found: list[tuple[Size, float, int]] = []
+    for size, least in candidates:
+        # A larger network is slower: it is not measured where the one before has too few steps.
+        if found and found[-1][2] < least:
+            break
+        each = step_seconds(size)
+        steps = max(1, int(budget / each))
+        if found and steps < least:
+            break
+        found.append((size, each, steps))
+    return found[-1]
+
+
+def _with_steps(config: Any, steps: int, per_epoch: int) -> Any:
+    """Return the configuration with as many epochs as ``steps`` are, and what follows from it."""
+    per_epoch = max(1, per_epoch)
+    epochs = max(1, round(steps / per_epoch))
+    validations = max(1, epochs // 10)
+    trainer = config.trainer.model_copy(
+        update={"max_epochs": epochs, "check_val_every_n_epoch": validations}
+    )
+    callbacks = config.callbacks.model_copy(
+        update={
+            "checkpoint": config.callbacks.checkpoint.model_copy(update={"export": "best"}),
+            "preview": config.callbacks.preview.model_copy(
+                update={"every_n_steps": max(1, steps // 4)}
+            ),
+        }
+    )
+    return config.model_copy(update={"trainer": trainer, "callbacks": callbacks})
+
+
+def _by(sides: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sides))

@@ -1,0 +1,212 @@
+"""``prod9 train FOLDER``: look, plan, train both stages, measure, and save a model folder."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from prod9 import __version__
+from prod9 import model as core
+from prod9.config.data import FolderSourceConfig
+from prod9.config.dataset import DATASET_YAML, DatasetDescription, write_description
+from prod9.config.load import dump
+from prod9.data.folder.dataset import described, outline_folder
+from prod9.errors import Prod9Error
+from prod9.evaluation.evaluator import METRICS, REPORT, ROWS
+from prod9.evaluation.test_metrics import (
+    UNFINISHED,
+    evaluator_of,
+    measure_generated,
+    measure_reconstruction,
+)
+from prod9.evaluation.work_cache import WorkCache
+from prod9.files import require_writable, write_text
+from prod9.inference.load import load
+from prod9.inference.model import Model
+from prod9.inference.model_folder import is_model_folder
+from prod9.inference.recorded import Recorded
+from prod9.inference.volumes import PathLike
+from prod9.model import save_transformer
+from prod9.own_files import matching, read_record, refuse_foreign, remove_own
+from prod9.pipeline.plan import FILES, TEST_SHARE, Initial, Plan, make_plan
+from prod9.runtime.clock import Clock
+from prod9.runtime.console import say
+from prod9.training import stage1, stage2
+from prod9.training.run_folder import RunFolder
+from prod9.training.tokens import open_data
+
+WORK = "training"
+"""Folder, inside the model's, of everything that training writes."""
+_MARK = "prod9-training.json"
+INITIAL = ("initial_autoencoder.pt", "initial_transformer.pt")
+_FILES = (DATASET_YAML, *FILES, *INITIAL, "split.json", "autoencoder.pt", METRICS, REPORT, ROWS)
+"""What ``--overwrite`` removes of it; a run's folder knows by itself what is its own."""
+
+
+def train_folder(
+    data: PathLike,
+    output: PathLike,
+    *,
+    hours: float = 0.5,
+    plan_only: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    init_from: PathLike | None = None,
+    tokenizer: Literal["train", "decoder", "keep"] = "decoder",
+    fold: int | None = None,
+    accelerator: str = "auto",
+    seed: int = 0,
+) -> Model | None:
+    """Turn a folder of scans into a model.
+
+    Args:
+        data: a folder, a ``dataset.yaml``, a table (CSV) or a data list (JSON).
+        output: folder of the model; everything that training writes is in ``output/training``.
+        hours: the time there is on this machine, for everything.
+        plan_only: write ``dataset.yaml`` and the plan, and stop.
+        resume: continue with the plan that is there, which may have been edited.
+        overwrite: replace an earlier model and its training.
+        init_from: a trained model to start from; whatever :func:`prod9.load` takes.
+        tokenizer: what of that model's tokenizer is trained: all of it, the decoder alone (tokens
+            keep their meaning, which the transformer has learned), or nothing.
+        fold: for cross-validation: which of five parts of the subjects (0 to 4) is for testing.
+        accelerator: ``auto``, ``cpu`` or ``gpu``.
+        seed: of everything random.
+
+    Returns:
+        The model; None with ``plan_only``.
+
+    Raises:
+        Prod9Error: a mistake in the data, the plan or the folders.
+    """
+    if resume and overwrite:
+        raise Prod9Error("--resume goes on and --overwrite begins anew; give one of them.")
+    data, output = Path(data), Path(output)
+    clock, work = Clock(), output / WORK
+    _claim(output, resume=resume, overwrite=overwrite)
+    description_path = work / DATASET_YAML
+    if resume and description_path.is_file():
+        data = description_path
+    description = described(data)
+    write_description(description_path, description)
+    clock.lap("looking at the data")
+    if resume and all((work / name).is_file() for name in FILES):
+        plan = Plan.read(work)
+    else:
+        initial = None if init_from is None else _initial(init_from, tokenizer, work)
+        plan = _planned(description, description_path, hours, accelerator, seed, initial, fold)
+        clock.lap("planning")
+    if plan_only:
+        say(f"the plan is in {work}: edit its files, and go on with --resume")
+        return None
+    one, two = plan.stage1, plan.stage2
+    going_on = [resume and RunFolder(each.output_dir).can_resume() for each in (one, two)]
+    stage1.train(one, resume=going_on[0], overwrite=overwrite)
+    clock.lap("Stage 1")
+    network = stage2.train(two, resume=going_on[1], overwrite=overwrite)
+    clock.lap("Stage 2")
+    page = _measure(plan, network, work, clock)
+    model = Model.of(network, Recorded.model_validate(plan.stage2.model_dump()))
+    model.save(output, overwrite=True, dataset=description, metrics=work / METRICS, report=page)
+    say(f"model {network.digest[:12]} written to {output}; look at {output / REPORT}")
+    return model
+
+
+def _claim(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make room for a training in ``output``, and mark it as one.
+
+    Raises:
+        Prod9Error: there is one already (without ``resume`` and ``overwrite``), there is none
+            (with ``resume``), or files that prod9 did not write are in the way.
+    """
+    work = output / WORK
+    ours = read_record(work / _MARK, {"prod9", "folder"}) is not None
+    if resume and not ours:
+        raise Prod9Error(f"there is no training in {work} to go on with; start without --resume.")
+    if not ours:
+        refuse_foreign([work])
+    if (ours or is_model_folder(output)) and not (resume or overwrite):
+        raise Prod9Error(
+            f"{output} already holds a training or a model; go on with --resume, replace it with "
+            "--overwrite, or choose another --output."
+        )
+    require_writable(work)
+    if not ours:
+        mark = {"prod9": __version__, "folder": "everything that `prod9 train` writes"}
+        write_text(work / _MARK, json.dumps(mark, indent=2) + "\n")
+    if overwrite:
+        remove_own(work, matching(work, _FILES))
+
+
+def _initial(path: PathLike, tokenizer: Literal["train", "decoder", "keep"], work: Path) -> Initial:
+    """Read the model that training starts from, and write its exports into ``work``."""
+    model = load(path)
+    if not isinstance(model, Model):
+        raise Prod9Error(f"{path} holds a tokenizer alone; give a model to --init-from.")
+    network, one, two = model.network, work / INITIAL[0], work / INITIAL[1]
+    network.tokenizer.save(one)
+    save_transformer(two, network.spec, network.transformer)
+    parts: Literal["all", "decoder", "none"] = "decoder" if tokenizer == "decoder" else "all"
+    return Initial(network, one, two, "none" if tokenizer == "keep" else parts)
+
+
+def _planned(
+    description: DatasetDescription,
+    path: Path,
+    hours: float,
+    accelerator: str,
+    seed: int,
+    initial: Initial | None,
+    fold: int | None,
+) -> Plan:
+    """Choose what to train, write it beside ``dataset.yaml`` (``path``), and say why."""
+    work = path.parent
+    section = FolderSourceConfig(
+        dataset_name="folder",
+        path=path,
+        split_file=work / "split.json",
+        test_share=TEST_SHARE,
+        fold=fold,
+    )
+    plan = make_plan(
+        path,
+        outline_folder(section),
+        work,
+        hours=hours,
+        mirror=description.mirror,
+        accelerator=accelerator,
+        seed=seed,
+        initial=initial,
+        fold=fold,
+    )
+    for reason in plan.reasons:
+        say(reason)
+    plan.write(work)
+    return plan
+
+
+def _measure(plan: Plan, network: core.Model, work: Path, clock: Clock) -> Path:
+    """Measure both stages on the test split; write figures and page; return the page."""
+    one, two = plan.stage1, plan.stage2
+    splits = open_data(two, network.tokenizer)
+    evaluator = evaluator_of(two)
+    evaluator.kept = WorkCache(work / UNFINISHED)
+    # As Stage 2 encodes: with its windows.
+    windowed = one.model_copy(update={"sliding_window": two.sliding_window})
+    measure_reconstruction(evaluator, windowed, network.tokenizer, "test")
+    translation = measure_generated(evaluator, two, network, splits)
+    clock.lap("figures")
+    evaluator.seconds |= clock.seconds
+    texts = {"Stage 1": dump(one), "Stage 2": dump(two)}
+    source = {"tokenizer": network.tokenizer.digest, "transformer": network.digest, **texts}
+    return evaluator.write(
+        work,
+        evaluator.evaluation(source, translation=translation and asdict(translation)),
+        title=f"A generator of {splits['test'].name.removesuffix(', test split')}",
+        lead="Volumes drawn by the model beside real ones of the test split, which it never saw.",
+        histories={
+            "Stage 1": RunFolder(one.output_dir).history,
+            "Stage 2": RunFolder(two.output_dir).history,
+        },
+        configs=texts,
+    )

@@ -1,0 +1,143 @@
+"""Any folder as a data set: grid, scaling, classes, splits."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from prod9.config.data import FolderDataConfig, FolderPreprocessingConfig
+from prod9.config.dataset import read_description, write_description
+from prod9.data.dataset import open_splits
+from prod9.data.folder.dataset import described
+from prod9.errors import Prod9Error
+
+COUNT = 10
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(array, np.eye(4)).to_filename(path)
+
+
+def volume(index: int, sides: tuple[int, int, int] = (14, 12, 10)) -> np.ndarray:
+    random = np.random.default_rng(index)
+    array = random.integers(1, 1000 * (index + 1), sides).astype(np.int16)
+    array[0] = 0
+    return array
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of five scans; the grids differ."""
+    for index in range(COUNT):
+        name = ("healthy", "ill")[index % 2]
+        write(
+            tmp_path / "scans" / name / f"s{index}.nii.gz", volume(index, (14, 12 + index % 3, 10))
+        )
+    return tmp_path / "scans"
+
+
+def config(folder: Path, **changes: Any) -> FolderDataConfig:
+    values = {
+        "dataset_name": "folder",
+        "path": folder,
+        "split_file": folder.parent / "split.json",
+        "cache_dir": folder.parent / "cache",
+        "val_share": 0.2,
+        "test_share": 0.2,
+    }
+    return FolderDataConfig.model_validate(values | changes)
+
+
+def test_a_folder_becomes_a_data_set(folder: Path) -> None:
+    splits = open_splits(config(folder))
+    sets = [splits["train"], splits["val"], splits["test"]]
+    assert [len(data) for data in sets] == [6, 2, 2]
+    assert len({subject for data in sets for subject in data.subjects}) == COUNT
+    data = splits["train"]
+    assert data.class_names == ("healthy", "ill")
+    assert data.shape == (16, 16, 16)
+    for item, name in enumerate(data.names):
+        index = int(name.rsplit("s", 1)[1])
+        assert data.class_of(item) == index % 2
+        raw = volume(index, (14, 12 + index % 3, 10)).astype(np.float64)
+        low, high = np.percentile(raw[raw != 0], (0.1, 99.9))
+        wanted = np.where(raw == 0, 0, ((raw - low) / (high - low)).clip(0, 1))
+        before = [(16 - side) // 2 for side in raw.shape]
+        inside = tuple(slice(b, b + side) for b, side in zip(before, raw.shape, strict=True))
+        whole = data.whole(item, 0)
+        assert np.abs(whole[inside] - wanted).max() < 1e-3  # float16 in the cache
+        whole[inside] = 0
+        assert not whole.any()
+
+
+def test_what_a_user_corrects_counts(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "dataset.yaml"
+    found = described(folder)
+    name = found.intensity_channels[0]
+    channel = found.channels[name].model_copy(
+        update={"scaling": "window", "window": (100.0, 300.0)}
+    )
+    update = {"channels": {name: channel}, "shape": (8, 8, 8), "mirror": True}
+    write_description(path, found.model_copy(update=update))
+    data = open_splits(config(folder, path=path))["train"]
+    assert data.shape == (8, 8, 8)
+    assert data.flip_axes(0) == (0,)
+    assert isinstance(data.preprocessing, FolderPreprocessingConfig)
+    assert data.preprocessing.windows == {name: (100.0, 300.0)}
+    index = int(data.names[0].rsplit("s", 1)[1])
+    raw = volume(index, (14, 12 + index % 3, 10)).astype(np.float64)
+    # Cropped around the middle.
+    wanted = ((raw - 100) / 200).clip(0, 1)[
+        tuple(slice(-(-(side - 8) // 2), -(-(side - 8) // 2) + 8) for side in raw.shape)
+    ]
+    assert np.abs(data.whole(0, 0) - wanted).max() < 1e-3
+
+
+def test_the_split_of_the_data_is_taken(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "dataset.yaml"
+    found = described(folder)
+    where = dict(zip(found.scans, ["train"] * 6 + ["val", "test"] * 2, strict=True))
+    scans = {n: each.model_copy(update={"split": where[n]}) for n, each in found.scans.items()}
+    write_description(path, found.model_copy(update={"scans": scans}))
+    splits = open_splits(config(folder, path=path))
+    assert {*splits["test"].names} == {name for name, split in where.items() if split == "test"}
+    assert not (folder.parent / "split.json").exists()
+
+
+def test_covariates_are_those_of_the_training_split(tmp_path: Path) -> None:
+    rows = ["subject,channel,file,split,age,sex"]
+    for index in range(6):
+        write(tmp_path / f"{index}.nii.gz", volume(index))
+        split = ("train", "train", "train", "train", "val", "test")[index]
+        age = "" if index == 0 else str(10 * index)
+        rows.append(f"p{index},T1,{index}.nii.gz,{split},{age},{'FM'[index % 2]}")
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    data = open_splits(config(tmp_path / "table.csv", cache_dir=tmp_path.parent / "c"))["train"]
+    age, sex = data.covariates
+    assert (age.name, age.mean) == ("age", pytest.approx(20.0))
+    assert sex.categories == ("F", "M")
+    values = {name: data.covariates_of(item) for item, name in enumerate(data.subjects)}
+    assert values["p0"] == (None, 0.0)
+    assert values["p3"] == (30.0, 1.0)
+
+
+def test_a_broken_scan_is_named(folder: Path) -> None:
+    broken = folder / "ill" / "s1.nii.gz"
+    described_before = described(folder)
+    path = folder.parent / "dataset.yaml"
+    write_description(path, described_before)
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(Prod9Error) as caught:
+        open_splits(config(folder, path=path))
+    assert str(broken) in str(caught.value)
+    splits = open_splits(config(folder, path=path, on_bad_case="skip"))
+    assert sum(len(splits[split]) for split in ("train", "val", "test")) == COUNT - 1
+
+
+def test_a_complete_description_reads_no_volume_twice(folder: Path) -> None:
+    path = folder.parent / "dataset.yaml"
+    write_description(path, described(folder))
+    assert described(path) == read_description(path)
