@@ -29,12 +29,13 @@ STRIDE = 4
 """Voxels per token and axis."""
 _POSITIONS = 512
 """Most positions of the transformer at once; larger grids are learned in windows."""
-_ENCODED = 3000
-"""Token grids that Stage 2 should see at least; few subjects are encoded several times."""
+_SEEN = 4
+"""How often Stage 2 sees the same token grid; few subjects are encoded in several versions."""
 _MOST_VERSIONS = 16
 _STEPS_PER_EPOCH = 50
 _CROPS = {"cpu": 32, "cuda": 64}
-_BATCHES = {"cpu": 8, "cuda": 16}
+_BATCHES = {"cpu": (8, 4), "cuda": (16, 16)}
+"""Of both stages. On a CPU more steps teach more than larger batches."""
 # Widths, the smallest first, and the steps that such a network needs at least.
 _AUTOENCODERS = tuple(
     (AutoencoderConfig(levels=(8, 8, 8), num_channels=widths, stem_stride=2), least)
@@ -120,7 +121,7 @@ def make_plan(
     crop = tuple(min(side, _CROPS[device]) for side in shape)
     stride = STRIDE if initial is None else initial.model.tokenizer.autoencoder.stride
     grid = tuple(math.ceil(side / stride) for side in shape)
-    batch = max(1, min(_BATCHES[device], scans * channels))
+    batch, batch2 = (min(size, scans * channels) for size in _BATCHES[device])
     positions = math.prod(math.ceil(cells / 2) for cells in grid)
     whole = positions <= _POSITIONS
     window = shape if whole else tuple(min(side, 64) for side in shape)
@@ -173,27 +174,17 @@ def make_plan(
             f"Its widths are {list(sizes.num_channels)}: a step takes {each:.2g} s, {steps} steps "
             f"are {SHARES['Stage 1']:.0%} of the time."
         )
-    versions = max(1, min(_MOST_VERSIONS, math.ceil(_ENCODED / (scans * channels))))
-    reasons.append(
-        f"Stage 2 learns from {versions} versions of each scan (itself and changed copies), so "
-        f"that it does not learn {scans} scans by heart; both stages keep the weights of their "
-        "best validation."
-    )
-
     samples = max(8, min(64, 176 // (len(outline.class_names) * channels)))
 
-    def second(sizes: TransformerConfig) -> Stage2Config:
-        found = stage2_config(output, shared, run, batch, window, versions, sizes, samples)
-        return (
-            found
-            if initial is None
-            else found.model_copy(update={"init_from": initial.transformer})
-        )
+    def second(sizes: TransformerConfig, versions: int = 1) -> Stage2Config:
+        found = stage2_config(output, shared, run, batch2, window, versions, sizes, samples)
+        if initial is None:
+            return found
+        return found.model_copy(update={"init_from": initial.transformer})
 
-    levels = one.model.autoencoder.levels
+    levels, cells = one.model.autoencoder.levels, tuple(math.ceil(side / stride) for side in window)
 
     def time_of(sizes: TransformerConfig) -> float:
-        cells = tuple(math.ceil(side / stride) for side in window)
         spec = transformer_spec(second(sizes), outline, levels, grid, cells)
         return stage2_step_seconds(second(sizes), spec)
 
@@ -201,12 +192,18 @@ def make_plan(
     if initial is not None:
         transformers = ((initial.model.spec.transformer, 0),)
     sizes, each, steps = _largest(transformers, time_of, SHARES["Stage 2"] * seconds)
-    two = _with_steps(second(sizes), steps, scans * channels * versions // batch)
-    reasons.append(
-        f"Its transformer has {sizes.num_blocks} blocks of width {sizes.hidden_dim} over "
-        f"{positions if whole else 'windows of'} positions of 2 x 2 x 2 tokens: a step takes "
-        f"{each:.2g} s, {steps} steps are {SHARES['Stage 2']:.0%} of the time."
-    )
+    seen = steps * batch2 / (scans * channels)
+    versions = max(1, min(_MOST_VERSIONS, round(seen / _SEEN)))
+    two = _with_steps(second(sizes, versions), steps, scans * channels * versions // batch2)
+    side, places = sizes.patch_size, math.prod(math.ceil(c / sizes.patch_size) for c in cells)
+    reasons += [
+        f"Stage 2's transformer has {sizes.num_blocks} blocks of width {sizes.hidden_dim} over "
+        f"{'' if whole else 'windows of '}{places} positions of {side} x {side} x {side} tokens: a "
+        f"step takes {each:.2g} s, {steps} steps are {SHARES['Stage 2']:.0%} of the time.",
+        f"It learns from {versions} versions of each scan (itself and changed copies), so that it "
+        f"does not learn {scans} scans by heart; both stages keep the weights of their best "
+        "validation.",
+    ]
     return Plan(one, two, tuple(reasons))
 
 
