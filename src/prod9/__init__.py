@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prod9.data.folder.inspection import inspect_folder
     from prod9.errors import Prod9Error
     from prod9.evaluation.runner import evaluate
     from prod9.inference.export import export
@@ -23,6 +24,7 @@ __all__ = [
     "Tokenizer",
     "evaluate",
     "export",
+    "inspect_folder",
     "load",
     "train",
     "train_folder",
@@ -34,6 +36,7 @@ _HOMES = {
     "Tokenizer": "inference.tokenizer",
     "evaluate": "evaluation.runner",
     "export": "inference.export",
+    "inspect_folder": "data.folder.inspection",
     "load": "inference.load",
     "train": "inference.load",
     "train_folder": "pipeline.train_folder",

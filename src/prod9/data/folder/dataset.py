@@ -85,7 +85,8 @@ def described(path: Path) -> DatasetDescription:
     Every file is read where the description does not say yet how scans become volumes.
 
     Raises:
-        Prod9Error: nothing is known there, or a problem of the layout.
+        Prod9Error: nothing is known there, a problem of the layout, or scans that do not fit
+            together.
     """
     description, problems = understand(path)
     if problems:
@@ -100,6 +101,8 @@ def described(path: Path) -> DatasetDescription:
         return description
     with progress_bar("looking at scans", "scans") as tell:
         fingerprint = take_fingerprint(description, tell)
+    if fingerprint.mixed:
+        raise Prod9Error(fingerprint.mixed[0])
     return completed(description, fingerprint)
 
 

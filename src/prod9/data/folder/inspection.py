@@ -1,5 +1,6 @@
 """What a folder of scans holds, in words."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Inspection:
 
 
 def inspect_folder(
-    path: Path, on_scan: Callable[[int, int], None] = lambda done, count: None
+    path: str | os.PathLike[str], on_scan: Callable[[int, int], None] = lambda done, count: None
 ) -> Inspection:
     """Understand a folder, or a file that describes one, read every file once and say it all.
 
@@ -47,7 +48,7 @@ def inspect_folder(
     Raises:
         Prod9Error: nothing there is known; see :func:`prod9.data.folder.understand.understand`.
     """
-    description, problems = understand(path)
+    description, problems = understand(Path(path))
     fingerprint = take_fingerprint(description, on_scan)
     problems += fingerprint.problems
     grid: list[tuple[str, str]] = []

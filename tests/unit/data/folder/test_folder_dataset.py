@@ -6,6 +6,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from itk_files import write_dicom
 
 from prod9.config.data import FolderDataConfig, FolderPreprocessingConfig
 from prod9.config.dataset import read_description, write_description
@@ -122,6 +123,30 @@ def test_covariates_are_those_of_the_training_split(tmp_path: Path) -> None:
     values = {name: data.covariates_of(item) for item, name in enumerate(data.subjects)}
     assert values["p0"] == (None, 0.0)
     assert values["p3"] == (30.0, 1.0)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd", ".npz", "/"])
+def test_every_format_gives_the_same_data_set(folder: Path, tmp_path: Path, ending: str) -> None:
+    """The same scans, written by SimpleITK; a folder with a ``/`` is a DICOM series."""
+    sitk = pytest.importorskip("SimpleITK")
+    other = tmp_path / "other"
+    for path in sorted(folder.rglob("*.nii.gz")):
+        target = other / path.parent.name / path.name.removesuffix(".nii.gz")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if ending == "/":
+            number = path.name.removeprefix("s").removesuffix(".nii.gz")
+            write_dicom(target, sitk.ReadImage(path), uid=f"1.2.826.0.1.3680043.2.1125.{number}")
+        elif ending == ".npz":
+            np.savez(f"{target}.npz", volume=np.asarray(nib.load(path).dataobj))
+        else:
+            sitk.WriteImage(sitk.ReadImage(path), f"{target}{ending}")
+    wanted = open_splits(config(folder))["train"]
+    found = open_splits(config(other, cache_dir=tmp_path / "c2"))["train"]
+    assert found.names == wanted.names
+    assert found.shape == wanted.shape
+    for item in range(len(wanted)):
+        assert found.class_of(item) == wanted.class_of(item)
+        assert np.array_equal(found.whole(item, 0), wanted.whole(item, 0))
 
 
 def test_a_broken_scan_is_named(folder: Path) -> None:
