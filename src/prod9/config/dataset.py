@@ -80,7 +80,8 @@ class DatasetDescription(Section):
     """Voxel size of training (right, front, up), mm; chosen from the scans when left out."""
     shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """Voxels of the common training grid (right, front, up); chosen from the scans when left out.
-    Smaller scans are padded with background, larger ones are cropped around their middle."""
+    Smaller scans are padded by repeating their border, larger ones are cropped around their
+    middle."""
     mirror: bool = False
     """Whether a scan mirrored left to right is as good as the scan itself."""
     licence: str = ""

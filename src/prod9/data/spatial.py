@@ -78,7 +78,7 @@ class Warp:
     def crop(
         self, data: Dataset, item: int, channel: int, start: Sequence[int], sides: Sequence[int]
     ) -> np.ndarray:
-        """Return a crop of a changed channel, float32; 0 where the source ends.
+        """Return a crop of a changed channel, float32; the border goes on where the source ends.
 
         Intensities are interpolated linearly, labels are those of the nearest voxel.
         """
@@ -97,7 +97,7 @@ class Warp:
             torch.from_numpy(np.ascontiguousarray(part))[None, None],
             grid[None],
             mode="nearest" if labels else "bilinear",
-            padding_mode="zeros",
+            padding_mode="border",
             align_corners=True,
         )
         return found[0, 0].numpy()

@@ -34,7 +34,10 @@ def completed(description: DatasetDescription, fingerprint: Fingerprint) -> Data
     described = {"channels": channels, "spacing_mm": spacing}
     description = description.model_copy(update=described)
     if description.shape is None:
-        shape = _shape(np.array([*resampled_shapes(description, fingerprint).values()]))
+        first = description.intensity_channels[:1] or tuple(description.channels)[:1]
+        parts = [scan.channels[first[0]].filled for scan in fingerprint.scans.values()]
+        shapes = np.array([*resampled_shapes(description, fingerprint).values()])
+        shape = _shape_of_parts(shapes) if 2 * sum(parts) > len(parts) else _shape(shapes)
         description = description.model_copy(update={"shape": shape})
     return description
 
@@ -104,6 +107,17 @@ def _spacing(fingerprint: Fingerprint) -> tuple[float, float, float]:
     """Return the median along each RAS axis, mm; headers hold float32, hence the rounding."""
     spacings = [scan.placement.spacing_mm for scan in fingerprint.scans.values()]
     x, y, z = (float(f"{value:.6g}") for value in np.median(spacings, axis=0))
+    return x, y, z
+
+
+def _shape_of_parts(shapes: np.ndarray) -> tuple[int, int, int]:
+    """Return sides that nine of ten scans (n, 3) fit in, to the nearest multiple.
+
+    Scans that are cut out of the body have anatomy up to their faces: a grid for the largest would
+    be mostly padding.
+    """
+    sides = np.percentile(shapes, 90, axis=0) / _MULTIPLE
+    x, y, z = (max(1, round(float(side))) * _MULTIPLE for side in sides)
     return x, y, z
 
 

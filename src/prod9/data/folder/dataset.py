@@ -75,6 +75,29 @@ class FolderDataset(ScanDataset):
     mirror = False
     """Whether a mirrored scan is as good as the scan (``dataset.yaml``)."""
 
+    intensity = "in [0, 1] as dataset.yaml says"
+
+    def crop(
+        self, item: int, channel: int, start: Sequence[int], sides: Sequence[int]
+    ) -> np.ndarray:
+        """Return voxels of one channel, float32; beyond the scan those of its border go on.
+
+        A frame of zeros around a scan that is cut out of a larger one would be learned as anatomy.
+        """
+        margin = (np.array(self.shape) - np.array(self.scans[item].shape)) // 2
+        wanted = [
+            np.clip(np.arange(begin, begin + side), before, before + own - 1)
+            for begin, side, before, own in zip(
+                start, sides, margin.tolist(), self.scans[item].shape, strict=True
+            )
+        ]
+        low, high = [int(axis[0]) for axis in wanted], [int(axis[-1]) + 1 for axis in wanted]
+        inner = [last - first for first, last in zip(low, high, strict=True)]
+        block = super().crop(item, channel, low, inner)
+        if inner == [*sides]:
+            return block
+        return block[np.ix_(*(axis - first for axis, first in zip(wanted, low, strict=True)))]
+
     def flip_axes(self, item: int) -> tuple[int, ...]:
         return (0,) if self.mirror else ()
 

@@ -37,6 +37,8 @@ class ChannelPrint:
     """Whether all voxels are whole numbers."""
     values: tuple[int, ...]
     """The different ones, where they are whole and few, else empty."""
+    filled: bool
+    """Whether most voxels of its faces are foreground (of a CT: body): it is a part of the body."""
     body: np.ndarray | None
     """int64 (``STEPS``): voxels above ``BODY_HU`` by their value, if the scan looks like a CT."""
 
@@ -60,7 +62,10 @@ class ChannelPrint:
             steps = np.minimum((above - BODY_HU) // STEP_HU, STEPS - 1)
             body = np.bincount(steps.astype(np.int64), minlength=STEPS)
         limits = float(first), float(last)
-        return cls(low, high, limits, volume.dtype.name, whole, values, body)
+        ground = 0 if body is None else BODY_HU
+        faces = [array.take((0, -1), axis) > ground for axis in range(3)]
+        filled = bool(np.mean([face.mean() for face in faces]) > 0.5)
+        return cls(low, high, limits, volume.dtype.name, whole, values, filled, body)
 
 
 @dataclass(frozen=True)
