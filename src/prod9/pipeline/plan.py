@@ -24,8 +24,8 @@ FILES = ("stage1.yaml", "stage2.yaml")
 TEST_SHARE = 0.2
 """Of the subjects; half as many are for validation."""
 SHARES = {"Stage 1": 0.28, "Stage 2": 0.31}
-"""Of the time there is, in bare steps: batches, validation and previews take a quarter more. The rest
-is for reading, tokens, figures and the page."""
+"""Of the time there is, in bare steps: batches, validation and previews take a quarter more. The
+rest is for reading, tokens, figures and the page."""
 STRIDE = 4
 """Voxels per token and axis."""
 _POSITIONS = 512

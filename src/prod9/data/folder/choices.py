@@ -117,7 +117,7 @@ def _shape_of_parts(shapes: np.ndarray) -> tuple[int, int, int]:
     be mostly padding.
     """
     sides = np.percentile(shapes, 90, axis=0) / _MULTIPLE
-    x, y, z = (max(1, round(float(side))) * _MULTIPLE for side in sides)
+    x, y, z = (max(1, math.floor(side + 0.5)) * _MULTIPLE for side in sides)
     return x, y, z
 
 
