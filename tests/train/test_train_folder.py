@@ -63,7 +63,7 @@ def test_from_a_folder_to_a_model(tmp_path: Path) -> None:
     run(*command, "--hours", "0.01", "--plan-only", cwd=tmp_path)
     work = model / "training"
     description = read_description(work / "dataset.yaml")
-    assert description.shape == (24, 24, 16)
+    assert description.shape == (24, 16, 16)
     assert {*description.classes} == {"small", "large"}
     why = (work / "stage1.yaml").read_text()
     assert why.startswith("# ")  # the reasons
@@ -83,7 +83,7 @@ def test_from_a_folder_to_a_model(tmp_path: Path) -> None:
     loaded = prod9.load(str(model))
     assert isinstance(loaded, prod9.Model)
     (image,) = loaded.generate("small", seed=3)
-    assert image.shape == (24, 24, 16)
+    assert image.shape == (24, 16, 16)
     out = tmp_path / "out"
     wanted = ("-n", "1", "--class", "small", "--seed", "3", "--output", str(out))
     run("prod9", "generate", str(model), *wanted, cwd=tmp_path)
