@@ -38,7 +38,7 @@ class Inspection:
 
 
 def inspect_folder(
-    path: str | os.PathLike[str], on_scan: Callable[[int, int], None] = lambda done, count: None
+    path: str | os.PathLike[str], on_scan: Callable[[int, int], None] | None = None
 ) -> Inspection:
     """Understand a folder, or a file that describes one, read every file once and say it all.
 
@@ -49,7 +49,7 @@ def inspect_folder(
         Prod9Error: nothing there is known; see :func:`prod9.data.folder.understand.understand`.
     """
     description, problems = understand(Path(path))
-    fingerprint = take_fingerprint(description, on_scan)
+    fingerprint = take_fingerprint(description, on_scan or (lambda done, count: None))
     problems += fingerprint.problems
     grid: list[tuple[str, str]] = []
     try:

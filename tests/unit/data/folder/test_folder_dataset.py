@@ -126,7 +126,10 @@ def test_covariates_are_those_of_the_training_split(tmp_path: Path) -> None:
     assert values["p3"] == (30.0, 1.0)
 
 
-@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd", ".npz", "/"])
+@pytest.mark.parametrize(
+    "ending",
+    [".nrrd", "/", *(pytest.param(e, marks=pytest.mark.slow) for e in (".mha", ".mhd", ".npz"))],
+)
 def test_every_format_gives_the_same_data_set(folder: Path, tmp_path: Path, ending: str) -> None:
     """The same scans, written by SimpleITK; a folder with a ``/`` is a DICOM series."""
     sitk = pytest.importorskip("SimpleITK")
