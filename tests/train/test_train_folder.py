@@ -91,6 +91,17 @@ def test_from_a_folder_to_a_model(tmp_path: Path) -> None:
     written = np.asarray(nib.load(path).dataobj)
     assert np.array_equal(written, np.rint(image.get_fdata() * 255))
 
+    # From that model, its tokenizer kept; an interrupted training goes on without Stage 1.
+    tuned = ("prod9", "train", str(folder), "--output", str(tmp_path / "tuned"))
+    first = ("--init-from", str(model), "--tokenizer", "keep", "--hours", "0.01", "--plan-only")
+    run(*tuned, *first, cwd=tmp_path)
+    make_smaller(tmp_path / "tuned" / "training")
+    said = run(*tuned, "--resume", cwd=tmp_path)
+    assert "Stage 2 starts from" in said
+    run(*tuned, "--resume", cwd=tmp_path)
+    weights = [each / "tokenizer.safetensors" for each in (model, tmp_path / "tuned")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
     said = one_sentence(*in_this_one(*command, cwd=tmp_path, env={}))
     assert str(model) in said
     assert "--resume" in said

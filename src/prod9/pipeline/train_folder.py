@@ -101,7 +101,10 @@ def train_folder(
         return None
     one, two = plan.stage1, plan.stage2
     going_on = [resume and RunFolder(each.output_dir).can_resume() for each in (one, two)]
-    stage1.train(one, resume=going_on[0], overwrite=overwrite)
+    # A tokenizer that is kept has no checkpoint to resume from: its export is all there is.
+    kept = resume and one.training.parts == "none" and one.autoencoder_export_path.is_file()
+    if not kept:
+        stage1.train(one, resume=going_on[0], overwrite=overwrite)
     clock.lap("Stage 1")
     network = stage2.train(two, resume=going_on[1], overwrite=overwrite)
     clock.lap("Stage 2")

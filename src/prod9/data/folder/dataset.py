@@ -12,13 +12,14 @@ from prod9.config.data import (
     SourceConfig,
 )
 from prod9.config.dataset import DatasetDescription, ScanEntry, split_part
-from prod9.data.dataset import Channel, Covariate, Outline
+from prod9.data.dataset import Channel, Outline
 from prod9.data.folder.choices import completed
+from prod9.data.folder.covariates import covariates_of, values_of
 from prod9.data.folder.fingerprint import take_fingerprint
 from prod9.data.folder.read_part import read_part
 from prod9.data.folder.understand import understand
 from prod9.data.native_space import window_of
-from prod9.data.scan_cache import BadCase, Scan, ScanSource, require_one_grid
+from prod9.data.scan_cache import Scan, ScanSource, require_one_grid
 from prod9.data.scan_dataset import ScanDataset
 from prod9.data.scan_splits import cache_of, read_scans, report_bad, split_of, split_scans
 from prod9.data.splits import SPLITS, Split, SubjectSplit, split_counts
@@ -173,8 +174,7 @@ def open_folder(
     root = description.root
     cache = cache_of(config, root, "data.path")
     sources = [FolderScan(name, entry, root, own) for name, entry in description.scans.items()]
-    no_bad: list[BadCase] = []
-    scans, bad = read_scans(sources, no_bad, config, own, cache)
+    scans, bad = read_scans(sources, (), config, own, cache)
     report_bad(bad, config, root, len(sources), len(scans))
     say(
         f"{description.name} ({description.layout}): {len(scans)} scans of "
@@ -261,42 +261,3 @@ def _split_in(description: DatasetDescription) -> SubjectSplit | None:
             "subjects each, or no split at all, to draw one."
         )
     return SubjectSplit(train=train, val=val, test=test, seed=0, val_share=0.0, test_share=0.0)
-
-
-def covariates_of(
-    description: DatasetDescription, train: Sequence[ScanEntry]
-) -> tuple[Covariate, ...]:
-    """Return the covariates of a description: numbers, or categories by name.
-
-    Mean and standard deviation are over the scans of the training split that have a value.
-    """
-    entries = description.scans.values()
-    names = dict.fromkeys(name for entry in entries for name in entry.covariates)
-    found: list[Covariate] = []
-    for name in names:
-        values = [entry.covariates.get(name) for entry in entries]
-        texts = sorted({value for value in values if isinstance(value, str)})
-        numbers = [value for value in values if isinstance(value, int | float)]
-        if texts and numbers:
-            raise Prod9Error(
-                f"the covariate {name} is a number for some scans and {texts[0]!r} for others; "
-                "make it one or the other in dataset.yaml (null where it is not known)."
-            )
-        if texts:
-            found.append(Covariate(name, tuple(texts)))
-        elif numbers:
-            known = [entry.covariates.get(name) for entry in train]
-            own = [value for value in known if isinstance(value, int | float)] or numbers
-            found.append(Covariate(name, (), float(np.mean(own)), float(np.std(own)) or 1.0))
-    return tuple(found)
-
-
-def values_of(entry: ScanEntry, covariates: Sequence[Covariate]) -> tuple[float | None, ...]:
-    """Return the value of each covariate: a number, the index of a category, or None."""
-    found: list[float | None] = []
-    for each in covariates:
-        value = entry.covariates.get(each.name)
-        if isinstance(value, str):
-            value = each.categories.index(value)
-        found.append(None if value is None else float(value))
-    return tuple(found)
