@@ -1,5 +1,8 @@
 """The same volume in every format, written by SimpleITK; the reference is NIfTI."""
 
+import locale
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,16 @@ def image(shape: tuple[int, ...] = (5, 6, 7), dtype: Any = np.int16) -> Any:
     turned[:3, :3] = direction()
     made.SetDirection(turned.ravel())
     return made
+
+
+@contextmanager
+def same_locale() -> Generator[None]:
+    """Restore the locale: SimpleITK leaves "C" when it writes DICOM; text files are ASCII then."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def write_dicom(
@@ -69,6 +82,7 @@ def write_dicom(
         path = folder / f"{uid.rpartition('.')[2]}-{index * 29 % 97:03}.dcm"
         if index not in leave_out:
             writer.SetFileName(str(path))
-            writer.Execute(plane)
+            with same_locale():
+                writer.Execute(plane)
             written.append(path)
     return written

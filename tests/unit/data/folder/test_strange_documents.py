@@ -83,7 +83,7 @@ def test_a_dataset_json_of_anything(modality: object, training: object, folder: 
 def test_a_table_of_anything(cells: list[tuple[str, ...]], folder: Path) -> None:
     path = folder / "list.csv"
     lines = ["file,subject,channel,age,split", *(",".join(row) for row in cells)]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     understood_or_refused(path)
     path.unlink()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 sitk = pytest.importorskip("SimpleITK")
-from itk_files import image, write_dicom  # noqa: E402
+from itk_files import image, same_locale, write_dicom  # noqa: E402
 
 from prod9.data.volume_files import itk as itk_module  # noqa: E402
 from prod9.data.volume_files.find import find_volumes  # noqa: E402
@@ -231,7 +231,8 @@ def test_several_frames_in_one_file(tmp_path: Path) -> None:
     folder = tmp_path / "scan"
     folder.mkdir()
     for name in ("a", "b", "c"):  # each is a series of one file
-        sitk.WriteImage(image(dtype=np.uint16), folder / f"{name}.dcm")
+        with same_locale():
+            sitk.WriteImage(image(dtype=np.uint16), folder / f"{name}.dcm")
     assert "dcm2niix" in refused(folder, find_volumes(folder)[0].part)
 
 
