@@ -17,6 +17,7 @@ from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.errors import Prod9Error
 from prod9.evaluation.feature_spaces import CPU, FeatureSpace, on_device
 from prod9.evaluation.progress import tracked
+from prod9.metrics.auc import auc
 from prod9.metrics.bootstrap import bootstrap_interval
 from prod9.results.schema import TrainedClassifier, Usefulness
 from prod9.training.optimizer import rate_at
@@ -55,17 +56,17 @@ class Classifier:
 
     def predict(self, volumes: VolumeSet) -> Tensor:
         """Return the most probable class of each volume: int64 (N,), into ``class_names``."""
-        return self.predict_in(small_volumes(volumes))
+        return self.probabilities(small_volumes(volumes)).argmax(1)
 
     def right(self, volumes: VolumeSet) -> float:
         """Return the share of the volumes whose class is recognised."""
         return float((self.predict(volumes).numpy() == volumes.labels).mean())
 
     @torch.no_grad()
-    def predict_in(self, volumes: Tensor) -> Tensor:
-        """Return the most probable class (N,) of volumes from :func:`small_volumes`."""
+    def probabilities(self, volumes: Tensor) -> Tensor:
+        """Return those of the classes (N, classes) for volumes from :func:`small_volumes`."""
         features = [self.body(part) for part in volumes.split(BATCH_SIZE)]
-        return self.head(torch.cat(features)).argmax(1)
+        return self.head(torch.cat(features)).softmax(1)
 
 
 def default_steps(volumes: int) -> int:
@@ -174,7 +175,8 @@ def usefulness(
     sets["real + generated"] = (torch.cat([real, made]), torch.cat([real_labels, made_labels]))
 
     def tested(trained_on: str, volumes: int, classifier: Classifier) -> TrainedClassifier:
-        predicted = classifier.predict_in(held_out)
+        probabilities = classifier.probabilities(held_out)
+        predicted = probabilities.argmax(1)
         right = (predicted == truth).double()
         return TrainedClassifier(
             trained_on=trained_on,
@@ -182,6 +184,7 @@ def usefulness(
             accuracy=float(right.mean()),
             accuracy_interval=bootstrap_interval(right, seed=seed),
             balanced_accuracy=balanced_accuracy(predicted, truth),
+            auc=auc(probabilities.double().numpy(), test.labels),
         )
 
     rows = [tested("real (all)", len(train), learned)]

@@ -91,6 +91,7 @@ class Evaluator:
                 seed=self.seed,
                 lpips_network=None if path is None else f"MedicalNet ResNet-10 ({path.name})",
                 codebook=None if trip is None else trip.codebook(),
+                bits_per_voxel=None if trip is None else trip.bits_per_voxel(),
             )
         self.rows = table(originals, found)
         self.sets |= {"originals": originals, "reconstructed": reconstructed}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import nan
+from math import log2, nan, prod
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from prod9.evaluation.pretrained import FeatureDistance
 from prod9.evaluation.work_cache import WorkCache
 from prod9.metrics.bootstrap import bootstrap_interval
 from prod9.metrics.codebook import CodebookStats, CodebookUsage
+from prod9.metrics.dice import dice
 from prod9.metrics.psnr import psnr
 from prod9.metrics.ssim import MS_SSIM_WINDOW, ms_ssim, ssim
 from prod9.results.schema import Interval, Reconstruction, ReconstructionFigures
@@ -23,7 +24,7 @@ from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
 
 _SSIM_WINDOW = 11
-WHOLE: tuple[str, ...] = ("psnr", "ssim", "ms_ssim", "mae", "lpips")
+WHOLE: tuple[str, ...] = ("psnr", "ssim", "ms_ssim", "mae", "lpips", "dice")
 FOREGROUND: tuple[str, ...] = ("psnr", "ssim", "mae")
 
 
@@ -35,6 +36,8 @@ class RoundTrip:
     """Made when read, and kept in memory while there is room."""
     codebook: Callable[[], CodebookStats]
     """Statistics of the codes of all volumes; encodes those that were not yet read."""
+    bits_per_voxel: Callable[[], float]
+    """Size of the tokens of a volume, log2(codes) bits each, over its voxels."""
     made_by: str
     """Decides the reconstructions: the tokenizer and the windows."""
 
@@ -79,8 +82,13 @@ def round_trip(
                 tokens_of(index)
         return usage.compute()
 
+    def bits_per_voxel() -> float:
+        bits = tokens_of(0).numel() * log2(tokenizer.fsq.codebook_size)
+        return bits / prod(originals.shape)
+
     name, cached = f"{originals.name}, encoded and decoded", kept_in_memory(read, originals.shape)
-    return RoundTrip(replace(originals, name=name, read=cached, files=None), codebook, made_by)
+    reconstructed = replace(originals, name=name, read=cached, files=None)
+    return RoundTrip(reconstructed, codebook, bits_per_voxel, made_by)
 
 
 @torch.no_grad()
@@ -90,7 +98,7 @@ def measure_pair(
     """Measure one volume (D, H, W) in [0, 1] against its original.
 
     Returns:
-        float64 (9,): :data:`WHOLE` over all voxels, :data:`FOREGROUND` over the foreground (not 0
+        float64 (10,): :data:`WHOLE` over all voxels, :data:`FOREGROUND` over the foreground (not 0
         in the original), and whether there is background (0 or 1). NaN: not defined.
     """
     real = torch.from_numpy(original)[None, None]
@@ -104,6 +112,7 @@ def measure_pair(
             float(ms_ssim(output, real)) if side >= MS_SSIM_WINDOW else nan,
             float(F.l1_loss(output, real)),
             nan if lpips is None else float(lpips(output, real)),
+            dice(reconstructed, original),
             nan if empty else float(psnr(output, real, mask=inside)),
             float(ssim(output, real, mask=inside)) if ssim_fits and not empty else nan,
             nan if empty else float((output - real).abs()[inside].mean()),
@@ -119,8 +128,9 @@ def summarize(
     seed: int = 0,
     lpips_network: str | None = None,
     codebook: CodebookStats | None = None,
+    bits_per_voxel: float | None = None,
 ) -> Reconstruction:
-    """Return the means of the rows (N, 9) of :func:`measure_pair`, with bootstrap intervals."""
+    """Return the means of the rows (N, 10) of :func:`measure_pair`, with bootstrap intervals."""
     whole, inside = rows[:, : len(WHOLE)], rows[:, len(WHOLE) : -1]
     inside = inside[~np.isnan(inside[:, 0])]
     return Reconstruction(
@@ -134,6 +144,7 @@ def summarize(
         lpips_network=lpips_network,
         codebook_usage=codebook and codebook.usage,
         codebook_perplexity=codebook and codebook.perplexity,
+        bits_per_voxel=bits_per_voxel,
     )
 
 

@@ -13,7 +13,14 @@ from prod9.results.schema import Evaluation, Interval
 from prod9.tokenizer import Tokenizer
 
 _UNITS = {"psnr": " dB"}
-_NAMES = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "mae": "MAE", "lpips": "LPIPS"}
+_NAMES = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+    "mae": "MAE",
+    "lpips": "LPIPS",
+    "dice": "Dice",
+}
 
 
 def model_card(

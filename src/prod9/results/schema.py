@@ -46,6 +46,9 @@ class ReconstructionFigures(Record):
     ms_ssim: float | None = Field(description="Multi-scale SSIM, window of 5; null over a mask.")
     mae: float = Field(description="Mean absolute error.")
     lpips: float | None = Field(description="In MedicalNet's features; null without its weights.")
+    dice: float | None = Field(
+        default=None, description="Dice of binary shapes; null where volumes are none."
+    )
     intervals: dict[str, Interval] = Field(description="95 % bootstrap intervals of these means.")
 
 
@@ -59,6 +62,9 @@ class Reconstruction(ReconstructionFigures):
     lpips_network: str | None = Field(description="Network behind `lpips`, and its weights.")
     codebook_usage: float | None = Field(description="Share of codes that occur, if known.")
     codebook_perplexity: float | None = Field(description="exp(entropy) of the codes, if known.")
+    bits_per_voxel: float | None = Field(
+        default=None, description="Bits of a volume's tokens over its voxels, if known."
+    )
 
 
 class Neighbours(Record):
@@ -165,6 +171,9 @@ class TrainedClassifier(Record):
     accuracy: float = Field(description="On real held-out volumes.")
     accuracy_interval: Interval = Field(description="95 % bootstrap interval over those volumes.")
     balanced_accuracy: float = Field(description="Mean over classes of the accuracy.")
+    auc: float | None = Field(
+        default=None, description="Area under the ROC curve, mean of each class against the rest."
+    )
 
 
 class Usefulness(Record):

@@ -140,3 +140,14 @@ def test_volume_of_nothing_counts_whole_but_not_as_foreground():
     assert "psnr_foreground" not in flat[0]
     assert flat[5]["class"] == "b"
     assert flat[1]["psnr_foreground"] == pytest.approx(rows[1][len(WHOLE)])
+
+
+def test_binary_shapes_have_a_dice():
+    shapes = (REAL > 0.7).float()
+    made = shapes.clone()
+    made[:, :, :7] = 0  # half of each is lost
+    found, _ = evaluated(collection(shapes, LABELS), collection(made, LABELS))
+    kept = shapes[:, :, 7:].flatten(1).sum(1) / shapes.flatten(1).sum(1)
+    assert found.dice == pytest.approx(float((2 * kept / (1 + kept)).mean()), rel=1e-5)
+    grey, _ = evaluated(collection(REAL, LABELS), collection(made, LABELS))
+    assert grey.dice is None

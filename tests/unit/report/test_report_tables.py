@@ -150,7 +150,7 @@ def test_classes_in_a_space_and_by_themselves(tmp_path: Path) -> None:
 def test_usefulness_and_closeness(tmp_path: Path) -> None:
     near = privacy(spaces=[closeness("voxels <b>")])
     page = generated(tmp_path, generation(usefulness=usefulness(), privacy=near))
-    assert page.row("usefulness", "generated") == ["44", "96.2 % [94.7, 96.6]", "96.1 %"]
+    assert page.row("usefulness", "generated") == ["44", "96.2 % [94.7, 96.6]", "96.1 %", "0.970"]
     assert page.rows_of["privacy"][1][0] == "Expected without copying"
     shown = ["1.12", "3.1 %", "52 % [44, 59]", "0.50 [0.48, 0.53]", "3"]
     assert page.row("privacy", "voxels <b>") == shown
