@@ -82,6 +82,10 @@ class DatasetDescription(Section):
     """Voxels of the common training grid (right, front, up); chosen from the scans when left out.
     Smaller scans are padded by repeating their border, larger ones are cropped around their
     middle."""
+    cut_out: bool | None = None
+    """Whether scans are cut out of larger ones, with anatomy up to their faces; found in the scans
+    when left out. Sampling then starts with the most certain tokens; around a whole body these
+    would be the empty space."""
     mirror: bool = False
     """Whether a scan mirrored left to right is as good as the scan itself."""
     licence: str = ""

@@ -97,6 +97,7 @@ def make_plan(
     output: Path,
     *,
     hours: float,
+    cut_out: bool = False,
     mirror: bool = False,
     accelerator: str = "auto",
     seed: int = 0,
@@ -110,6 +111,7 @@ def make_plan(
         outline: its sizes.
         output: folder of everything that training writes.
         hours: for all of it, on this machine.
+        cut_out: whether the scans are cut out of larger ones, with anatomy up to their faces.
         mirror: whether a mirrored scan is as good as the scan.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything random.
@@ -178,7 +180,9 @@ def make_plan(
     samples = max(8, min(64, 176 // (len(outline.class_names) * channels)))
 
     def second(sizes: TransformerConfig, versions: int = 1) -> Stage2Config:
-        found = stage2_config(output, shared, run, batch2, window, versions, sizes, samples)
+        found = stage2_config(
+            output, shared, run, batch2, window, versions, sizes, samples, cut_out
+        )
         if initial is None:
             return found
         return found.model_copy(update={"init_from": initial.transformer})
@@ -204,6 +208,9 @@ def make_plan(
         f"It learns from {versions} versions of each scan (itself and changed copies), so that it "
         f"does not learn {scans} scans by heart; both stages keep the weights of their best "
         "validation.",
+        "Sampling starts with the tokens that the transformer is most certain of."
+        if cut_out
+        else "Sampling goes evenly over the volume: the surest tokens are the empty space.",
     ]
     return Plan(one, two, tuple(reasons))
 

@@ -176,6 +176,7 @@ def _planned(
         outline_folder(section),
         work,
         hours=hours,
+        cut_out=bool(description.cut_out),
         mirror=description.mirror,
         accelerator=accelerator,
         seed=seed,

@@ -50,6 +50,11 @@ def test_what_fits_the_data(tmp_path: Path) -> None:
         assert config.trainer.check_val_every_n_epoch <= config.trainer.max_epochs
 
 
+def test_the_order_of_sampling_follows_from_the_data(tmp_path: Path) -> None:
+    assert plan(tmp_path, cut_out=True).stage2.sampler.order == "confidence"
+    assert plan(tmp_path).stage2.sampler.order == "halton"  # else empty space comes first
+
+
 def test_a_large_grid_is_learned_in_windows(tmp_path: Path) -> None:
     outline = Outline(SCANS, 5, (160, 200, 160), ("all",), ("T1",))
     found = make_plan(tmp_path / "dataset.yaml", outline, tmp_path, hours=0.01)

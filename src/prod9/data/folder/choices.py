@@ -17,7 +17,7 @@ _ALIKE = 1.5
 
 
 def completed(description: DatasetDescription, fingerprint: Fingerprint) -> DatasetDescription:
-    """Fill in ``scaling``, ``window``, ``values``, ``spacing_mm`` and ``shape`` where left out.
+    """Fill in what is left out of channels, ``spacing_mm``, ``cut_out`` and ``shape``.
 
     Raises:
         Prod9Error: no scan can be used, or the chosen grid is too large.
@@ -33,11 +33,13 @@ def completed(description: DatasetDescription, fingerprint: Fingerprint) -> Data
     spacing = description.spacing_mm or _spacing(fingerprint)
     described = {"channels": channels, "spacing_mm": spacing}
     description = description.model_copy(update=described)
-    if description.shape is None:
+    if description.cut_out is None:
         first = description.intensity_channels[:1] or tuple(description.channels)[:1]
         parts = [scan.channels[first[0]].filled for scan in fingerprint.scans.values()]
+        description = description.model_copy(update={"cut_out": 2 * sum(parts) > len(parts)})
+    if description.shape is None:
         shapes = np.array([*resampled_shapes(description, fingerprint).values()])
-        shape = _shape_of_parts(shapes) if 2 * sum(parts) > len(parts) else _shape(shapes)
+        shape = _shape_of_parts(shapes) if description.cut_out else _shape(shapes)
         description = description.model_copy(update={"shape": shape})
     return description
 

@@ -111,6 +111,7 @@ def test_spacing_and_grid_along_the_right_axes(
     description, fingerprint = chosen(tmp_path)
     assert description.spacing_mm == (1.0, 2.0, 3.0)
     assert description.shape == grid
+    assert description.cut_out == (not ground)
     assert {scan.orientation for scan in fingerprint.scans.values()} == {"SRA"}
 
 
