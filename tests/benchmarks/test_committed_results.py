@@ -1,10 +1,12 @@
 """What the repository says of speed is what its result files say."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks import medmnist3d
 from benchmarks.results import RESULTS, read_all
 from benchmarks.tables import tables
 
@@ -34,3 +36,11 @@ def test_results_count_and_name_no_place(folder: Path) -> None:
 def test_avx2_results_are_of_avx2() -> None:
     capabilities = {str(result.machine) for result in read_all(AVX2).values()}
     assert all("AVX2" in text for text in capabilities), capabilities
+
+
+def test_the_page_of_published_data_is_of_the_committed_result() -> None:
+    text = medmnist3d.RESULT.read_text(encoding="utf-8")
+    assert not _ABSOLUTE_PATH.findall(text)
+    page = (RESULTS.parents[1] / "docs" / "results.md").read_text(encoding="utf-8")
+    for table in medmnist3d.tables(json.loads(text)["rows"]):
+        assert table in page, "run: python -m benchmarks.medmnist3d --tables"

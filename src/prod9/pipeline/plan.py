@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
+
 from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config, TransformerConfig
 from prod9.config.load import dump, load_stage1, load_stage2
 from prod9.data.dataset import Outline
+from prod9.errors import Prod9Error
 from prod9.files import write_text
 from prod9.model import Model
 from prod9.pipeline.configs import stage1_config, stage2_config, transformer_spec
@@ -124,7 +127,7 @@ def make_plan(
     crop = tuple(min(side, _CROPS[device]) for side in shape)
     stride = STRIDE if initial is None else initial.model.tokenizer.autoencoder.stride
     grid = tuple(math.ceil(side / stride) for side in shape)
-    batch, batch2 = (min(size, scans * channels) for size in _BATCHES[device])
+    most, most2 = (min(size, scans * channels) for size in _BATCHES[device])
     positions = math.prod(math.ceil(cells / 2) for cells in grid)
     whole = positions <= _POSITIONS
     window = shape if whole else tuple(min(side, 64) for side in shape)
@@ -152,9 +155,8 @@ def make_plan(
     }
     run: dict[str, Any] = {"seed": seed, "trainer": {"accelerator": accelerator}}
 
-    repeats = math.ceil(_STEPS_PER_EPOCH * batch / (scans * channels))
-
-    def first(sizes: AutoencoderConfig) -> Stage1Config:
+    def first(sizes: AutoencoderConfig, batch: int) -> Stage1Config:
+        repeats = math.ceil(_STEPS_PER_EPOCH * batch / (scans * channels))
         found = stage1_config(
             output, shared, run, batch=batch, crop=crop, repeats=repeats, sizes=sizes
         )
@@ -166,45 +168,46 @@ def make_plan(
     budget, autoencoders = SHARES["Stage 1"] * seconds, _AUTOENCODERS
     if initial is not None:
         autoencoders = ((initial.model.tokenizer.spec.autoencoder, 0),)
-    sizes, each, steps = _largest(
-        autoencoders, lambda sizes: stage1_step_seconds(first(sizes)), budget
+    sizes, each, steps, batch = _largest(
+        autoencoders, lambda sizes, batch: stage1_step_seconds(first(sizes, batch)), budget, most
     )
-    one = _with_steps(first(sizes), steps, scans * channels * repeats // batch)
+    one = first(sizes, batch)
+    one = _with_steps(one, steps, scans * channels * one.data.crops_per_volume // batch)
     if initial is not None and initial.parts == "none":
         reasons.append("The tokenizer is kept as it is; Stage 1 only exports it for this data.")
     else:
         reasons.append(
-            f"Its widths are {list(sizes.num_channels)}: a step takes {each:.2g} s, {steps} steps "
-            f"are {SHARES['Stage 1']:.0%} of the time."
+            f"Its widths are {list(sizes.num_channels)}, {batch} crops a step: a step takes "
+            f"{each:.2g} s, {steps} steps are {SHARES['Stage 1']:.0%} of the time."
         )
     samples = max(8, min(64, 176 // (len(outline.class_names) * channels)))
 
-    def second(sizes: TransformerConfig, versions: int = 1) -> Stage2Config:
-        found = stage2_config(
-            output, shared, run, batch2, window, versions, sizes, samples, cut_out
-        )
+    def second(sizes: TransformerConfig, batch: int, versions: int = 1) -> Stage2Config:
+        found = stage2_config(output, shared, run, batch, window, versions, sizes, samples, cut_out)
         if initial is None:
             return found
         return found.model_copy(update={"init_from": initial.transformer})
 
     levels, cells = one.model.autoencoder.levels, tuple(math.ceil(side / stride) for side in window)
 
-    def time_of(sizes: TransformerConfig) -> float:
-        spec = transformer_spec(second(sizes), outline, levels, grid, cells)
-        return stage2_step_seconds(second(sizes), spec)
+    def time_of(sizes: TransformerConfig, batch: int) -> float:
+        config = second(sizes, batch)
+        return stage2_step_seconds(config, transformer_spec(config, outline, levels, grid, cells))
 
     transformers = _TRANSFORMERS
     if initial is not None:
         transformers = ((initial.model.spec.transformer, 0),)
-    sizes, each, steps = _largest(transformers, time_of, SHARES["Stage 2"] * seconds)
-    seen = steps * batch2 / (scans * channels)
+    sizes, each, steps, batch = _largest(transformers, time_of, SHARES["Stage 2"] * seconds, most2)
+    seen = steps * batch / (scans * channels)
     versions = max(1, min(_MOST_VERSIONS, round(seen / _SEEN)))
-    two = _with_steps(second(sizes, versions), steps, scans * channels * versions // batch2)
+    two = second(sizes, batch, versions)
+    two = _with_steps(two, steps, scans * channels * versions // batch)
     side, places = sizes.patch_size, math.prod(math.ceil(c / sizes.patch_size) for c in cells)
     reasons += [
         f"Stage 2's transformer has {sizes.num_blocks} blocks of width {sizes.hidden_dim} over "
-        f"{'' if whole else 'windows of '}{places} positions of {side} x {side} x {side} tokens: a "
-        f"step takes {each:.2g} s, {steps} steps are {SHARES['Stage 2']:.0%} of the time.",
+        f"{'' if whole else 'windows of '}{places} positions of {side} x {side} x {side} tokens, "
+        f"{batch} samples a step: a step takes {each:.2g} s, {steps} steps are "
+        f"{SHARES['Stage 2']:.0%} of the time.",
         f"It learns from {versions} versions of each scan (itself and changed copies), so that it "
         f"does not learn {scans} scans by heart; both stages keep the weights of their best "
         "validation.",
@@ -216,28 +219,49 @@ def make_plan(
 
 
 def _largest(
-    candidates: Sequence[tuple[Size, int]], step_seconds: Callable[[Size], float], budget: float
-) -> tuple[Size, float, int]:
+    candidates: Sequence[tuple[Size, int]],
+    step_seconds: Callable[[Size, int], float],
+    budget: float,
+    batch: int,
+) -> tuple[Size, float, int, int]:
     """Return the largest size that can take as many steps as it needs.
+
+    Where the GPU's memory does not hold the smallest size, the batch is halved.
 
     Args:
         candidates: (size, steps that it needs at least), the smallest first.
-        step_seconds: measures a size.
+        step_seconds: measures a size with a batch.
         budget: seconds there are.
+        batch: at most.
 
     Returns:
-        The size, seconds of a step, and how many steps there are.
+        The size, seconds of a step, how many steps there are, and the batch.
+
+    Raises:
+        Prod9Error: not even one sample fits into memory.
     """
-    found: list[tuple[Size, float, int]] = []
+    found: list[tuple[Size, float, int, int]] = []
     for size, least in candidates:
         # A larger network is slower: it is not measured where the one before has too few steps.
         if found and found[-1][2] < least:
             break
-        each = step_seconds(size)
+        while True:
+            try:
+                each = step_seconds(size, batch)
+                break
+            except torch.OutOfMemoryError:
+                if found:
+                    return found[-1]
+                if batch == 1:
+                    raise Prod9Error(
+                        "the GPU's memory does not hold one sample of the smallest network; free "
+                        "it of other programs, or train with --device cpu."
+                    ) from None
+                batch //= 2
         steps = max(1, int(budget / each))
         if found and steps < least:
             break
-        found.append((size, each, steps))
+        found.append((size, each, steps, batch))
     return found[-1]
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from prod9.config import Stage1Config
 from prod9.data.dataset import Outline
 from prod9.errors import Prod9Error
 from prod9.pipeline.plan import Plan, make_plan
@@ -50,7 +52,11 @@ def test_what_fits_the_data(tmp_path: Path) -> None:
         assert config.trainer.check_val_every_n_epoch <= config.trainer.max_epochs
 
 
-def test_the_order_of_sampling_follows_from_the_data(tmp_path: Path) -> None:
+def test_the_order_of_sampling_follows_from_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (1, 2):
+        monkeypatch.setattr(f"prod9.pipeline.plan.stage{stage}_step_seconds", lambda *_: 0.01)
     assert plan(tmp_path, cut_out=True).stage2.sampler.order == "confidence"
     assert plan(tmp_path).stage2.sampler.order == "halton"  # else empty space comes first
 
@@ -59,6 +65,28 @@ def test_a_large_grid_is_learned_in_windows(tmp_path: Path) -> None:
     outline = Outline(SCANS, 5, (160, 200, 160), ("all",), ("T1",))
     found = make_plan(tmp_path / "dataset.yaml", outline, tmp_path, hours=0.01)
     assert found.stage2.sliding_window.roi_size == (64, 64, 64)
+
+
+def test_a_gpu_with_little_memory_gets_smaller_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(config: Stage1Config, *_: object) -> float:
+        if config.data.batch_size > 3 or config.model.autoencoder.num_channels[0] > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 0.01
+
+    monkeypatch.setattr("prod9.pipeline.plan.stage1_step_seconds", step)
+    monkeypatch.setattr("prod9.pipeline.plan.stage2_step_seconds", lambda *_: 0.01)
+    found = plan(tmp_path, hours=9)  # the time there is would do for the largest network
+    assert found.stage1.data.batch_size == 2
+    assert found.stage1.model.autoencoder.num_channels == (32, 96)
+
+    def full(*_: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("prod9.pipeline.plan.stage1_step_seconds", full)
+    with pytest.raises(Prod9Error, match="memory"):
+        plan(tmp_path)
 
 
 def test_an_edited_plan_is_read_back(tmp_path: Path) -> None:
