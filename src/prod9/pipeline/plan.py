@@ -155,10 +155,12 @@ def make_plan(
     }
     run: dict[str, Any] = {"seed": seed, "trainer": {"accelerator": accelerator}}
 
+    def repeats(batch: int) -> int:
+        return math.ceil(_STEPS_PER_EPOCH * batch / (scans * channels))
+
     def first(sizes: AutoencoderConfig, batch: int) -> Stage1Config:
-        repeats = math.ceil(_STEPS_PER_EPOCH * batch / (scans * channels))
         found = stage1_config(
-            output, shared, run, batch=batch, crop=crop, repeats=repeats, sizes=sizes
+            output, shared, run, batch=batch, crop=crop, repeats=repeats(batch), sizes=sizes
         )
         if initial is None:
             return found
@@ -171,8 +173,7 @@ def make_plan(
     sizes, each, steps, batch = _largest(
         autoencoders, lambda sizes, batch: stage1_step_seconds(first(sizes, batch)), budget, most
     )
-    one = first(sizes, batch)
-    one = _with_steps(one, steps, scans * channels * one.data.crops_per_volume // batch)
+    one = _with_steps(first(sizes, batch), steps, scans * channels * repeats(batch) // batch)
     if initial is not None and initial.parts == "none":
         reasons.append("The tokenizer is kept as it is; Stage 1 only exports it for this data.")
     else:
