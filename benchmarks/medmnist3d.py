@@ -190,6 +190,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("outputs/results"))
     parser.add_argument("--tables", action="store_true", help="print what is there, and stop")
     options = parser.parse_args()
+    for name in options.rows:
+        if name not in ROWS:
+            parser.error(f"there is no row {name}; there are {', '.join(ROWS)}.")
     found = json.loads(RESULT.read_text("utf-8"))["rows"] if RESULT.is_file() else {}
     for name in [] if options.tables else options.rows or ROWS:
         found[name] = run(ROWS[name], options.root, options.work / name)

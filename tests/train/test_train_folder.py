@@ -122,6 +122,23 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, arguments: tuple[str, ...], a
     assert about in one_sentence(*ended)
 
 
+def test_a_mistake_costs_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path / "scans")
+
+    def fails(*arguments: str) -> str:
+        return one_sentence(*in_this_one("prod9", "train", *arguments, cwd=tmp_path, env={}))
+
+    assert "nowhere" in fails("nowhere", "-o", "model")
+    assert not (tmp_path / "model").exists()
+    for _ in range(2):  # the second time nothing of the first is in the way
+        assert "no-model" in fails("scans", "-o", "model", "--init-from", "no-model")
+    plan = tmp_path / "model" / "training" / "stage1.yaml"
+    plan.write_text("an earlier plan")
+    assert "nowhere" in fails("nowhere", "-o", "model", "--overwrite")
+    assert plan.read_text() == "an earlier plan"
+    assert "--resume" in fails("scans", "-o", "model")
+
+
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     write_folder(tmp_path / "scans")
     theirs = tmp_path / "model" / "training" / "stage1.yaml"

@@ -83,11 +83,12 @@ def train_folder(
         raise Prod9Error("--resume goes on and --overwrite begins anew; give one of them.")
     data, output = Path(data), Path(output)
     clock, work = Clock(), output / WORK
-    _claim(output, resume=resume, overwrite=overwrite)
+    _require_room(output, resume=resume, overwrite=overwrite)
     description_path = work / DATASET_YAML
     if resume and description_path.is_file():
         data = description_path
     description = described(data)
+    _claim(work, overwrite=overwrite)
     write_description(description_path, description)
     clock.lap("looking at the data")
     if resume and all((work / name).is_file() for name in FILES):
@@ -115,26 +116,36 @@ def train_folder(
     return model
 
 
-def _claim(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make room for a training in ``output``, and mark it as one.
+def _require_room(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that cannot take a training, before data are looked at.
 
     Raises:
         Prod9Error: there is one already (without ``resume`` and ``overwrite``), there is none
             (with ``resume``), or files that prod9 did not write are in the way.
     """
     work = output / WORK
-    ours = read_record(work / _MARK, {"prod9", "folder"}) is not None
+    ours = _is_claimed(work)
     if resume and not ours:
         raise Prod9Error(f"there is no training in {work} to go on with; start without --resume.")
     if not ours:
         refuse_foreign([work])
-    if (ours or is_model_folder(output)) and not (resume or overwrite):
+    # A start that came to no plan left nothing to lose.
+    begun = ours and any((work / name).exists() for name in FILES)
+    if (begun or is_model_folder(output)) and not (resume or overwrite):
         raise Prod9Error(
             f"{output} already holds a training or a model; go on with --resume, replace it with "
             "--overwrite, or choose another --output."
         )
     require_writable(work)
-    if not ours:
+
+
+def _is_claimed(work: Path) -> bool:
+    return read_record(work / _MARK, {"prod9", "folder"}) is not None
+
+
+def _claim(work: Path, *, overwrite: bool) -> None:
+    """Mark ``work`` as the folder of a training, and empty it of an earlier one."""
+    if not _is_claimed(work):
         mark = {"prod9": __version__, "folder": "everything that `prod9 train` writes"}
         write_text(work / _MARK, json.dumps(mark, indent=2) + "\n")
     if overwrite:
