@@ -1,7 +1,7 @@
 """Both stages on published MedMNIST 3D data, by the specification's commands: docs/results.md.
 
 Each row trains a shipped configuration, reduced by overrides to what two processor cores can do,
-and tests both stages. A file of the data set that is not in FOLDER is downloaded.
+and tests both stages. A file of the data set that is not in ``--root`` is downloaded.
 
     python -m benchmarks.medmnist3d --root data/medmnist3d [--work outputs/results] [ROW ...]
 

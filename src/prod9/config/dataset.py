@@ -83,9 +83,10 @@ class DatasetDescription(Section):
     Smaller scans are padded by repeating their border, larger ones are cropped around their
     middle."""
     cut_out: bool | None = None
-    """Whether scans are cut out of larger ones, with anatomy up to their faces; found in the scans
-    when left out. Sampling then starts with the most certain tokens; around a whole body these
-    would be the empty space."""
+    """Whether scans are cut out of larger ones, with anatomy up to their faces. Sampling then
+    starts with the most certain tokens; around a whole body these would be the empty space. When
+    left out, it is found in the scans where they have to be read for `shape`, `spacing_mm` or
+    `scaling`, and is else false."""
     mirror: bool = False
     """Whether a scan mirrored left to right is as good as the scan itself."""
     licence: str = ""

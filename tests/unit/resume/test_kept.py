@@ -231,3 +231,6 @@ def test_reconstruction_figures_are_kept(
         assert evaluate(WorkCache(tmp_path / "kept")) == wanted
         assert len(measured) == 3
     assert wanted[0].codebook_usage > 0
+    cells = (12 // tokenizer.autoencoder.stride) ** 3
+    bits = math.log2(tokenizer.fsq.codebook_size)
+    assert wanted[0].bits_per_voxel == pytest.approx(cells * bits / 12**3)
