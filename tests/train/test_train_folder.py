@@ -74,6 +74,8 @@ def test_from_a_folder_to_a_model(tmp_path: Path) -> None:
         *("config.json", "tokenizer.safetensors", "transformer.safetensors", "dataset.yaml"),
         *("metrics.json", "report.html", "README.md", "training"),
     }
+    title = (model / "report.html").read_text(encoding="utf-8").partition("<h1")[2]
+    assert title.partition("</h1>")[0].endswith(f"A generator of {description.name}")
     split = SubjectSplit.model_validate_json((work / "split.json").read_bytes())
     assert len(split.train) + len(split.val) + len(split.test) == 12
     shared = "".join((model / name).read_text() for name in ("config.json", "dataset.yaml"))

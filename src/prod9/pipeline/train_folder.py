@@ -109,7 +109,7 @@ def train_folder(
     clock.lap("Stage 1")
     network = stage2.train(two, resume=going_on[1], overwrite=overwrite)
     clock.lap("Stage 2")
-    page = _measure(plan, network, work, clock)
+    page = _measure(plan, network, description.name, work, clock)
     model = Model.of(network, Recorded.model_validate(plan.stage2.model_dump()))
     model.save(output, overwrite=True, dataset=description, metrics=work / METRICS, report=page)
     say(f"model {network.digest[:12]} written to {output}; look at {output / REPORT}")
@@ -200,7 +200,7 @@ def _planned(
     return plan
 
 
-def _measure(plan: Plan, network: core.Model, work: Path, clock: Clock) -> Path:
+def _measure(plan: Plan, network: core.Model, name: str, work: Path, clock: Clock) -> Path:
     """Measure both stages on the test split; write figures and page; return the page."""
     one, two = plan.stage1, plan.stage2
     splits = open_data(two, network.tokenizer)
@@ -217,7 +217,7 @@ def _measure(plan: Plan, network: core.Model, work: Path, clock: Clock) -> Path:
     return evaluator.write(
         work,
         evaluator.evaluation(source, translation=translation and asdict(translation)),
-        title=f"A generator of {splits['test'].name.removesuffix(', test split')}",
+        title=f"A generator of {name}",  # no path: the page is shared with the model
         lead="Volumes drawn by the model beside real ones of the test split, which it never saw.",
         histories={
             "Stage 1": RunFolder(one.output_dir).history,
