@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.flops import FlopCounter
 from prod9.config import TrainerConfig
-from prod9.training.trainer import lightning_accelerator, quieten_lightning, resolve_precision
+from prod9.runtime.device import lightning_accelerator, resolve_precision
+from prod9.training.trainer import quieten_lightning
 
 BatchT = TypeVar("BatchT")
 
@@ -85,7 +86,7 @@ def bare_trainer(
         accelerator=lightning_accelerator(settings.accelerator),
         devices=settings.devices,
         strategy=settings.strategy,
-        precision=cast(Any, resolve_precision(settings)),
+        precision=cast(Any, resolve_precision(settings.precision, settings.accelerator)),
         log_every_n_steps=settings.log_every_n_steps,
         callbacks=list(callbacks),
         limit_val_batches=0,

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from prod9.inference.model import Model
     from prod9.inference.tokenizer import EncodedVolume, Tokenizer
     from prod9.pipeline.train_folder import train_folder
+    from prod9.runtime.machine_speed import MachineSpeed, machine_speed
 
 __version__ = "0.1.0"
 __all__ = [
     "EncodedVolume",
+    "MachineSpeed",
     "Model",
     "Prod9Error",
     "Tokenizer",
@@ -26,11 +28,13 @@ __all__ = [
     "export",
     "inspect_folder",
     "load",
+    "machine_speed",
     "train",
     "train_folder",
 ]
 _HOMES = {
     "EncodedVolume": "inference.tokenizer",
+    "MachineSpeed": "runtime.machine_speed",
     "Model": "inference.model",
     "Prod9Error": "errors",
     "Tokenizer": "inference.tokenizer",
@@ -38,6 +42,7 @@ _HOMES = {
     "export": "inference.export",
     "inspect_folder": "data.folder.inspection",
     "load": "inference.load",
+    "machine_speed": "runtime.machine_speed",
     "train": "inference.load",
     "train_folder": "pipeline.train_folder",
 }

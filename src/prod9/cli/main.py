@@ -199,7 +199,7 @@ def fetch_weights(network: Annotated[Literal["medicalnet"], typer.Argument()]) -
 
 @command(app, panel=MACHINE)
 def doctor(root: RootOption = _ROOT) -> None:
-    """Print versions, device, threads, memory, and which data sets and weights are found."""
+    """Print versions, device, memory, speed, and which data sets and weights are found."""
     from prod9.cli.doctor import findings
 
     print_table(findings(root))

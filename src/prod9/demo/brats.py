@@ -24,8 +24,8 @@ from prod9.report.pictures import picture
 from prod9.report.report import Extra
 from prod9.runtime.clock import Clock
 from prod9.runtime.console import say
+from prod9.runtime.device import resolve_device
 from prod9.sample_request import SampleRequest
-from prod9.training.trainer import resolve_device
 
 SAMPLES = 4
 """Draws behind the uncertainty map."""

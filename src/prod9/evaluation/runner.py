@@ -15,7 +15,7 @@ from prod9.evaluation.progress import hidden
 from prod9.files import require_writable
 from prod9.own_files import matching, read_record, refuse_foreign
 from prod9.results.schema import Evaluation
-from prod9.training.trainer import resolve_device
+from prod9.runtime.device import resolve_device
 
 _LEAD = (
     "Figures with 95 % bootstrap intervals where they have one; every distance names its feature "

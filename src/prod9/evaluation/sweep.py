@@ -31,10 +31,10 @@ from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
 from prod9.results.sweep import Sweep, SweepRow, winner
 from prod9.runtime.console import say
+from prod9.runtime.device import resolve_device
 from prod9.sample_request import SampleRequest
 from prod9.training import stage2
 from prod9.training.tokens import open_data
-from prod9.training.trainer import resolve_device
 
 TABLE, PLOT, PRESET, RECORD = "sweep.csv", "sweep.png", "preset.yaml", "sweep.json"
 

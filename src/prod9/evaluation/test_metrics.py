@@ -20,6 +20,7 @@ from prod9.evaluation.translation import TranslationMetrics, measure_translation
 from prod9.evaluation.work_cache import WorkCache
 from prod9.model import Model
 from prod9.results.schema import Generation, Reconstruction
+from prod9.runtime.device import lightning_accelerator, resolve_device
 from prod9.sample_request import SampleRequest
 from prod9.tokenizer import Tokenizer
 from prod9.training import stage1, stage2
@@ -27,10 +28,8 @@ from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
 from prod9.training.tokens import open_data, open_tokens
 from prod9.training.trainer import (
-    lightning_accelerator,
     limited,
     quieten_lightning,
-    resolve_device,
 )
 
 UNFINISHED = "unfinished-test"

@@ -20,7 +20,7 @@ from prod9.files import write_text
 from prod9.model import Model
 from prod9.pipeline.configs import stage1_config, stage2_config, transformer_spec
 from prod9.pipeline.speed import stage1_step_seconds, stage2_step_seconds
-from prod9.training.trainer import resolve_device
+from prod9.runtime.device import resolve_device
 
 Size = TypeVar("Size")
 FILES = ("stage1.yaml", "stage2.yaml")

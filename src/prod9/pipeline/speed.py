@@ -8,10 +8,10 @@ import torch
 from prod9.config import Stage1Config, Stage2Config
 from prod9.model import TransformerSpec, untrained
 from prod9.networks.condition import Condition
+from prod9.runtime.device import resolve_device
 from prod9.runtime.random_streams import step_stream
 from prod9.training.stage1 import build_module
 from prod9.training.stage1_module import sum_of
-from prod9.training.trainer import resolve_device
 
 _TIMED = 2
 """Steps that are timed, after one to warm up; the quickest counts."""

@@ -30,6 +30,7 @@ from prod9.losses.weights import (
 from prod9.montage import montage
 from prod9.networks.discriminator import MultiScaleDiscriminator
 from prod9.runtime.console import say
+from prod9.runtime.device import resolve_device
 from prod9.runtime.distributed import is_main, main_first, of_main
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
 from prod9.training.initial import start_stage1
@@ -39,7 +40,6 @@ from prod9.training.trainer import (
     TrainingData,
     begin,
     prepare_training,
-    resolve_device,
     run_training,
 )
 

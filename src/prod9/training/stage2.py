@@ -23,6 +23,7 @@ from prod9.montage import montage
 from prod9.networks.condition import Condition
 from prod9.outpainting import draw_tokens
 from prod9.runtime.console import say
+from prod9.runtime.device import resolve_device
 from prod9.runtime.distributed import is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
@@ -36,7 +37,6 @@ from prod9.training.trainer import (
     TrainingData,
     begin,
     prepare_training,
-    resolve_device,
     run_training,
 )
 

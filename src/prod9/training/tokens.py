@@ -20,11 +20,12 @@ from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey
 from prod9.errors import Prod9Error
 from prod9.registry import DATASETS
 from prod9.runtime.console import say
+from prod9.runtime.device import resolve_device
 from prod9.runtime.progress import progress_bar
 from prod9.sliding_window import encode
 from prod9.tokenizer import Tokenizer, TokenizerSpec
 from prod9.training.run_folder import RunFolder
-from prod9.training.trainer import TrainingData, resolve_device
+from prod9.training.trainer import TrainingData
 
 
 def load_tokenizer(config: Stage2Config) -> Tokenizer:

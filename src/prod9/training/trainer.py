@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import nn
@@ -25,6 +24,7 @@ from prod9.networks.activation_checkpointing import recompute_activations
 from prod9.networks.autoencoder import Autoencoder
 from prod9.networks.transformer import MaskedTransformer
 from prod9.runtime.console import say
+from prod9.runtime.device import lightning_accelerator, resolve_device, resolve_precision
 from prod9.runtime.distributed import is_main, of_main, world_size
 from prod9.torch_files import read_plain
 from prod9.training.checkpoint_files import Position, WholeCheckpoints
@@ -36,56 +36,6 @@ from prod9.training.progress import TrainingProgress
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage_module import StageModule
 from prod9.training.strategies import build_strategy, require_strategy
-
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-
-def resolve_device(accelerator: str, asked: str = "trainer.accelerator=") -> torch.device:
-    """Return the device for work outside of Lightning (encoding, generation).
-
-    Args:
-        accelerator: ``auto``, ``gpu`` or ``cpu``.
-        asked: the option or key with which the user chooses it, for the message.
-
-    Raises:
-        Prod9Error: there is no such device.
-    """
-    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
-        return torch.device("cuda")
-    if accelerator in ("auto", "cpu"):
-        return torch.device("cpu")
-    raise Prod9Error(
-        f"{asked}{accelerator}, but this machine has none that PyTorch can use; set {asked}auto, "
-        "and see `prod9 doctor`."
-    )
-
-
-def lightning_accelerator(accelerator: str) -> str:
-    """Return Lightning's name of the device that :func:`resolve_device` chooses.
-
-    Its own ``auto`` would take an Apple GPU, which has no fp64 for the metrics.
-    """
-    return "gpu" if resolve_device(accelerator).type == "cuda" else "cpu"
-
-
-def resolve_precision(config: TrainerConfig) -> str:
-    """Return Lightning's name of the precision.
-
-    ``auto`` is bf16 on a GPU that computes in it, else fp32: on a CPU without bf16 units, bf16
-    convolutions take a hundred times as long as fp32.
-
-    Raises:
-        Prod9Error: fp16 without a GPU (it needs loss scaling, which has no CPU kernels).
-    """
-    device = resolve_device(config.accelerator)
-    if config.precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return _PRECISION["bf16" if fast else "fp32"]
-    if config.precision == "fp16" and device.type == "cpu":
-        raise Prod9Error(
-            "trainer.precision=fp16 needs a GPU; use trainer.precision=auto (fp32 on a CPU)."
-        )
-    return _PRECISION[config.precision]
 
 
 def compile_mode(config: TrainerConfig) -> str | None:
@@ -151,7 +101,7 @@ def begin(config: Stage1Config | Stage2Config, *, resume: bool, overwrite: bool)
     folder = RunFolder(config.output_dir)
     if is_main():
         folder.check(config, resume=resume, overwrite=overwrite)
-    resolve_precision(config.trainer)
+    resolve_precision(config.trainer.precision, config.trainer.accelerator)
     compile_mode(config.trainer)
     require_logger(config.trainer)
     return folder
@@ -184,7 +134,7 @@ def build_trainer(
         devices=here,
         num_nodes=world_size() // here,
         strategy=build_strategy(config),
-        precision=cast(Any, resolve_precision(settings)),
+        precision=cast(Any, resolve_precision(settings.precision, settings.accelerator)),
         max_epochs=settings.max_epochs,
         limit_train_batches=settings.limit_train_batches,
         limit_val_batches=settings.limit_val_batches,
