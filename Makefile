@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Tests run side by side, one process a core; each takes about 1 GiB.
 BESIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: setup demo test test-ci test-slow test-all check audit sbom fuzz bench docs clean
+.PHONY: setup demo test test-ci test-slow test-all mutants check audit sbom fuzz bench docs clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,10 @@ test-slow: setup
 	$(BIN)/pytest $(BESIDE) -m slow
 
 test-all: test test-slow
+
+# Mistakes made on purpose, one at a time: which test finds each? make mutants ARGS='--only NAME'
+mutants: setup
+	$(BIN)/python tools/mutants.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -50,3 +50,19 @@ def test_channels_move_together() -> None:
     change = SpatialAugmentationConfig(rotation_deg=20, zoom=0.1, deformation_mm=2)
     data = AugmentedDataset(base(), change, 2, seed=0)
     assert np.array_equal(data.whole(1, 0), data.whole(1, 1))
+
+
+def test_a_mask_is_mirrored_with_its_image_and_keeps_its_numbers() -> None:
+    images = np.random.default_rng(0).integers(0, 3, (1, 2, *SHAPE)).astype(np.float32)
+    images[:, 0] = images[:, 1] / 4 + 0.25
+    channels = (Channel("image"), Channel("mask", "labels"))
+    pair = ArrayDataset("pair", images, channels, flips=[(0, 1, 2)])
+    change = SpatialAugmentationConfig(flip=True, intensity_scale=0.1)
+    data = AugmentedDataset(pair, change, 10, seed=0)
+    mirrored = 0
+    for version in range(1, 10):
+        image, mask = data.whole(version, 0), data.whole(version, 1)
+        assert set(mask.ravel().tolist()) == {0.0, 1.0, 2.0}
+        assert np.corrcoef(image.ravel(), mask.ravel())[0, 1] > 0.9
+        mirrored += not np.array_equal(mask, images[0, 1])
+    assert mirrored >= 5

@@ -65,6 +65,18 @@ def test_together_processes_see_what_one_would(count: int, size: int, world: int
     assert {len(own) for own in together} == {len(alone)}
 
 
+def test_training_shuffles_by_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = EpochBatches(40, 4, train=True, seed=seed)
+        sampler.set_epoch(epoch)
+        return [item for key in sampler for item in key.indices]
+
+    orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(each) == list(range(40)) for each in orders)
+    assert len({tuple(each) for each in (*orders, range(40))}) == 5  # no two alike, none unshuffled
+    assert order(1, 0) == orders[2]
+
+
 def test_a_short_epoch_is_shared_evenly() -> None:
     first, second = shares(7, 8, 2, train=True)
     assert [len(first), len(second)] == [1, 1]
