@@ -25,7 +25,8 @@ from scipy import ndimage
 
 from prod9.config import MedMNISTSourceConfig
 from prod9.data import medmnist
-from prod9.data.brain_regions import CLASS_NAMES, RegionSampler
+from prod9.data.brain_region_table import CLASS_NAMES
+from prod9.data.brain_regions import RegionSampler
 from prod9.data.volume_files.write import write_nifti
 from prod9.results.provenance import provenance
 

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib.figure
 import numpy as np
 import torch
 from torch import Tensor
 
 from prod9.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def planes(volume: Tensor, at: Sequence[int] | None = None) -> list[np.ndarray]:
@@ -47,11 +50,13 @@ class Panel:
 _MARGIN = 4
 
 
-def compare(panels: Sequence[Panel], at: Sequence[int] | None = None) -> matplotlib.figure.Figure:
+def compare(panels: Sequence[Panel], at: Sequence[int] | None = None) -> "Figure":
     """Show volumes of one grid beside one another, each cut through the same voxel (the middle).
 
     They are cut to the box in which the first panel has anything.
     """
+    from matplotlib.figure import Figure  # half a second, and training draws seldom
+
     first = panels[0].volume
     at = list(at or [side // 2 for side in first.shape])
     low, high = [0, 0, 0], list(first.shape)
@@ -64,7 +69,7 @@ def compare(panels: Sequence[Panel], at: Sequence[int] | None = None) -> matplot
     slices = [planes(panel.volume[box], inside) for panel in panels]
     width = 1.7
     heights = [width * plane.shape[0] / plane.shape[1] for plane in slices[0]]
-    figure = matplotlib.figure.Figure(
+    figure = Figure(
         figsize=(width * len(panels) + 0.1, sum(heights) + 0.35), dpi=110, facecolor="black"
     )
     axes = figure.subplots(3, len(panels), squeeze=False, height_ratios=heights)
@@ -82,7 +87,7 @@ def montage(
     rows: Sequence[tuple[str, Tensor]],
     columns: Sequence[str] = (),
     title: str = "",
-) -> matplotlib.figure.Figure:
+) -> "Figure":
     """Lay out volumes in labelled rows.
 
     Args:
@@ -90,9 +95,11 @@ def montage(
         columns: a title per column, or none.
         title: above everything.
     """
+    from matplotlib.figure import Figure
+
     count = max(len(volumes) for _, volumes in rows)
     height = 0.9 * len(rows) + (0.3 if columns else 0.1) + (0.35 if title else 0)
-    figure = matplotlib.figure.Figure(figsize=(1.2 + 2.4 * count, height), dpi=100)
+    figure = Figure(figsize=(1.2 + 2.4 * count, height), dpi=100)
     axes = figure.subplots(len(rows), count, squeeze=False)
     for r, (label, volumes) in enumerate(rows):
         for c in range(count):
@@ -113,7 +120,7 @@ def montage(
     return figure
 
 
-def save_figure(path: Path, figure: matplotlib.figure.Figure) -> None:
+def save_figure(path: Path, figure: "Figure") -> None:
     """Write a figure as PNG, whole or not at all."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")

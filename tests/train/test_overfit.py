@@ -11,7 +11,8 @@ from torch import Tensor
 
 from prod9.config import SamplerConfig, Stage2Config
 from prod9.data.array_dataset import ArrayDataset
-from prod9.data.brain_regions import CLASS_NAMES, RegionSampler, Variation
+from prod9.data.brain_region_table import CLASS_NAMES
+from prod9.data.brain_regions import RegionSampler, Variation
 from prod9.data.tokens.store import TokenBatch
 from prod9.metrics.psnr import psnr
 from prod9.model import build_transformer

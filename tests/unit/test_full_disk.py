@@ -26,7 +26,7 @@ from prod9.model import save_transformer
 from prod9.montage import montage, save_figure
 from prod9.report.page import document
 from prod9.sample_request import SampleRequest
-from prod9.training.checkpoint_files import WholeCheckpoints
+from prod9.training.last_checkpoint import WholeCheckpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 

@@ -12,7 +12,7 @@ import torch
 
 from prod9.errors import Prod9Error
 from prod9.torch_files import fitted, read_plain, write_plain
-from prod9.training.checkpoint_files import WholeCheckpoints
+from prod9.training.last_checkpoint import WholeCheckpoints
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from prod9.config.data import MedMNISTSourceConfig, SourceConfig
-from prod9.data import brain_regions
 from prod9.data.array_dataset import ArrayDataset
+from prod9.data.brain_region_table import SPACING_MM
 from prod9.data.dataset import Outline
 from prod9.data.download import fetch
 from prod9.data.medmnist_table import BRAIN, TABLE, Row, class_names, members
@@ -21,7 +21,6 @@ from prod9.data.volume_files.npz import ArrayHeader, npz_headers, read_npz_array
 from prod9.data.volume_files.stored_volume import times
 from prod9.errors import Prod9Error
 from prod9.runtime.console import say
-from prod9.runtime.distributed import main_first
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class MedMNISTSplits:
     preprocessing: None = None
 
     def __getitem__(self, split: Split) -> ArrayDataset:
+        from prod9.runtime.distributed import main_first  # imports PyTorch
+
         with main_first():  # it may have to be downloaded
             return load(self.config, split)
 
@@ -85,7 +86,7 @@ def load(config: MedMNISTSourceConfig, split: Split) -> ArrayDataset:
     for row, path in zip(rows, paths, strict=True):
         classes.append(first + _read_labels(path, split, row))
         first += len(row.class_names)
-    spacing = brain_regions.SPACING_MM[config.size]
+    spacing = SPACING_MM[config.size]
     return ArrayDataset(
         f"{config.dataset_name}/{split}",
         images[:, None],
@@ -140,6 +141,8 @@ def _ensure(row: Row, config: MedMNISTSourceConfig) -> Path:
             hint=f"`prod9 data fetch {row.flag} --size {size} --root {config.root}` downloads it, "
             f"data.dataset_name={BRAIN} works without internet",
         )
+    from prod9.data import brain_regions  # imports PyTorch
+
     say(f"Building {row.flag} at {size}^3 (some seconds, once): {path}")
     brain_regions.build(path, size)
     return path

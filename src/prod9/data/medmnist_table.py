@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prod9.data import brain_regions
+from prod9.data import brain_region_table as brain
 
 BRAIN = "brainregionmnist3d"
 
@@ -33,7 +33,7 @@ class Row:
         """Return where the npz of ``size``^3 volumes lies under ``root``."""
         suffix = "" if size == 28 else f"_{size}"
         # Built by prod9: an older prod9's file must not be taken for this one's.
-        version = "" if self.md5 else f"_v{brain_regions.VERSION}"
+        version = "" if self.md5 else f"_v{brain.VERSION}"
         return root / f"{self.flag}{suffix}{version}.npz"
 
     def url(self, size: int) -> str:
@@ -72,10 +72,8 @@ def _row(line: str) -> Row:
 
 
 PUBLISHED: tuple[Row, ...] = tuple(_row(line) for line in _FILES.strip().splitlines())
-_SIZES = brain_regions.SPLIT_SIZES
-_EMBEDDED = Row(
-    BRAIN, brain_regions.CLASS_NAMES, (_SIZES["train"], _SIZES["val"], _SIZES["test"]), ()
-)
+_SIZES = brain.SPLIT_SIZES
+_EMBEDDED = Row(BRAIN, brain.CLASS_NAMES, (_SIZES["train"], _SIZES["val"], _SIZES["test"]), ())
 TABLE: dict[str, Row] = {row.flag: row for row in (*PUBLISHED, _EMBEDDED)}
 
 

@@ -6,7 +6,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
@@ -76,6 +75,8 @@ def inpaint(
 
 def _filled(stored: StoredVolume, inside: np.ndarray) -> StoredVolume:
     """Return the volume with each masked voxel replaced by the nearest visible one."""
+    from scipy import ndimage  # a fifth of a second, and most commands inpaint nothing
+
     nearest = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
     return replace(stored, array=stored.array[tuple(cast(np.ndarray, nearest))])
 

@@ -16,7 +16,6 @@ from prod9.inference.model_folder import is_model_folder, read_folder
 from prod9.inference.recorded import Recorded, device_of
 from prod9.inference.tokenizer import PathLike, Tokenizer
 from prod9.torch_files import read_plain
-from prod9.training import stage1, stage2
 from prod9.training.run_folder import RunFolder
 
 
@@ -109,6 +108,9 @@ def train(
     Raises:
         Prod9Error: any mistake in configuration, data or folders.
     """
+    # Lightning: half of the start of a command that only uses a model.
+    from prod9.training import stage1, stage2
+
     if not isinstance(config, Stage1Config | Stage2Config):
         config = load_either(Path(config), overrides)
     elif overrides:

@@ -4,8 +4,6 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from pytorch_lightning.plugins.io import TorchCheckpointIO
-
 from prod9.errors import Prod9Error
 from prod9.files import write_errors
 from prod9.torch_files import read_plain, write_plain
@@ -47,17 +45,6 @@ class Saved(NamedTuple):
     """YAML."""
     torn: Path | None
     """The newer one, ``last.ckpt``, where it cannot be read."""
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, written atomically; the one before ``last.ckpt`` is kept."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Write a temporary file, then rename it."""
-        write = write_last if Path(path).name == LAST else write_plain
-        write(Path(path), checkpoint)
 
 
 def write_last(path: Path, content: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from prod9.config import Stage1Config, Stage2Config
 from prod9.config.load import dump
@@ -13,6 +14,7 @@ from prod9.errors import Prod9Error
 from prod9.runtime.distributed import gather, rank, world_size
 from prod9.runtime.random_streams import seed_step
 from prod9.runtime.signals import Stopped, StopSignals
+from prod9.torch_files import write_plain
 from prod9.training.checkpoint_files import (
     CONFIG_KEY,
     LAST,
@@ -20,9 +22,21 @@ from prod9.training.checkpoint_files import (
     Position,
     exists_in,
     read_last,
+    write_last,
 )
 from prod9.training.nonfinite import NonfiniteGuard
 from prod9.training.stage_module import StageModule
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, written atomically; the one before ``last.ckpt`` is kept."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a temporary file, then rename it."""
+        write = write_last if Path(path).name == LAST else write_plain
+        write(Path(path), checkpoint)
 
 
 class LastCheckpoint(Checkpoint):

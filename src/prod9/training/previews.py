@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.figure
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from prod9.montage import save_figure
 
-Preview = Callable[[int], matplotlib.figure.Figure]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Preview = Callable[[int], "Figure"]
 """Number of batches seen -> a figure."""
 
 

@@ -2,8 +2,8 @@
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib.figure
 import pytorch_lightning as pl
 import torch
 
@@ -42,6 +42,9 @@ from prod9.training.trainer import (
     prepare_training,
     run_training,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def fetch_medicalnet(config: PerceptualLossConfig) -> Path:
@@ -152,7 +155,7 @@ def _preview(module: Stage1Module, volumes: TrainingData, count: int) -> Preview
     columns = [volumes.data.label_names[label] for label in shown.labels]
 
     @torch.no_grad()
-    def draw(batches: int) -> matplotlib.figure.Figure:
+    def draw(batches: int) -> "Figure":
         output = module.ema.network(shown.volumes.to(module.device)).volume
         rows = [("real", shown.volumes), ("reconstructed", output.float().clamp(0, 1))]
         return montage(rows, columns, f"Stage 1 after {batches} batches (validation split)")

@@ -2,8 +2,8 @@
 
 from dataclasses import asdict, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-import matplotlib.figure
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -40,6 +40,9 @@ from prod9.training.trainer import (
     run_training,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def _preview(
     module: Stage2Module, tokenizer: Tokenizer, tokens: TrainingData, count: int
@@ -66,7 +69,7 @@ def _preview(
         return tokenizer.to(module.device).decode(grids.to(module.device), whole)
 
     @torch.no_grad()
-    def draw(batches: int) -> matplotlib.figure.Figure:
+    def draw(batches: int) -> "Figure":
         if shown is None:
             labels = torch.arange(count, device=module.device) % len(names)
             rows = [("drawn", generated(Condition.of(labels, channels), config.sampler))]

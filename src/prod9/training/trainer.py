@@ -27,8 +27,8 @@ from prod9.runtime.console import say
 from prod9.runtime.device import lightning_accelerator, resolve_device, resolve_precision
 from prod9.runtime.distributed import is_main, of_main, world_size
 from prod9.torch_files import read_plain
-from prod9.training.checkpoint_files import Position, WholeCheckpoints
-from prod9.training.last_checkpoint import LastCheckpoint
+from prod9.training.checkpoint_files import Position
+from prod9.training.last_checkpoint import LastCheckpoint, WholeCheckpoints
 from prod9.training.loggers import build_loggers, require_logger
 from prod9.training.previews import Preview, Previews
 from prod9.training.processes import join, on_this_machine

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prod9.data import brain_regions
-from prod9.data.brain_regions import CLASS_NAMES, RegionSampler, Variation, build
+from prod9.data.brain_region_table import CLASS_NAMES
+from prod9.data.brain_regions import RegionSampler, Variation, build
 from prod9.errors import Prod9Error
 
 STILL = Variation(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prod9.config import MedMNISTDataConfig
-from prod9.data import brain_regions, medmnist
+from prod9.data import brain_region_table, brain_regions, medmnist
 from prod9.data.medmnist_table import PUBLISHED, TABLE, class_names
 from prod9.data.splits import SPLITS
 from prod9.errors import Prod9Error
@@ -65,7 +65,7 @@ def test_the_table_is_the_published_one() -> None:
 
 def test_class_names() -> None:
     assert class_names("fracturemnist3d") == ("buckle", "nondisplaced", "displaced")
-    assert class_names("brainregionmnist3d") == brain_regions.CLASS_NAMES
+    assert class_names("brainregionmnist3d") == brain_region_table.CLASS_NAMES
     joint = class_names("all")
     assert len(joint) == len(set(joint)) == 22
     assert joint[0] == "organmnist3d/liver"

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
-from prod9.data.brain_regions import CLASS_NAMES, RegionSampler
+from prod9.data.brain_region_table import CLASS_NAMES
+from prod9.data.brain_regions import RegionSampler
 from prod9.data.volume_sets.volume_set import VolumeSet, of_tensor, without_classes
 from prod9.errors import Prod9Error
 from prod9.evaluation.domain_classifier import (

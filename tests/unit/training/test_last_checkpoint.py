@@ -9,8 +9,8 @@ import torch
 
 from prod9.config import Stage1Config
 from prod9.config.load import load_stage1
-from prod9.training.checkpoint_files import LAST, PREVIOUS, WholeCheckpoints, read_last
-from prod9.training.last_checkpoint import LastCheckpoint
+from prod9.training.checkpoint_files import LAST, PREVIOUS, read_last
+from prod9.training.last_checkpoint import LastCheckpoint, WholeCheckpoints
 from prod9.training.nonfinite import NonfiniteGuard
 
 BATCHES = 5
