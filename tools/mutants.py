@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +88,7 @@ def copy_of(root: Path) -> Iterator[Path]:
 
 def run_tests(copy: Path, tests: Iterable[str]) -> Outcome:
     """Run everyday tests on the copy until one fails; "missed" means that all of them pass."""
-    # No bytecode: of two versions within a second Python might take the older one's.
-    own = {"PYTHONPATH": f"{copy / 'src'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    own = {"PYTHONPATH": f"{copy / 'src'}"}
     files = [f"tests/{test}" for test in tests]
     command = [sys.executable, "-m", "pytest", "-m", "not slow", "-x", "-q", "--tb=no"]
     command += ["-rfE", "-p", "no:cacheprovider", *files]
@@ -112,12 +111,19 @@ def run_tests(copy: Path, tests: Iterable[str]) -> Outcome:
 def judge(copy: Path, mutant: Mutant) -> Outcome:
     """Break the copy, run the mutant's tests, and mend the copy."""
     file = copy / _PACKAGE / mutant.file
-    before = file.read_bytes()
-    file.write_text(mutant.applied(copy), encoding="utf-8")
+    before = file.read_text(encoding="utf-8")
+    _replace(file, mutant.applied(copy))
     try:
         return run_tests(copy, mutant.tests)
     finally:
-        file.write_bytes(before)
+        _replace(file, before)
+
+
+def _replace(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    # Of two versions of one length, written within a second, Python would take the older bytecode.
+    for bytecode in file.parent.glob(f"__pycache__/{file.stem}.*"):
+        bytecode.unlink()
 
 
 def run_all(root: Path, mutants: Sequence[Mutant]) -> list[Outcome]:
@@ -144,21 +150,26 @@ def run_all(root: Path, mutants: Sequence[Mutant]) -> list[Outcome]:
     return outcomes
 
 
-def table(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> str:
-    """Return the Markdown table of what was seen."""
-    rows = ["| mutant | file | found by |", "|---|---|---|"]
-    for mutant, outcome in zip(mutants, outcomes, strict=True):
-        # Without the values of a parametrised test, which may hold any character.
-        found = outcome.detail.removeprefix("tests/").split("[")[0]
-        by = f"`{found}`" if outcome.verdict == "found" else f"**{outcome.verdict}**"
-        rows.append(f"| {mutant.name} | `{mutant.file}` | {by} |")
-    return "\n".join(rows)
+def row_of(mutant: Mutant, outcome: Outcome) -> str:
+    """Return a row of the Markdown table of what was seen."""
+    # Without the values of a parametrised test, which may hold any character.
+    found = outcome.detail.removeprefix("tests/").split("[")[0]
+    by = f"`{found}`" if outcome.verdict == "found" else f"**{outcome.verdict}**"
+    return f"| {mutant.name} | `{mutant.file}` | {by} |"
 
 
-def with_table(page: str, rows: str) -> str:
-    """Return the page with ``rows`` between its two markers."""
+def with_rows(page: str, mutants: Sequence[Mutant], seen: Mapping[Mutant, Outcome]) -> str:
+    """Return the page with the rows of ``seen`` between its markers.
+
+    Other rows stay; those of mutants that no longer exist go.
+    """
     head, rest = page.split(BEGIN)
-    return f"{head}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}"
+    old, tail = rest.split(END)
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in old.strip().splitlines()}
+    rows |= {mutant.name: row_of(mutant, outcome) for mutant, outcome in seen.items()}
+    kept = [rows[mutant.name] for mutant in mutants if mutant.name in rows]
+    lines = ["| mutant | file | found by |", "|---|---|---|", *kept]
+    return "\n".join([head + BEGIN, *lines, END + tail])
 
 
 def main() -> int:
@@ -168,26 +179,24 @@ def main() -> int:
     )
     parser.add_argument("--list", action="store_true", help="name the mutants and run none")
     parser.add_argument("--only", metavar="NAME", action="append", help="run this one (repeatable)")
-    parser.add_argument("--table", action="store_true", help="rewrite the table in docs/testing.md")
+    parser.add_argument("--table", action="store_true", help="write the rows in docs/testing.md")
     asked = parser.parse_args()
     mutants = read_mutants()
-    if asked.only:
-        if unknown := set(asked.only) - {mutant.name for mutant in mutants}:
-            parser.error(f"there is no mutant {sorted(unknown)[0]!r}; --list names them")
-        if asked.table:
-            parser.error("the table is of all mutants; leave --only out")
-        mutants = [mutant for mutant in mutants if mutant.name in asked.only]
+    if asked.only and (unknown := set(asked.only) - {mutant.name for mutant in mutants}):
+        parser.error(f"there is no mutant {sorted(unknown)[0]!r}; --list names them")
+    chosen = [mutant for mutant in mutants if not asked.only or mutant.name in asked.only]
     if asked.list:
-        print("\n".join(f"{mutant.name}  ({mutant.file})" for mutant in mutants))
+        print("\n".join(f"{mutant.name}  ({mutant.file})" for mutant in chosen))
         return 0
     try:
-        outcomes = run_all(ROOT, mutants)
+        outcomes = run_all(ROOT, chosen)
     except (RuntimeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if asked.table:
         page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(with_table(page, table(mutants, outcomes)), encoding="utf-8")
+        seen = dict(zip(chosen, outcomes, strict=True))
+        PAGE.write_text(with_rows(page, mutants, seen), encoding="utf-8")
     count = sum(outcome.verdict == "found" for outcome in outcomes)
     print(f"{count} of {len(outcomes)} found")
     return int(count < len(outcomes))

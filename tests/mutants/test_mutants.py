@@ -1,9 +1,10 @@
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tools.mutants import BEGIN, END, ROOT, Mutant, read_mutants, run_all, table, with_table
+from tools.mutants import BEGIN, END, ROOT, Mutant, Outcome, read_mutants, run_all, with_rows
 
 MUTANTS = read_mutants()
 DOUBLE = Mutant("doubles nothing", "double.py", "2 * x", "x", ("test_double.py",))
@@ -73,7 +74,19 @@ def test_tests_that_fail_anyway_find_nothing(project: Path) -> None:
         run_all(project, [DOUBLE])
 
 
-def test_the_table_is_put_between_its_markers() -> None:
-    page = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
-    rows = table([], [])
-    assert with_table(page, rows) == f"above\n{BEGIN}\n{rows}\n{END}\nbelow\n"
+def test_rows_are_put_between_the_markers_and_others_stay() -> None:
+    first, second, third = (replace(DOUBLE, name=name) for name in ("first", "second", "third"))
+    head, rule = "| mutant | file | found by |", "|---|---|---|"
+    old = ["above", BEGIN, head, rule, "| gone | `x.py` | `y` |", "| second | `x.py` | `y` |"]
+    page = "\n".join([*old, END, "below", ""])
+    seen = {
+        first: Outcome("found", "tests/a/test_x.py::test_y[1|2]"),
+        third: Outcome("missed"),
+    }
+    assert with_rows(page, [first, second, third], seen).splitlines() == [
+        *("above", BEGIN, head, rule),
+        "| first | `double.py` | `a/test_x.py::test_y` |",
+        "| second | `x.py` | `y` |",
+        "| third | `double.py` | **missed** |",
+        *(END, "below"),
+    ]

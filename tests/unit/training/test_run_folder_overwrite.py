@@ -54,6 +54,16 @@ def test_nothing_is_left_where_the_configuration_is_lost(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
+def test_what_somebody_else_keeps_there_stays(tmp_path: Path) -> None:
+    config = old_run(tmp_path)
+    mine = ["checkpoints/mine.ckpt", "history/mine.csv", "mine/metrics.json", "notes.txt"]
+    (tmp_path / "mine").mkdir()
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    RunFolder(tmp_path).claim(config, resume=False, overwrite=True)
+    assert files(tmp_path) == sorted(["config.yaml", *mine])
+
+
 def test_values_of_a_run_that_left_no_checkpoint_are_put_aside(tmp_path: Path) -> None:
     config = old_run(tmp_path)
     for number in (1, 2):
