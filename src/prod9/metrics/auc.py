@@ -1,7 +1,6 @@
 """Area under the ROC curve."""
 
 import numpy as np
-from scipy.stats import rankdata
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
@@ -20,6 +19,8 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     occurring = np.unique(labels)
     if len(occurring) < 2:
         return None
+    from scipy.stats import rankdata  # half a second
+
     areas: list[float] = []
     for label in occurring:
         inside = labels == label

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import matplotlib.figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prod9.results.schema import FeatureSpaceFigures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 History: TypeAlias = dict[str, list[tuple[float, float]]]
 """For each value that was logged: its (step, value) pairs, in order."""
@@ -95,14 +95,17 @@ def _chosen(history: Mapping[str, Any], patterns: tuple[str, ...]) -> list[str]:
     return [name for pattern in patterns for name in sorted(history) if re.fullmatch(pattern, name)]
 
 
-def training_figure(history: History) -> matplotlib.figure.Figure | None:
+def training_figure(history: History) -> "Figure | None":
     """Draw all that is known of a run, a panel each; None where nothing is."""
+    from matplotlib.figure import Figure  # half a second, when the run is over
+    from matplotlib.ticker import MaxNLocator
+
     panels = [(t, _chosen(history, p), logarithmic) for t, p, logarithmic in _PANELS]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
     count = -(-len(panels) // _COLUMNS)
-    figure = matplotlib.figure.Figure(figsize=(3.4 * _COLUMNS, 2.55 * count), layout="constrained")
+    figure = Figure(figsize=(3.4 * _COLUMNS, 2.55 * count), layout="constrained")
     grid = figure.subplots(count, _COLUMNS, squeeze=False).ravel()
     for axis, (title, names, logarithmic) in zip(grid, panels, strict=False):
         for index, name in enumerate(names):
@@ -145,12 +148,15 @@ def _dress(axis: Any, title: str, below: str) -> None:
         spine.set_linewidth(0.6)
 
 
-def frechet_figure(space: FeatureSpaceFigures) -> matplotlib.figure.Figure | None:
+def frechet_figure(space: FeatureSpaceFigures) -> "Figure | None":
     """Draw the Frechet distance over the number of volumes, its floor and its limit."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, NullLocator
+
     points = sorted(space.curve, key=lambda point: point.volumes)
     if not points:
         return None
-    figure = matplotlib.figure.Figure(figsize=(6.4, 3.3), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.3), layout="constrained")
     axis: Any = figure.subplots()
     sizes = [point.volumes for point in points]
     means = [point.generated for point in points]

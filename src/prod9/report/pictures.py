@@ -4,9 +4,8 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import matplotlib
-import matplotlib.figure
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,9 @@ from PIL import Image
 from prod9.data.volume_sets.volume_set import ONE_CLASS, VolumeSet
 from prod9.montage import planes
 from prod9.results.schema import ClosePair
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_CLASSES = 12
 PER_CLASS = 3
@@ -55,7 +57,7 @@ def picture(png: bytes, alt: str, kind: str = "") -> Picture:
     return Picture(f"data:image/png;base64,{base64.b64encode(png).decode()}", alt, kind)
 
 
-def chart(figure: matplotlib.figure.Figure, alt: str, kind: str = "chart") -> Picture:
+def chart(figure: "Figure", alt: str, kind: str = "chart") -> Picture:
     """Return a figure of matplotlib on the page's own background."""
     buffer = io.BytesIO()
     metadata = {"Software": None}  # not which version drew it
@@ -152,12 +154,14 @@ def pair_rows(
     pairs: Sequence[ClosePair], generated: VolumeSet, train: VolumeSet
 ) -> list[MontageRow]:
     """Return the closest pairs: generated, nearest training volume, absolute difference."""
+    from matplotlib import colormaps
+
     known = [p for p in pairs if p.generated in generated.names and p.train in train.names]
     rows: list[MontageRow] = []
     for rank, pair in enumerate(known[:PAIRS], 1):
         mine, theirs = generated.names.index(pair.generated), train.names.index(pair.train)
         difference = np.abs(generated[mine] - train[theirs]) / DIFFERENCE_TOP  # black: the same
-        colours = matplotlib.colormaps["inferno"](tile(difference, generated.spacing_mm))[..., :3]
+        colours = colormaps["inferno"](tile(difference, generated.spacing_mm))[..., :3]
         alt = f"Absolute difference of {pair.generated} and {pair.train}"
         pixels = (colours * 255).round().astype(np.uint8)
         cells = [
