@@ -7,6 +7,7 @@ import typer
 
 from prod9.cli.options import Output, OverwriteOption, Seed
 from prod9.runtime.processes import require_alone
+from prod9.runtime.starting import starting
 
 
 def evaluate(
@@ -47,9 +48,10 @@ def evaluate(
         seed: Seed of everything random.
     """
     require_alone("prod9 evaluate")
-    from prod9.evaluation.evaluator import METRICS, REPORT
-    from prod9.evaluation.runner import SPACES
-    from prod9.evaluation.runner import evaluate as run_evaluation
+    with starting("prod9 evaluate"):
+        from prod9.evaluation.evaluator import METRICS, REPORT
+        from prod9.evaluation.runner import SPACES
+        from prod9.evaluation.runner import evaluate as run_evaluation
 
     found = run_evaluation(
         real,

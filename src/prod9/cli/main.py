@@ -15,6 +15,7 @@ from prod9.cli.use import add_verbs
 from prod9.cli.view import view
 from prod9.errors import Prod9Error
 from prod9.runtime.processes import require_alone
+from prod9.runtime.starting import starting
 
 app = new_app("Learn to draw new 3D medical volumes.")
 data_app = new_app("Data sets: what is there, and fetching or building them.")
@@ -51,8 +52,9 @@ def demo(
         stage2: Override of Stage 2, KEY=VALUE; repeatable.
     """
     require_alone("prod9 demo")
-    from prod9.demo.brats import run_brats_demo
-    from prod9.demo.regions import run_demo
+    with starting("prod9 demo"):
+        from prod9.demo.brats import run_brats_demo
+        from prod9.demo.regions import run_demo
 
     run_it = run_demo if what == "regions" else run_brats_demo
     page = run_it(

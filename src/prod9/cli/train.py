@@ -7,6 +7,7 @@ import typer
 
 from prod9.cli.options import Output, OverwriteOption, Seed
 from prod9.runtime.processes import require_alone
+from prod9.runtime.starting import starting
 
 
 def train(
@@ -39,7 +40,8 @@ def train(
         seed: Seed of everything random.
     """
     require_alone("prod9 train")
-    from prod9.pipeline.train_folder import train_folder
+    with starting("prod9 train"):
+        from prod9.pipeline.train_folder import train_folder
 
     train_folder(
         data,

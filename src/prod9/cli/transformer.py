@@ -18,6 +18,7 @@ from prod9.cli.run import guarded, new_app
 from prod9.cli.sampling import add_sampling_verbs
 from prod9.cli.verbs import add_shared_verbs
 from prod9.runtime.processes import require_alone
+from prod9.runtime.starting import starting
 
 if TYPE_CHECKING:
     from prod9.inference.model import Model
@@ -97,8 +98,10 @@ def sweep(
     """
     require_alone("sweep")
     from prod9.config.load import load_stage2
-    from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
-    from prod9.evaluation.sweep import sweep as run_sweep
+
+    with starting("sweep"):
+        from prod9.evaluation.sweep import PLOT, PRESET, RECORD, TABLE, grid_of
+        from prod9.evaluation.sweep import sweep as run_sweep
 
     seeds = [] if seed is None else [f"seed={seed}"]
     resolved = load_stage2(config, [*(overrides or ()), *seeds])

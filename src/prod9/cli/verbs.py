@@ -14,6 +14,7 @@ from prod9.cli.options import (
     print_table,
 )
 from prod9.errors import Prod9Error
+from prod9.runtime.starting import starting
 
 if TYPE_CHECKING:
     from prod9.config import Stage1Config, Stage2Config
@@ -52,11 +53,12 @@ def add_shared_verbs(app: typer.Typer, stage: Literal[1, 2]) -> None:
         if (resume or resume_or_start) and overwrite:
             going = "--resume" if resume else "--resume-or-start"
             raise Prod9Error(f"{going} goes on and --overwrite begins anew; give one of them.")
-        from prod9.inference.load import train as train_stage
-        from prod9.planning.out_of_memory import memory_advice
-        from prod9.runtime.distributed import is_main, of_main
-        from prod9.training.processes import gather
-        from prod9.training.run_folder import RunFolder
+        with starting(f"Stage {stage}"):
+            from prod9.inference.load import train as train_stage
+            from prod9.planning.out_of_memory import memory_advice
+            from prod9.runtime.distributed import is_main, of_main
+            from prod9.training.processes import gather
+            from prod9.training.run_folder import RunFolder
 
         gather(resolved.trainer)
         if resume_or_start:
@@ -81,9 +83,12 @@ def add_shared_verbs(app: typer.Typer, stage: Literal[1, 2]) -> None:
 def _measure(config: "Stage1Config | Stage2Config", split: Literal["val", "test"]) -> None:
     """Print figures on a split; on the test split they are written, too."""
     from prod9.config import Stage1Config
-    from prod9.evaluation.test_metrics import measure_stage1, measure_stage2
-    from prod9.runtime.distributed import is_main
-    from prod9.training.processes import gather
+
+    title = "validation split" if split == "val" else "test split"
+    with starting(title):
+        from prod9.evaluation.test_metrics import measure_stage1, measure_stage2
+        from prod9.runtime.distributed import is_main
+        from prod9.training.processes import gather
 
     gather(config.trainer)
     if isinstance(config, Stage1Config):
@@ -96,6 +101,6 @@ def _measure(config: "Stage1Config | Stage2Config", split: Literal["val", "test"
     for name, value in figures.items():  # nested ones are left to the JSON file
         if isinstance(value, float | int | str):
             rows.append((name, f"{value:.4f}" if isinstance(value, float) else str(value)))
-    print_table(rows, "validation split" if split == "val" else "test split")
+    print_table(rows, title)
     if split == "test":
         typer.echo(f"written to {config.output_dir / 'metrics.json'}")
