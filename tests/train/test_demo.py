@@ -63,6 +63,16 @@ def test_demo_writes_everything_it_promises(tmp_path: Path) -> None:
     seconds = metrics["seconds"]
     assert seconds["total"] == pytest.approx(sum(seconds[part] for part in parts), abs=0.5)
 
+    assert seconds["figures: classifier"] + seconds["figures: privacy"] < seconds["figures"]
+    time = metrics["demo_time"]
+    assert sum(time[part] for part in ("training", "drawing", "figures", "reading", "rest")) == (
+        pytest.approx(1)
+    )
+    assert time["figures"] == pytest.approx(seconds["figures"] / seconds["total"])
+    assert time["tflop"] == pytest.approx(seconds["total"] * time["conv3d_gflops"] / 1000)
+    assert "time: training " in done.stderr
+    assert f"{time['conv3d_gflops']:.0f} GFLOP/s (conv3d" in done.stderr
+
     assert len(list((output / "generated").glob("*.nii.gz"))) == 44
     page = References(output / "index.html")
     assert {"summary", "pictures", "viewer", "reconstruction", "generation"} <= page.ids

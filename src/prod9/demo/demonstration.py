@@ -18,7 +18,9 @@ from prod9.inference.generate import generate_files, own_names
 from prod9.model import Model
 from prod9.own_files import matching, read_record, refuse_foreign, remove_own
 from prod9.report.report import Extra
-from prod9.runtime.clock import Clock
+from prod9.runtime.clock import Clock, shares
+from prod9.runtime.console import say
+from prod9.runtime.machine_speed import machine_speed
 from prod9.sample_request import SampleRequest
 from prod9.tokenizer import Tokenizer
 from prod9.training import stage1, stage2
@@ -32,6 +34,14 @@ _FILES = (
 )
 _FOLDERS = ("stage1", "stage2", "generated", "cohort", "cache", "example")
 """Whatever fills one of them knows by itself what in it is prod9's."""
+
+_PARTS = {
+    "training": ("stage1", "stage2"),
+    "drawing": ("generation", "pictures"),
+    "figures": ("figures", "translation", "reconstruction"),
+    "reading": ("data", "cohort"),
+}
+"""What the time went into: laps of the clock."""
 
 
 def load_configs(
@@ -98,6 +108,8 @@ class Demonstration:
     tokenizer: Tokenizer
     model: Model
     clock: Clock
+    rate: float
+    """GFLOP/s of a convolution before training (``machine_speed``)."""
 
     @classmethod
     def train(
@@ -108,11 +120,12 @@ class Demonstration:
         Raises:
             Prod9Error: a mistake in a configuration, or results in the way.
         """
+        rate = machine_speed(one.trainer.accelerator).conv3d
         tokenizer = stage1.train(one, overwrite=overwrite)
         clock.lap("stage1")
         model = stage2.train(two, overwrite=overwrite)
         clock.lap("stage2")
-        return cls(output, one, two, tokenizer, model, clock)
+        return cls(output, one, two, tokenizer, model, clock, rate)
 
     def generate(
         self,
@@ -139,6 +152,8 @@ class Demonstration:
     ) -> Path:
         """Write ``metrics.json`` and the page, ``output/index.html``; return the page.
 
+        Says what the time went into, and what this is in arithmetic.
+
         ``extra`` are sections above the figures, ``parts`` further fields of
         :class:`prod9.results.schema.Evaluation`.
         """
@@ -150,9 +165,11 @@ class Demonstration:
             "stage1": texts["Stage 1"],
             "stage2": texts["Stage 2"],
         }
-        return evaluator.write(
+        # The mean of before and after: other programs may have come or gone.
+        rate = (self.rate + machine_speed(self.one.trainer.accelerator).conv3d) / 2
+        page = evaluator.write(
             self.output,
-            evaluator.evaluation(source, **parts),
+            evaluator.evaluation(source, demo_time=self._time(rate), **parts),
             title=title,
             lead=lead,
             page="index.html",
@@ -163,3 +180,18 @@ class Demonstration:
             configs=texts,
             extra=extra,
         )
+        self.clock.lap("page")
+        found = self._time(rate)
+        spent = ", ".join(f"{name} {found[name]:.0%}" for name in (*_PARTS, "rest"))
+        say(f"time: {spent}")
+        say(
+            f"{self.clock.seconds['total']:.0f} s x {rate:.0f} GFLOP/s (conv3d, as in `prod9 "
+            f"doctor`) = {found['tflop']:.0f} TFLOP"
+        )
+        return page
+
+    def _time(self, rate: float) -> dict[str, float]:
+        """Return ``demo_time`` of :class:`prod9.results.schema.Evaluation`, until now."""
+        seconds = self.clock.seconds
+        arithmetic = {"conv3d_gflops": rate, "tflop": seconds["total"] * rate / 1000}
+        return shares(seconds, _PARTS) | arithmetic

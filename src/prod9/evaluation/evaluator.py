@@ -25,6 +25,7 @@ from prod9.report.report import Extra, write_report
 from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
 from prod9.results.schema import Evaluation, Generation, Reconstruction, SetRecord
+from prod9.runtime.clock import Clock
 from prod9.runtime.distributed import is_main
 
 REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
@@ -120,6 +121,7 @@ class Evaluator:
         keys: list[FeatureSpaceKey] = [
             key for key in wanted if key != "medicalnet" or path is not None
         ]
+        clock = Clock(quiet=True)
         with self._timed("generation"):
             self.generation, warnings = evaluate_generation(
                 real,
@@ -131,7 +133,10 @@ class Evaluator:
                 with_classifier="classifier" in wanted,
                 with_usefulness=self.usefulness,
                 cache=features_cache(),
+                clock=clock,
             )
+        del clock.seconds["total"]
+        self.seconds |= {f"figures: {name}": value for name, value in clock.seconds.items()}
         self.warnings = [*warnings, *self.warnings]
         self.sets |= {"real": real, "generated": generated}
         self.sets |= {} if train is None else {"train": train}

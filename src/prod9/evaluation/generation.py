@@ -25,6 +25,7 @@ from prod9.results.schema import (
     Usefulness,
     too_few,
 )
+from prod9.runtime.clock import Clock
 
 MOST_TRAIN = 1000
 """Training volumes that feature spaces and the classifier see; voxels are compared with all."""
@@ -42,6 +43,7 @@ def evaluate_generation(
     with_classifier: bool = True,
     with_usefulness: bool = True,
     cache: WorkCache = NO_CACHE,
+    clock: Clock | None = None,
 ) -> tuple[Generation, list[str]]:
     """Measure generated volumes against real ones; return the figures, and warnings.
 
@@ -56,7 +58,9 @@ def evaluate_generation(
         with_classifier: measure distances in the features of that classifier too.
         with_usefulness: train classifiers on generated volumes too.
         cache: of the features of real volumes.
+        clock: is told which part of the work took how long.
     """
+    clock = clock or Clock(quiet=True)
     warnings, classifier, spaces, every = _blank(generated), None, list(spaces), train
     if train is None:
         warnings.append(
@@ -73,6 +77,7 @@ def evaluate_generation(
             train = train.select(np.sort(chosen))
         if len(train.counts) > 1:
             classifier = train_classifier(train, seed=seed)
+            clock.lap("classifier")
             if with_classifier:
                 spaces.append(classifier_space(classifier, train, real))
         else:
@@ -82,6 +87,7 @@ def evaluate_generation(
     vectors: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     if every is not None:
         vectors[VOXELS] = (flat_voxels(generated), flat_voxels(every), flat_voxels(real))
+        clock.lap("voxels")
     for space in spaces:
         own = space.key == "classifier"  # trained anew each time: nothing to keep
         kept = NO_CACHE if own else cache
@@ -94,6 +100,7 @@ def evaluate_generation(
             vectors[space.name] = (ours, others.values, theirs)
         if reconstructed is not None:
             again = features_of(space, reconstructed)
+        clock.lap(f"features ({space.key})")
         found.append(
             distances(
                 space,
@@ -105,6 +112,7 @@ def evaluate_generation(
                 again,
             )
         )
+    clock.lap("distances")
     warnings += [
         f"Frechet distance, {short_name(space.space)}: UNSTABLE at {space.generated.volumes:,} "
         f"volumes: {why}"
@@ -116,6 +124,7 @@ def evaluate_generation(
     if every is not None and train is not None:
         warnings += _unlike(real, train)
         closeness = privacy(generated, every, vectors, seed)
+        clock.lap("privacy")
         if closeness.verdict != "no sign of copying":
             warnings.insert(0, f"Privacy: {closeness.verdict}. {closeness.reasons[0]}")
     if classifier is not None and train is not None and with_usefulness:
@@ -123,7 +132,10 @@ def evaluate_generation(
             warnings.append("All generated volumes are of one class: usefulness is not measured.")
         else:
             helped = usefulness(classifier, train, generated, real, seed)
-    return _summary(real, generated, classifier, found, closeness, helped, seed), warnings
+            clock.lap("usefulness")
+    figures = _summary(real, generated, classifier, found, closeness, helped, seed)
+    clock.lap("MS-SSIM pairs and recognition")
+    return figures, warnings
 
 
 def _summary(

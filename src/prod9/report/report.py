@@ -195,6 +195,7 @@ def _others(evaluation: Evaluation) -> dict[str, list[tuple[str, Any]]]:
         "Masked tokens": evaluation.masked_prediction,
         "Translation": evaluation.translation,
         "Windows against one pass": evaluation.window_agreement,
+        "Shares of the demonstration's time, and its arithmetic": evaluation.demo_time,
     }
     return {title: list(flat(figures)) for title, figures in found.items() if figures}
 

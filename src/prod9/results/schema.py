@@ -275,6 +275,14 @@ class Evaluation(Record):
     window_agreement: dict[str, float] | None = Field(
         default=None, description="Windows against one pass (the demonstration on scans)."
     )
+    demo_time: dict[str, float] | None = Field(
+        default=None,
+        description="Of a demonstration: shares of its time before its page was written "
+        "(`training`, `drawing`, `figures`, `reading`, `rest`); `conv3d_gflops`, the machine's "
+        "rate (GFLOP/s) as in `prod9 doctor`; `tflop`, seconds times this rate.",
+    )
     warnings: list[str] = Field(description="What a reader must know before quoting a figure.")
-    seconds: dict[str, float] = Field(description="Of each part.")
+    seconds: dict[str, float] = Field(
+        description="Of each part; `figures: ...` are parts of the figures of generated volumes."
+    )
     provenance: dict[str, Any] = Field(description="Versions, machine, seed, digests, command.")

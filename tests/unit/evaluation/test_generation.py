@@ -7,6 +7,7 @@ import torch
 from prod9.data.volume_sets.volume_set import of_tensor
 from prod9.evaluation import generation
 from prod9.evaluation.generation import evaluate_generation
+from prod9.runtime.clock import Clock
 
 SIDE = 10
 NAMES = ("dark", "light")
@@ -121,3 +122,12 @@ def test_blank_volumes_are_said():
     blank = of_tensor(volumes, torch.arange(10) % 2, NAMES, "blank")
     _, warnings = judged(blank, train=None)
     assert any("3 of 10 generated volumes are blank" in warning for warning in warnings)
+
+
+def test_the_clock_knows_what_the_time_went_into():
+    clock = Clock(quiet=True)
+    judged(draw(30, 2), with_usefulness=True, clock=clock)
+    parts = {"classifier", "voxels", "features (classifier)", "distances", "privacy", "usefulness"}
+    assert parts < {*clock.seconds}
+    apart = sum(value for name, value in clock.seconds.items() if name != "total")
+    assert apart == pytest.approx(clock.seconds["total"], abs=0.5)
