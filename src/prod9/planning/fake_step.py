@@ -27,6 +27,7 @@ from prod9.networks.activation_checkpointing import recompute_activations
 from prod9.planning.data_sizes import Sizes
 from prod9.planning.flops import operation_flops
 from prod9.tokenizer import CHANNELS, build_autoencoder
+from prod9.training.bare_step import replace_loop, take_step
 from prod9.training.stage1 import build_discriminator
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.stage2_module import Stage2Module
@@ -134,7 +135,12 @@ def step_cost(
         for tensor in tensors:
             recorder.hold(tensor)
         _replace_loop(module)
-        step = _step(module, _batch(config, sizes, batch), precision_of(config, device))
+        data, precision = _batch(config, sizes, batch), precision_of(config, device)
+
+        def step() -> None:
+            low = precision in _TYPES
+            take_step(module, data, torch.autocast("cpu", _TYPES.get(precision), enabled=low))
+
         step()
         recorder.peak, recorder.flops = recorder.held, [0.0, 0.0]
         step()
@@ -229,20 +235,9 @@ def _replace_loop(module: Stage1Module | Stage2Module) -> None:
     def clip(optimizer: torch.optim.Optimizer, *_: object) -> None:
         module.on_before_optimizer_step(optimizer)
 
-    def nothing(*_: object, **__: object) -> None:
-        pass
-
     for optimizer in optimizers:
         optimizer.register_step_pre_hook(clip)
-    replacements = {
-        "optimizers": lambda: optimizers,
-        "lr_schedulers": lambda: schedulers,
-        "manual_backward": Tensor.backward,
-        "log": nothing,
-        "log_dict": nothing,
-    }
-    for name, replacement in replacements.items():
-        setattr(module, name, replacement)
+    replace_loop(module, optimizers, schedulers)
 
 
 def _batch(config: Stage1Config | Stage2Config, sizes: Sizes, count: int) -> Batch | TokenBatch:
@@ -255,19 +250,3 @@ def _batch(config: Stage1Config | Stage2Config, sizes: Sizes, count: int) -> Bat
         return TokenBatch(tokens, labels, names)
     sources = labels.new_zeros(count, channels, *sizes.window)
     return TokenBatch(tokens, labels, names, sources, torch.zeros(count, 3))
-
-
-def _step(module: Any, batch: Batch | TokenBatch, precision: str) -> Callable[[], None]:
-    """Return what Lightning does with a batch."""
-
-    def step() -> None:
-        with torch.autocast("cpu", _TYPES.get(precision), enabled=precision in _TYPES):
-            loss = module.training_step(batch, 0)
-        if loss is not None:
-            (optimizer,) = module.optimizers()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        module.on_train_batch_end(None, batch, 0)
-
-    return step

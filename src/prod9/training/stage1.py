@@ -33,8 +33,8 @@ from prod9.runtime.console import say
 from prod9.runtime.device import resolve_device
 from prod9.runtime.distributed import is_main, main_first, of_main
 from prod9.tokenizer import CHANNELS, Tokenizer, TokenizerSpec, build_autoencoder
+from prod9.training.display.previews import Preview
 from prod9.training.initial import start_stage1
-from prod9.training.previews import Preview
 from prod9.training.stage1_module import Stage1Module
 from prod9.training.trainer import (
     TrainingData,

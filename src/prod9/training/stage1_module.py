@@ -33,6 +33,7 @@ class Stage1Module(StageModule[Stage1Config]):
     """
 
     title, monitor, mode = "Stage 1", "val/psnr", "max"
+    costlier_with = "the discriminator"
     ema: EMA[Autoencoder]
 
     def __init__(
@@ -65,6 +66,9 @@ class Stage1Module(StageModule[Stage1Config]):
             stream = step_stream(self.config.seed, self.batches_seen, 0)  # equal on all processes
             terms[feature.name] = feature.weight * feature(predicted, target, stream)
         return terms
+
+    def costlier_from(self) -> int:
+        return 0 if self.discriminator is None else self.config.loss.discriminator_iter_start
 
     def adversarial_active(self) -> bool:
         """Whether there is a discriminator and its first batch has come."""

@@ -27,8 +27,8 @@ from prod9.runtime.device import resolve_device
 from prod9.runtime.distributed import is_main, world_size
 from prod9.shapes import Tokens
 from prod9.tokenizer import Tokenizer
+from prod9.training.display.previews import Preview
 from prod9.training.initial import start_stage2
-from prod9.training.previews import Preview
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage2_module import Stage2Module
 from prod9.training.strategies import whole_state

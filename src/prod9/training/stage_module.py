@@ -33,6 +33,10 @@ class StageModule(pl.LightningModule, Generic[ConfigT]):
     """Metric by which the best checkpoints are chosen."""
     mode: ClassVar[Literal["min", "max"]]
     """Whether its least or its greatest value is the best."""
+    costlier_with: ClassVar[str] = ""
+    """What makes steps slower from batch :meth:`costlier_from` on."""
+    batches_seen = 0
+    """Counted where steps depend on it."""
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
@@ -45,6 +49,10 @@ class StageModule(pl.LightningModule, Generic[ConfigT]):
         """Of names in the log, for the network whose optimizer steps."""
         self._finite = True
         """Whether the gradients of the last optimizer step were kept."""
+
+    def costlier_from(self) -> int:
+        """Return the batch from which a step costs more; 0 where all cost alike."""
+        return 0
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradients; drop them where a loss term or their norm is not finite.

@@ -28,11 +28,12 @@ from prod9.runtime.device import lightning_accelerator, resolve_device, resolve_
 from prod9.runtime.distributed import is_main, of_main, world_size
 from prod9.torch_files import read_plain
 from prod9.training.checkpoint_files import Position
+from prod9.training.display.forecast import ForecastLine
+from prod9.training.display.previews import Preview, Previews
+from prod9.training.display.progress import TrainingProgress
 from prod9.training.last_checkpoint import LastCheckpoint, WholeCheckpoints
 from prod9.training.loggers import build_loggers, require_logger
-from prod9.training.previews import Preview, Previews
 from prod9.training.processes import join, on_this_machine
-from prod9.training.progress import TrainingProgress
 from prod9.training.run_folder import RunFolder
 from prod9.training.stage_module import StageModule
 from prod9.training.strategies import build_strategy, require_strategy
@@ -187,7 +188,7 @@ def run_training(
         )
         callbacks.insert(0, best)  # before the last checkpoint, which records which they are
     if is_main():
-        callbacks.append(TrainingProgress(module.title))
+        callbacks += [ForecastLine(data.val), TrainingProgress(module.title)]
     pictures = config.callbacks.preview
     if preview is not None and pictures.every_n_steps:
         drawn = preview(pictures.num_volumes)

@@ -13,8 +13,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from prod9.config import Stage1Config, TrainerConfig
 from prod9.errors import Prod9Error
 from prod9.training import stage1
+from prod9.training.display.previews import Previews
 from prod9.training.loggers import HistoryLogger, build_loggers, require_logger
-from prod9.training.previews import Previews
 from prod9.training.run_folder import RunFolder
 from prod9.training.trainer import build_trainer
 

@@ -14,8 +14,8 @@ from prod9.data.array_dataset import ArrayDataset
 from prod9.data.crops import volume_loader
 from prod9.losses.feature_loss import build_feature_loss
 from prod9.tokenizer import build_autoencoder
+from prod9.training.display.previews import Previews
 from prod9.training.loggers import HistoryLogger
-from prod9.training.previews import Previews
 from prod9.training.stage1_module import Stage1Module
 
 DATA = MedMNISTDataConfig(dataset_name="organmnist3d", batch_size=2)

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from prod9.runtime.progress import duration
-from prod9.training.progress import TrainingProgress
+from prod9.training.display.progress import TrainingProgress
 
 MODULE = pl.LightningModule()  # is not looked at
 
@@ -24,7 +24,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("prod9.runtime.progress.time", clock)
-    monkeypatch.setattr("prod9.training.progress.time", clock)
+    monkeypatch.setattr("prod9.training.display.progress.time", clock)
     return clock
 
 
