@@ -202,7 +202,8 @@ def fetch_weights(network: Annotated[Literal["medicalnet"], typer.Argument()]) -
 @command(app, panel=MACHINE)
 def doctor(root: RootOption = _ROOT) -> None:
     """Print versions, device, memory, speed, and which data sets and weights are found."""
-    from prod9.cli.doctor import findings
+    with starting("prod9 doctor"):
+        from prod9.cli.doctor import findings
 
     print_table(findings(root))
 
