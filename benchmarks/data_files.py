@@ -21,7 +21,7 @@ from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.medmnist_table import TABLE
 from prod9.data.tokens.build import open_or_build
 from prod9.data.tokens.store import TokenStoreKey
-from prod9.losses.weights import cache_dir
+from prod9.runtime.cache import cache_dir
 
 MEDMNIST = "organmnist3d"
 CODES = 512

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.stopwatch import median_seconds
 from prod9.errors import Prod9Error
+from prod9.runtime.machine_speed import processor
 
 BUSY = 0.1
 """Share of the processor time above which other processes spoil a measurement."""
@@ -26,7 +27,7 @@ class BusyMachine(Prod9Error):
 
 
 @dataclass
-class NonfiniteGuard:
+class BusyWatch:
     """Filled when the watched block ends."""
 
     others_share: float | None = None
@@ -36,23 +37,13 @@ class NonfiniteGuard:
 def describe(threads: int | None = None) -> dict[str, Any]:
     """Say what decides a time besides the code; nothing that tells one machine from its twin."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": threads or torch.get_num_threads(),
         "logical_cores": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _processor() -> str:
-    try:
-        for line in (_PROC / "cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _memory_gib() -> float | None:
@@ -129,8 +120,8 @@ def _busy_now(seconds: float) -> float:
 
 
 @contextmanager
-def idle_machine(even_if_busy: bool = False, sample: float = 1.0) -> Iterator[NonfiniteGuard]:
-    """NonfiniteGuard that nobody else works meanwhile; the processes started inside are one's own.
+def idle_machine(even_if_busy: bool = False, sample: float = 1.0) -> Iterator[BusyWatch]:
+    """BusyWatch that nobody else works meanwhile; the processes started inside are one's own.
 
     They must have ended, and been waited for, or be alive still when the block ends.
 
@@ -139,7 +130,7 @@ def idle_machine(even_if_busy: bool = False, sample: float = 1.0) -> Iterator[No
             not begin) or on average during it; ``even_if_busy`` notes it instead.
 
     """
-    watch = NonfiniteGuard()
+    watch = BusyWatch()
     share = _busy_now(sample)
     watch.busy = share > BUSY
     if watch.busy and not even_if_busy:

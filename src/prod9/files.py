@@ -59,10 +59,12 @@ def write_errors(path: Path) -> Generator[None]:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Generator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Generator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
 
-    A block that fails leaves nothing behind, and a reader never sees half a file.
+    A block that fails leaves nothing behind, and a reader never sees half a file, nor after a power
+    failure. That waits for the disk, up to half a second a file: where a damaged file is noticed
+    and made again, or many are synchronised at the end, ``durable`` may be False.
 
     Raises:
         Prod9Error: the folder cannot be made or written, or the disk is full.
@@ -73,7 +75,8 @@ def atomic_write(path: Path) -> Generator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path.parent)
             yield temporary
-            sync(temporary)  # the new name must not get to the disk first
+            if durable:
+                sync(temporary)  # the new name must not get to the disk first
             temporary.replace(path)
         finally:
             with suppress(OSError):  # what failed above may fail again; the first error counts

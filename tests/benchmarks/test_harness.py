@@ -13,7 +13,7 @@ import torch
 from benchmarks import __main__ as command_line
 from benchmarks import harness
 from benchmarks.contender import Case, Contender, Goal
-from benchmarks.machine import NonfiniteGuard
+from benchmarks.machine import BusyWatch
 from benchmarks.registry import check, select
 from benchmarks.results import Result, read_all
 from benchmarks.worker import Memory, Prepared, Worker, WorkerError
@@ -127,8 +127,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> type[_Scripted]:
 
     class Idle:
         def __init__(self, *_: object, **__: object) -> None: ...
-        def __enter__(self) -> NonfiniteGuard:
-            return NonfiniteGuard(others_share=0.01)
+        def __enter__(self) -> BusyWatch:
+            return BusyWatch(others_share=0.01)
 
         def __exit__(self, *_: object) -> None: ...
 

@@ -12,6 +12,7 @@ from benchmarks.rivals import autoregressive
 from benchmarks.rivals.amused import amused_loop
 from benchmarks.rivals.maskgit_networks import Size, decoder_only
 from prod9.guidance import guided
+from prod9.networks.cpu_kernels import library
 from prod9.networks.transformer import MaskedTransformer
 
 pytestmark = pytest.mark.slow
@@ -120,7 +121,11 @@ def test_as_many_grids_are_forwarded_as_the_result_says(
     not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN linear layer"
 )
 @pytest.mark.parametrize("plain", [True, False])
-def test_the_plain_rival_has_plain_layers(small_config: None, plain: bool) -> None:
+def test_the_plain_rival_has_plain_layers(
+    small_config: None, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"output": True, "weight": True, "convolution": False}
+    monkeypatch.setattr(library, "choice", lambda: chosen)
     work = sampling.amused(patch_size=1, steps=2, batch=1, seed=0, plain=plain)
     with profile() as profiled:
         work.run()

@@ -10,7 +10,8 @@ import torch
 
 from prod9 import __version__
 from prod9.data import medmnist
-from prod9.losses.weights import cache_dir, find_medicalnet, medicalnet_cache_path
+from prod9.losses.weights import find_medicalnet, medicalnet_cache_path
+from prod9.runtime.cache import cache_dir
 from prod9.runtime.device import resolve_precision
 from prod9.runtime.machine_speed import machine_speed
 from prod9.runtime.progress import duration

@@ -11,7 +11,7 @@ from prod9.data.scan_cache import BadCase, Scan, ScanSource, prepare
 from prod9.data.scan_dataset import ScanDataset
 from prod9.data.splits import SPLITS, Split, SubjectSplit, open_split
 from prod9.errors import Prod9Error
-from prod9.losses.weights import cache_dir
+from prod9.runtime.cache import cache_dir
 from prod9.runtime.console import say
 from prod9.runtime.distributed import main_first
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prod9.data.volume_sets.volume_set import VolumeSet
-from prod9.metrics.ssim import MS_SSIM_WINDOW, ms_ssim
+from prod9.metrics.ssim import MS_SSIM_WINDOW, ms_ssim_matrix
 from prod9.results.schema import MOST
 
 _LARGEST = 64
@@ -41,17 +41,6 @@ def flat_voxels(volumes: VolumeSet, largest: int = 32) -> Tensor:
     return torch.cat([averaged_down(batch, largest).flatten(1) for batch in volumes.batches(16)])
 
 
-def _pairs(volumes: Tensor) -> np.ndarray:
-    """Return the MS-SSIM of every pair, float64 (N, N), NaN on the diagonal."""
-    count = len(volumes)
-    scores = np.full((count, count), np.nan)
-    first, second = np.triu_indices(count, 1)
-    for part in np.array_split(np.arange(len(first)), -(-len(first) // 64)):
-        a, b = first[part], second[part]
-        scores[a, b] = scores[b, a] = ms_ssim(volumes[a], volumes[b]).numpy()
-    return scores
-
-
 def within_class_msssim(
     volumes: VolumeSet, seed: int, classes: Container[str] | None = None
 ) -> Diversity | None:
@@ -74,7 +63,7 @@ def within_class_msssim(
             continue
         fewest = min(fewest, len(members))
         chosen = members[np.linspace(0, len(members) - 1, min(MOST, len(members))).astype(int)]
-        scores = _pairs(averaged_down(volumes.tensor(chosen), _LARGEST))
+        scores = ms_ssim_matrix(averaged_down(volumes.tensor(chosen), _LARGEST)).numpy()
         means[name] = float(np.nanmean(scores))
         drawn = random.integers(len(chosen), size=(_RESAMPLES, len(chosen)))
         # A volume with itself is no pair (NaN on the diagonal): keep draws of at least two volumes.

@@ -117,7 +117,8 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = _PEAK_RATE * rate_at(step, steps, _SCHEDULE)
         picked = batches[step]
-        loss = F.cross_entropy(network(volumes[picked]), labels[picked], label_smoothing=0.1)
+        inputs = volumes[picked].contiguous(memory_format=torch.channels_last_3d)  # faster on CPUs
+        loss = F.cross_entropy(network(inputs), labels[picked], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -20,11 +20,12 @@ from prod9.evaluation.privacy import held_out
 from prod9.evaluation.reconstruction import RoundTrip, measure_pair, summarize, table
 from prod9.evaluation.work_cache import WorkCache
 from prod9.files import hexdigest, write_text
-from prod9.losses.weights import cache_dir, find_medicalnet
+from prod9.losses.weights import find_medicalnet
 from prod9.report.report import Extra, write_report
 from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
 from prod9.results.schema import Evaluation, Generation, Reconstruction, SetRecord
+from prod9.runtime.cache import cache_dir
 from prod9.runtime.clock import Clock
 from prod9.runtime.distributed import is_main
 

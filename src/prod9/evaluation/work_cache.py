@@ -58,7 +58,9 @@ class WorkCache:
         with suppress(OSError, ValueError, EOFError):
             return np.load(path, allow_pickle=False)
         part = make()
-        with suppress(Prod9Error), atomic_write(path) as temporary, temporary.open("wb") as file:
+        # A part that a power failure has damaged cannot be read, and is made again.
+        write = atomic_write(path, durable=False)
+        with suppress(Prod9Error), write as temporary, temporary.open("wb") as file:
             np.save(file, part, allow_pickle=False)
         return part
 

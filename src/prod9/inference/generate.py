@@ -22,7 +22,7 @@ from torch import Tensor
 from prod9.data.volume_files.read import open_nifti, read_content, read_volume
 from prod9.data.volume_files.write import write_nifti
 from prod9.errors import Prod9Error
-from prod9.files import require_writable, write_text
+from prod9.files import require_writable, sync, write_text
 from prod9.model import Model
 from prod9.montage import by_class, montage, save_figure
 from prod9.own_files import read_record, refuse_foreign, remove_own
@@ -112,7 +112,9 @@ class GeneratedSet:
         return sorted(missing)
 
     def finish(self) -> None:
-        """Write the manifest: a folder with one is complete."""
+        """Write the manifest: a folder with one is complete, and on the disk."""
+        for path in self.files:  # together, not each as it was written: one wait, not hundreds
+            sync(path)
         names = self.settings["classes"]
         samples = [
             {"file": path.name, "class": names[label], "label": label, "index": index}
@@ -239,7 +241,7 @@ def generate_files(
             # Written at once: many whole brains do not fit in memory.
             for path, volume in zip(wanted.files[number * request.step :], volumes, strict=False):
                 voxels = (volume[0] * 255).round().to(torch.uint8).numpy()
-                write_nifti(path, voxels, affine, np.uint8, overwrite=True)
+                write_nifti(path, voxels, affine, np.uint8, overwrite=True, durable=False)
                 on_volume(volume)
     barrier()
     if is_main():

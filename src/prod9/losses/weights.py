@@ -1,6 +1,5 @@
 """Where MedicalNet's weights are published, where they are kept, and what to do without them."""
 
-import os
 from pathlib import Path
 
 from prod9.errors import Prod9Error
@@ -12,14 +11,6 @@ MEDICALNET_URL = (
 # As in the Git LFS pointer of MONAI's copy (huggingface.co/MONAI/checkpoints, commit d75b7244), and
 # in MediSwarm's build script for TencentMedicalNet/MedicalNet-Resnet10; not checked by a download.
 MEDICALNET_SHA256 = "afa8055f3e47f4a18239495d92a7abc587902c69c31c743de2b2784653b72605"
-
-
-def cache_dir() -> Path:
-    """``$PROD9_CACHE``, else ``$XDG_CACHE_HOME/prod9``, else ``~/.cache/prod9``; may not exist."""
-    if own := os.environ.get("PROD9_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "prod9"
 
 
 def medicalnet_cache_path(cache: Path) -> Path:

@@ -8,9 +8,13 @@ by up to 6e-4. Equal, in fp64, to scikit-image's
 ``structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)``.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from prod9.shapes import Volume
@@ -44,14 +48,29 @@ def _local_mean(x: Tensor, weights: list[float]) -> Tensor:
     return x
 
 
-def _similarity(x: Tensor, y: Tensor, weights: list[float]) -> tuple[Tensor, Tensor]:
-    """Return SSIM and contrast of each window inside (C, D, H, W)."""
-    mx, my = _local_mean(x, weights), _local_mean(y, weights)
-    covariance = _local_mean(x * y, weights) - mx * my
-    variances = _local_mean(x * x, weights) - mx * mx + _local_mean(y * y, weights) - my * my
-    contrast = (2 * covariance + C2) / (variances + C2)
-    luminance = (2 * mx * my + C1) / (mx * mx + my * my + C1)
-    return luminance * contrast, contrast
+@dataclass(frozen=True)
+class _Local:
+    """Volumes with mean and variance of each window inside, the last three axes of each."""
+
+    values: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, weights: list[float]) -> "_Local":
+        mean = _local_mean(x, weights)
+        return cls(x, mean, _local_mean(x * x, weights) - mean * mean)
+
+    def __getitem__(self, rows: Any) -> "_Local":
+        return _Local(self.values[rows], self.mean[rows], self.variance[rows])
+
+
+def _similarity(x: _Local, y: _Local, weights: list[float]) -> tuple[Tensor, Tensor]:
+    """Return luminance and contrast of each window inside."""
+    means = x.mean * y.mean
+    covariance = _local_mean(x.values * y.values, weights) - means
+    contrast = (2 * covariance + C2) / (x.variance + y.variance + C2)
+    return (2 * means + C1) / (x.mean * x.mean + y.mean * y.mean + C1), contrast
 
 
 def ssim_and_contrast(
@@ -83,7 +102,8 @@ def ssim_and_contrast(
         for first in range(0, planes, depth):  # slabs, whose fp64 copies fit into memory
             inside = slice(first, min(first + depth, planes) + window - 1)
             x, y = one[:, inside].double(), other[:, inside].double()
-            both = torch.stack(_similarity(x, y, weights))  # (2, C, k, h, w)
+            luminance, contrast = _similarity(_Local.of(x, weights), _Local.of(y, weights), weights)
+            both = torch.stack([luminance * contrast, contrast])  # (2, C, k, h, w)
             if mask is None:
                 count[index] += both[0].numel()
             else:
@@ -92,8 +112,8 @@ def ssim_and_contrast(
                 both = torch.where(centres, both, 0.0)
                 count[index] += centres.sum() * both.shape[1]
             total[:, index] += both.flatten(1).sum(1)
-    similarity, contrast = total / count
-    return similarity, contrast
+    similarity, structure = total / count
+    return similarity, structure
 
 
 def ssim(
@@ -127,9 +147,7 @@ def ms_ssim(prediction: Volume, target: Volume) -> Float[Tensor, " b"]:
     five scales with a window of 11 need sides of 176; hence a window of 5. Negative factors count
     as 0, as in MONAI and torchmetrics.
     """
-    scales = max(1, num_scales(min(prediction.shape[2:])))
-    exponents = torch.tensor(SCALE_WEIGHTS[:scales], dtype=torch.float64)
-    exponents = (exponents / exponents.sum()).tolist()
+    exponents = _exponents(prediction.shape[2:])
     x, y = prediction.double(), target.double()
     product = torch.ones(len(x), dtype=torch.float64, device=x.device)
     for scale, exponent in enumerate(exponents):
@@ -137,6 +155,35 @@ def ms_ssim(prediction: Volume, target: Volume) -> Float[Tensor, " b"]:
             x, y = F.avg_pool3d(x, 2), F.avg_pool3d(y, 2)
         similarity, contrast = ssim_and_contrast(x, y, MS_SSIM_WINDOW)
         # Luminance enters at the coarsest scale alone.
-        factor = similarity if scale == scales - 1 else contrast
+        factor = similarity if scale == len(exponents) - 1 else contrast
         product = product * factor.clamp_min(0) ** exponent
     return product
+
+
+def _exponents(sides: Sequence[int]) -> list[float]:
+    scales = max(1, num_scales(min(sides)))
+    exponents = torch.tensor(SCALE_WEIGHTS[:scales], dtype=torch.float64)
+    return (exponents / exponents.sum()).tolist()
+
+
+def ms_ssim_matrix(volumes: Float[Tensor, "n 1 d h w"]) -> Float64[Tensor, "n n"]:
+    """Return :func:`ms_ssim` of every pair of volumes; NaN on the diagonal.
+
+    What a window needs of one volume alone is computed once, not once a pair.
+    """
+    n, weights = len(volumes), _gaussian(MS_SSIM_WINDOW)
+    first, second = torch.triu_indices(n, n, 1)
+    exponents = _exponents(volumes.shape[2:])
+    product = torch.ones(len(first), dtype=torch.float64, device=volumes.device)
+    x = volumes.double()
+    for scale, exponent in enumerate(exponents):
+        x = F.avg_pool3d(x, 2) if scale else x
+        local, last = _Local.of(x[:, 0], weights), scale == len(exponents) - 1
+        pairs = max(1, SLAB_VOXELS // x[0].numel())
+        for part in torch.arange(len(first), device=x.device).split(pairs):
+            luminance, contrast = _similarity(local[first[part]], local[second[part]], weights)
+            factor = (luminance * contrast if last else contrast).mean((1, 2, 3))
+            product[part] *= factor.clamp_min(0) ** exponent
+    scores = torch.full((n, n), torch.nan, dtype=torch.float64, device=volumes.device)
+    scores[first, second] = scores[second, first] = product
+    return scores

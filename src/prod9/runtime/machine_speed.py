@@ -1,10 +1,12 @@
 """How fast this machine computes, and how long the demonstration takes on it."""
 
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,17 @@ class MachineSpeed:
     def demo_seconds(self) -> float:
         """About how long `prod9 demo` takes on this CPU."""
         return DEMO_TFLOP * 1000 / self.conv3d
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def machine_speed(accelerator: str = "auto") -> MachineSpeed:

@@ -22,13 +22,13 @@ from prod9.losses.perceptual import MedicalNetPerceptualLoss
 from prod9.losses.weights import (
     MEDICALNET_SHA256,
     MEDICALNET_URL,
-    cache_dir,
     find_medicalnet,
     medicalnet_cache_path,
     missing_weights_message,
 )
 from prod9.montage import montage
 from prod9.networks.discriminator import MultiScaleDiscriminator
+from prod9.runtime.cache import cache_dir
 from prod9.runtime.console import say
 from prod9.runtime.device import resolve_device
 from prod9.runtime.distributed import is_main, main_first, of_main

@@ -60,19 +60,19 @@ def test_features_come_in_order_in_double_precision():
     torch.testing.assert_close(found, torch.stack([flat.mean(1), flat.amax(1)], 1).double())
 
 
-def test_volumes_are_read_one_at_a_time():
+def test_large_volumes_are_read_one_at_a_time():
     alive: list[int] = []
 
     def volume(index: int) -> np.ndarray:
         alive.append(index)
-        return np.zeros((2, 2, 2), np.float32)
+        return np.zeros((64, 64, 64), np.float32)
 
     def embed(x: Tensor) -> Tensor:
         assert len(x) == len(alive) == 1
         alive.clear()
         return torch.zeros(1, 2)
 
-    volumes = VolumeSet(**{**vars(collection_of(torch.rand(3, 1, 2, 2, 2))), "read": volume})
+    volumes = VolumeSet(**{**vars(collection_of(torch.rand(3, 1, 64, 64, 64))), "read": volume})
     assert features_of(FeatureSpace("classifier", "", 2, "", embed), volumes).shape == (3, 2)
 
 

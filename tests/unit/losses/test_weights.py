@@ -7,19 +7,6 @@ from prod9.errors import Prod9Error
 from prod9.losses import weights
 
 
-def test_cache_folder_by_precedence(monkeypatch):
-    monkeypatch.setenv("PROD9_CACHE", "/a/own")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/a/xdg")
-    assert weights.cache_dir() == Path("/a/own")
-    monkeypatch.setenv("PROD9_CACHE", "")
-    assert weights.cache_dir() == Path("/a/xdg/prod9")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert weights.cache_dir() == Path("/home/someone/.cache/prod9")
-    monkeypatch.setenv("PROD9_CACHE", "~/models")
-    assert weights.cache_dir() == Path("/home/someone/models")
-
-
 def test_the_named_file_then_the_cache_then_none(tmp_path):
     assert weights.find_medicalnet(None, tmp_path) is None
     cached = weights.medicalnet_cache_path(tmp_path)

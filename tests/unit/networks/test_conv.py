@@ -5,7 +5,16 @@ from torch.profiler import profile
 
 from prod9.networks.autoencoder import Autoencoder
 from prod9.networks.blocks import LocalBlock
-from prod9.networks.cpu_kernels.conv import SLOW_BELOW, Conv3d
+from prod9.networks.cpu_kernels import library
+from prod9.networks.cpu_kernels.conv import SLOW_BELOW, SMALL_GRID, Conv3d
+
+
+@pytest.fixture(params=[True, False], ids=["exchanged", "plain"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Compute the weight's gradient both ways, whichever is the faster one here."""
+    found = {"output": False, "weight": False, "convolution": request.param}
+    monkeypatch.setattr(library, "choice", lambda: found)
+    return request.param
 
 
 def everything(layer: nn.Conv3d, x: Tensor, gradient: Tensor) -> list[Tensor]:
@@ -74,3 +83,34 @@ def test_the_bound_is_pytorchs_own() -> None:
     assert depth * 4 * 64 == SLOW_BELOW
     assert ways((layer, torch.rand(1, 4, depth, 64, 2))) == {"aten::slow_conv3d_forward"}
     assert ways((layer, torch.rand(1, 4, depth + 1, 64, 2))) == set()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(("kernel", "bias"), [(3, True), (5, False), (1, True)])
+@pytest.mark.parametrize(("batch", "sides"), [(3, (5, 6, 7)), (8, (7, 7, 7)), (2, (1, 2, 3))])
+def test_a_batch_equals_nn_conv3d(
+    batch: int, sides: tuple[int, ...], kernel: int, bias: bool, channels_last: bool, way: bool
+) -> None:
+    torch.manual_seed(0)
+    ours = Conv3d(6, 10, kernel, bias=bias)
+    plain = nn.Conv3d(6, 10, kernel, padding=kernel // 2, bias=bias)
+    plain.load_state_dict(ours.state_dict())
+    layout = torch.channels_last_3d if channels_last else torch.contiguous_format
+    x = torch.randn(batch, 6, *sides).contiguous(memory_format=layout).requires_grad_()
+    gradient = torch.randn(batch, 10, *sides)
+    # The way that is tested.
+    assert ("_Convolution" in type(ours(x).grad_fn).__name__) == way
+    found, expected = everything(ours, x, gradient), everything(plain, x, gradient)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    if channels_last and kernel > 1:  # what follows in the backward pass has one layout
+        assert found[1].is_contiguous(memory_format=layout)
+
+
+def test_large_grids_and_frozen_weights_are_computed_as_pytorch_does() -> None:
+    side = round(SMALL_GRID ** (1 / 3)) + 1
+    layer, x = Conv3d(2, 3, 3), torch.randn(2, 2, 4, 4, 4, requires_grad=True)
+    large = torch.randn(2, 2, side, side, side)
+    assert "_Convolution" not in type(layer(large).grad_fn).__name__
+    frozen = Conv3d(2, 3, 3).requires_grad_(False)
+    assert "_Convolution" not in type(frozen(x).grad_fn).__name__

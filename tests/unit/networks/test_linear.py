@@ -3,8 +3,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prod9.networks.cpu_kernels import library
 from prod9.networks.cpu_kernels.linear import Linear
 from prod9.networks.transformer import MaskedTransformer
+
+
+@pytest.fixture(params=[True, False], ids=["weight by oneDNN", "weight by MKL"], autouse=True)
+def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN multiplies, whichever library is the faster one here."""
+    found = {"output": True, "weight": request.param, "convolution": False}
+    monkeypatch.setattr(library, "choice", lambda: found)
 
 
 def everything(layer: Linear, x: Tensor, gradient: Tensor, *, plain: bool = False) -> list[Tensor]:

@@ -126,8 +126,9 @@ def space(rank: int, log: Path, stop: int = 999) -> FeatureSpace:
         if log.exists() and len(log.read_text().splitlines()) >= stop:
             raise KeyboardInterrupt
         with log.open("a") as file:
-            file.write(f"{rank} 0\n")
-        return torch.stack([volume.mean(), volume.amax()])[None]
+            file.write(f"{rank} 0\n" * len(volume))
+        flat = volume.flatten(1)
+        return torch.stack([flat.mean(1), flat.amax(1)], 1)
 
     return FeatureSpace("efficientnet", "toy", 2, "sha", embed)
 
@@ -140,7 +141,7 @@ def features_in_a_process(rank: int, log: Path, cache: Path, results: Path) -> N
 def test_interrupted_features_go_on(tmp_path: Path) -> None:
     collection, log, cache = volumes(150), tmp_path / "log", WorkCache(tmp_path / "cache")
     with pytest.raises(KeyboardInterrupt):
-        features_of(space(0, log, stop=80), collection, cache)
+        features_of(space(0, log, stop=60), collection, cache)
     log.unlink()
     found = features_of(space(0, log), collection, cache)
     assert len(made(log)) == 150 - 2 * 32  # two blocks were finished

@@ -49,6 +49,7 @@ def write_nifti(
     *,
     overwrite: bool = False,
     header: NiftiHeader | None = None,
+    durable: bool = True,
 ) -> None:
     """Write a volume (D, H, W) as NIfTI, whole or not at all.
 
@@ -60,6 +61,7 @@ def write_nifti(
             have (bool, float16) are stored as uint8 or float32.
         overwrite: replace an existing file, which is refused otherwise.
         header: of the source: its sform, qform, codes and units are kept.
+        durable: wait until the file is on the disk (:func:`prod9.files.atomic_write`).
     """
     if volume_suffix(path) == ".npy":
         raise Prod9Error(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")
@@ -78,7 +80,7 @@ def write_nifti(
         image.set_qform(affine, code="aligned")
         image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(1, 0)
-    with atomic_write(path) as temporary:
+    with atomic_write(path, durable=durable) as temporary:
         image.to_filename(temporary)
 
 

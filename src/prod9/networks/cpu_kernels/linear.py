@@ -1,8 +1,9 @@
-"""A linear layer that multiplies matrices as fast as the processor's convolutions do.
+"""A linear layer whose matrix products are computed by the faster of two libraries.
 
-On a CPU, PyTorch gives fp32 matrix products to MKL and convolutions to oneDNN. Where both are built
-in, oneDNN's product of the same matrices is faster: a little on AVX2, more than twice on AVX-512 of
-a processor that MKL does not favour. The numbers are the same up to the order of summation.
+On a CPU, PyTorch gives fp32 matrix products to MKL and convolutions to oneDNN. Which of them
+multiplies matrices faster depends on processor, instruction set and direction: MKL by a few per
+cent on Intel's, oneDNN more than twice with AVX-512 on others. It is measured once
+(:mod:`prod9.networks.cpu_kernels.library`). The numbers are the same up to the order of summation.
 """
 
 from typing import Any, cast
@@ -12,14 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prod9.networks.cpu_kernels import applies
+from prod9.networks.cpu_kernels.library import onednn_product, prefers
 
 _FEWEST_ROWS = 16
 """Below, calling oneDNN costs more than it saves."""
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """X @ weight.T + bias by oneDNN, with no gradient."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class _OneDNNLinear(torch.autograd.Function):
@@ -28,7 +25,7 @@ class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return onednn_product(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -38,13 +35,13 @@ class _OneDNNLinear(torch.autograd.Function):
         (gradient,), (x, weight) = grad_outputs, ctx.saved_tensors
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = _product(gradient, weight.t(), None)
+            of_x = onednn_product(gradient, weight.t(), None)
         rows = gradient.flatten(0, -2)  # (M, out)
         if ctx.needs_input_grad[1]:
             x = x.flatten(0, -2)
-            # A sum over so many rows is faster in oneDNN with AVX-512 alone.
-            wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-            of_weight = _product(rows.t(), x.t(), None) if wide else rows.t() @ x
+            # A sum over so many rows may be faster in MKL where the other two are not.
+            own = prefers("weight")
+            of_weight = onednn_product(rows.t(), x.t(), None) if own else rows.t() @ x
         if ctx.needs_input_grad[2]:
             of_bias = rows.sum(0)
         return of_x, of_weight, of_bias
@@ -60,7 +57,7 @@ class Linear(nn.Linear):
             and input.numel() >= _FEWEST_ROWS * self.in_features
             and self.weight.dtype == torch.float32
             and applies(input)
-            and torch.backends.mkldnn.is_available()
+            and prefers("output")
         ):
             return cast(Tensor, _OneDNNLinear.apply(input, self.weight, self.bias))
         return self.plain(input)
