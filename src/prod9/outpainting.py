@@ -71,7 +71,13 @@ def draw_tokens(
         if unknown:
             own = condition if len(cells) == 1 else condition.window(cell)
             tokens[(slice(None), *cell)] = sample(
-                guided(transformer, own, config.guidance_scale, config.guidance_schedule),
+                guided(
+                    transformer,
+                    own,
+                    config.guidance_scale,
+                    config.guidance_schedule,
+                    config.guidance_every,
+                ),
                 part,
                 mask_id=transformer.mask_id,
                 order=config.order,

@@ -68,3 +68,25 @@ def test_the_unconditional_pass_knows_no_sources_but_the_place(make_transformer:
     torch.testing.assert_close(
         guided(network, given, 3.0)(TOKENS, 0.3), expected, rtol=1e-4, atol=1e-3
     )
+
+
+def test_between_two_unconditional_passes_their_difference_is_reused(make_transformer: Any) -> None:
+    network = listened_to(make_transformer())
+    logits_fn = guided(network, CONDITION, 3.0, every=3)
+    steps = [TOKENS.roll(shift, 1) for shift in range(5)]
+    found = [logits_fn(tokens, 0.5) for tokens in steps]
+    assert network.asked == [[0, 1, -1, -1], [0, 1], [0, 1], [0, 1, -1, -1], [0, 1]]
+    exact = [guided(network, CONDITION, 3.0)(tokens, 0.5) for tokens in steps]
+    alone = [network(tokens, CONDITION) for tokens in steps]
+    for step, renewed in enumerate([0, 0, 0, 3, 3]):
+        expected = alone[step] + exact[renewed] - alone[renewed]
+        torch.testing.assert_close(found[step], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[1], exact[1], atol=1e-2)
+
+
+def test_the_first_guided_step_is_told_nothing_too(make_transformer: Any) -> None:
+    network = listened_to(make_transformer())
+    logits_fn = guided(network, CONDITION, 3.0, "linear", every=2)
+    for progress in (0.0, 0.25, 0.5, 0.75):
+        logits_fn(TOKENS, progress)
+    assert [len(labels) for labels in network.asked] == [2, 4, 2, 4]

@@ -263,7 +263,7 @@ def test_one_window_that_covers_all_is_the_sampler_itself(
     )
     at_zero = Condition.of(torch.tensor([0, 1]), 1, origin=torch.zeros(2, 3))
     direct = sample(
-        guided(network, at_zero, 2.0, config.guidance_schedule),
+        guided(network, at_zero, 2.0, config.guidance_schedule, config.guidance_every),
         initial,
         mask_id=60,
         order=order,

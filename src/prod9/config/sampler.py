@@ -23,6 +23,8 @@ class SamplerConfig(Section):
     """l_u + s (l_c - l_u): 1 is no guidance."""
     guidance_schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How s grows from 1 (linear, cosine) or stays, over the steps."""
+    guidance_every: PositiveInt = 3
+    """The pass that is told nothing runs at every n-th step; the others reuse its difference."""
     order: Annotated[str, ORDERS] = "confidence"
     """Which tokens are revealed first."""
 
