@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy_runs import PowerCut, Recorder, learned, logged, same, stage1_config, stage2_config
 
 from prod9.training import stage1, stage2
@@ -59,9 +60,17 @@ def test_stage2_learns_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def make(folder: Path) -> Any:
-        return stage2_config(folder, tokenizer, trainer__limit_val_batches=0)
+        return stage2_config(
+            folder, tokenizer, trainer__limit_val_batches=0, trainer__log_every_n_steps=50
+        )
 
     both(make, stage2.train, tmp_path, monkeypatch)  # with dropout
+    hits, others = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["train_hits"]
+        for name in ("with", "without")
+    )
+    assert hits[:, 1].sum() > 0  # not logged yet
+    assert torch.equal(hits, others)
     (line,) = lines(capsys)
     assert re.fullmatch(
         r"Stage 2: about [\d.]+ min on this machine \(9 steps of [\d.e-]+ s, measured on 2 of "
