@@ -53,7 +53,8 @@ class Forecast:
         timed = "measured on 2 of them" if len(self.phases) == 1 else "measured on one of each"
         after = ""
         if self.validations:
-            after = f"; {self.validations} validations of {self.validation_seconds:.2g} s"
+            plural = "" if self.validations == 1 else "s"
+            after = f"; {self.validations} validation{plural} of {self.validation_seconds:.2g} s"
         return f"about {duration(self.seconds)} on this machine ({phases}, {timed}{after})"
 
 
