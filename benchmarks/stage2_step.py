@@ -177,7 +177,9 @@ def _case(side: int, batch: int, patch_size: int, repeats: int, seed: int = 0) -
         f"{side}^3 tokens of {size.codes} codes, {size.width} wide, {size.blocks} blocks, "
         f"{size.heads} heads; a position of prod9 is {cells}, a rival's one token.",
         contenders=tuple(contenders),
-        goals=(Goal(ENCODER, ratio=5.0 if packed else 1.15),),
+        goals=(Goal(ENCODER, ratio=5.0),)
+        if packed
+        else (Goal(ENCODER, ratio=1.15), Goal(MONAI, ratio=1.1)),
         repeats=repeats,
         warmup=1,
         ceiling="matmul",
