@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.metrics.regression import MultiScaleSSIMMetric
 
-from prod9.metrics.ssim import SCALE_WEIGHTS, ms_ssim, num_scales, ssim
+from prod9.metrics.ssim import SCALE_WEIGHTS, ms_ssim, ms_ssim_matrix, num_scales, ssim
 
 
 def _pair(shape, noise=0.3, seed=0):
@@ -63,3 +63,16 @@ def test_a_volume_smaller_than_the_window_is_refused():
     a, b = _pair((1, 1, 4, 8, 8))
     with pytest.raises(ValueError, match="does not fit"):
         ms_ssim(a, b)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 28, 30, 28), (3, 1, 5, 5, 6)])
+def test_the_matrix_holds_every_pair(shape):
+    volumes, _ = _pair(shape)
+    volumes = (volumes + torch.linspace(0, 1, len(volumes))[:, None, None, None, None]) / 2
+    scores = ms_ssim_matrix(volumes)
+    assert scores.shape == (len(volumes),) * 2
+    assert scores.diagonal().isnan().all()
+    for i in range(len(volumes)):
+        others = [j for j in range(len(volumes)) if j != i]
+        expected = ms_ssim(volumes[[i] * len(others)], volumes[others])
+        torch.testing.assert_close(scores[i, others], expected)
