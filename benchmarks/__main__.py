@@ -185,7 +185,9 @@ def _dispatch(options: argparse.Namespace, modules: Sequence[str]) -> int:
             good = True
             for folder in folders:
                 lines = list(check(read_all(folder), modules))
-                print(folder, *lines, sep="\n")
+                if not options.results:
+                    print("AVX2:" if folder.name == "avx2" else "AVX-512:")
+                print(*lines, sep="\n")
                 good = good and all(line.good for line in lines)
             return 0 if good else 1
         results = read_all(options.results or RESULTS)

@@ -121,6 +121,9 @@ def ways(operation: Operation) -> list[Callable[[], object]]:
     elif operation.name == "aten::mm" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         a, b = arguments[0], arguments[1].t()
         found.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
+    elif operation.name == "aten::addmm" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        bias, a, b = arguments[0], arguments[1], arguments[2].t()
+        found.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], ""))
     return found
 
 

@@ -1,5 +1,6 @@
 """The profile times what it says, and calls alone what the step called."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +8,15 @@ from torch import Tensor
 from benchmarks import profile
 from benchmarks.profile import OperationTimer
 from benchmarks.results import GoalResult
+from prod9.networks.cpu_kernels import library
 from prod9.networks.cpu_kernels.linear import Linear
+
+
+@pytest.fixture(params=[True, False], ids=["oneDNN", "MKL"], autouse=True)
+def library_of_products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either library multiplies; nothing is measured within what is timed."""
+    found = {"output": request.param, "weight": request.param, "convolution": False}
+    monkeypatch.setattr(library, "choice", lambda: found)
 
 
 def small_step() -> Tensor:
