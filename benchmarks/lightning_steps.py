@@ -100,6 +100,18 @@ def bare_trainer(
     )
 
 
+def leave_threads() -> int:
+    """Return how many threads this process computes with, and leave the calling one with one.
+
+    To be called before anything is computed. OpenMP keeps a team for every thread that has computed
+    in parallel; where two teams together are larger than the machine, each waits asleep instead of
+    awake, and a step of many small operations takes twice as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return threads
+
+
 class LightningSteps:
     """``trainer.fit`` in a thread of its own; :meth:`step` lets it do one batch.
 
@@ -109,17 +121,26 @@ class LightningSteps:
         module: what is trained, built as prod9's commands build it.
         batch: what every step sees, of the type that the module's own loader gives.
         settings: ``trainer`` of the configuration.
+        threads: of the training; as many as the calling thread has when left out.
 
     """
 
-    def __init__(self, module: pl.LightningModule, batch: Any, settings: TrainerConfig) -> None:
+    def __init__(
+        self,
+        module: pl.LightningModule,
+        batch: Any,
+        settings: TrainerConfig,
+        threads: int | None = None,
+    ) -> None:
         self._gate = _Gate()
         self._failure: BaseException | None = None
         self._done = False
         self._trainer = bare_trainer(settings, [self._gate], max_epochs=1, max_steps=_NEVER)
         # A daemon: a benchmark that fails must not wait for a loop that waits for the benchmark.
         self._thread = Thread(
-            target=self._fit, args=(module, _Forever(batch), torch.get_num_threads()), daemon=True
+            target=self._fit,
+            args=(module, _Forever(batch), threads or torch.get_num_threads()),
+            daemon=True,
         )
         self._thread.start()
         self._wait()

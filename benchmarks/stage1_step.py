@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.contender import Case, Contender, Goal, Work
 from benchmarks.flops import flops_of
-from benchmarks.lightning_steps import LightningSteps
+from benchmarks.lightning_steps import LightningSteps, leave_threads
 from prod9.config import Stage1Config
 from prod9.config.load import load
 from prod9.data.crops import Batch
@@ -79,6 +79,7 @@ def prod9_step(name: str, side: int, batch: int, seed: int) -> Work:
     """Set up prod9: its module in its Lightning loop."""
     from prod9.runtime.allocator import keep_freed_memory
 
+    threads = leave_threads()
     keep_freed_memory()
     torch.manual_seed(seed)
     config = configuration(name, side, batch)
@@ -88,7 +89,7 @@ def prod9_step(name: str, side: int, batch: int, seed: int) -> Work:
         torch.zeros(batch, dtype=torch.long),
         [f"synthetic/{i}" for i in range(batch)],
     )
-    steps = LightningSteps(module, data, config.trainer)
+    steps = LightningSteps(module, data, config.trainer, threads)
     # A real step is counted, whatever it is made of; it warms up as well.
     return Work(steps.step, steps.flops(), parameters(module.autoencoder, module.discriminator))
 

@@ -120,11 +120,12 @@ def rival_flops(kind: type[nn.Module], size: Size, batch: int) -> float:
 
 def prod9(side: int, batch: int, patch_size: int, seed: int) -> Work:
     """``prod9-train-transformer train`` of the shipped configuration, its real Lightning loop."""
-    from benchmarks.lightning_steps import LightningSteps
+    from benchmarks.lightning_steps import LightningSteps, leave_threads
     from prod9.data.tokens.store import TokenBatch
     from prod9.runtime.allocator import keep_freed_memory
     from prod9.training.stage2_module import Stage2Module
 
+    threads = leave_threads()
     flops = prod9_flops(patch_size, side, batch)  # before, so that nothing of it is kept
     keep_freed_memory()
     torch.manual_seed(seed)
@@ -133,7 +134,7 @@ def prod9(side: int, batch: int, patch_size: int, seed: int) -> Work:
     tokens, labels = _data(size_of(side, patch_size), batch, seed)
     names = [f"volume {i}" for i in range(batch)]
     grids = TokenBatch(tokens.view(batch, side, side, side), labels, names)
-    steps = LightningSteps(module, grids, config.trainer)
+    steps = LightningSteps(module, grids, config.trainer, threads)
     return Work(steps.step, flops, parameters(module.transformer))
 
 
