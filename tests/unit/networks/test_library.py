@@ -1,9 +1,11 @@
 """The faster of two ways is measured once and remembered."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from prod9.networks.cpu_kernels import library
 
@@ -65,3 +67,19 @@ def test_only_what_is_clearly_faster_is_chosen(monkeypatch: pytest.MonkeyPatch) 
     assert library.is_faster(spends(1.0), spends(1.2))
     assert not library.is_faster(spends(1.0), spends(1.05))
     assert not library.is_faster(spends(1.2), spends(1.0))
+
+
+def test_is_measured_with_real_tensors_where_fake_ones_are_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds: list[bool] = []
+
+    def noted(other: Callable[[], object], plain: Callable[[], object]) -> bool:
+        kinds.append(isinstance(other(), FakeTensor))
+        return True
+
+    monkeypatch.setattr(library, "is_faster", noted)
+    with FakeTensorMode():  # as `prod9 plan` estimates memory
+        assert all(fresh().values())
+        assert isinstance(torch.ones(2), FakeTensor)
+    assert kinds == [False] * 3
