@@ -52,8 +52,8 @@ def site() -> Generator[Site]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             body = body if site.break_after is None else body[: site.break_after]
+            site.sent.append(len(body))  # before the client can have it all
             self.wfile.write(body)
-            site.sent.append(len(body))
 
         def log_message(self, *_: object) -> None:
             pass

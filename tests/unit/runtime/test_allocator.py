@@ -21,9 +21,11 @@ def step():
     network(x).sum().backward()
 for _ in range(5):
     step()
-before = faults()
-step()
-print(faults() - before)
+def of_a_step():
+    before = faults()
+    step()
+    return faults() - before
+print(min(of_a_step() for _ in range(3)))
 """
 
 
