@@ -98,6 +98,12 @@ class FSQ(nn.Module):
         basis = self._per_channel(self._basis, tokens.ndim)
         return tokens // basis % self._per_channel(self._levels, tokens.ndim)
 
+    def level_rows(self) -> Tensor:
+        """For each code, which rows of a table with one row per level are its: int64 (V, l)."""
+        digits = self.indices_to_digits(torch.arange(self.codebook_size)[None])[0]  # (l, V)
+        starts = torch.tensor([sum(self.levels[:i]) for i in range(len(self.levels))])
+        return (digits + starts[:, None]).T.contiguous()
+
     def indices_to_codes(self, tokens: Tokens) -> Codes:
         """Tokens (B, *grid) in [0, codebook_size) -> codes in [-1, 1], fp32, (B, l, *grid)."""
         half = self._per_channel(self._levels // 2, tokens.ndim + 1)

@@ -84,6 +84,7 @@ def draw_tokens(
                 steps=math.ceil(config.steps * unknown / part[0].numel()),
                 schedule=config.scheduler_type,
                 temperature=config.temperature,
+                final_temperature=config.final_temperature,
                 choice_temperature=config.choice_temperature,
                 generator=generator,
             )

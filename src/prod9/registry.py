@@ -194,6 +194,7 @@ HEADS: Registry[Any] = Registry(
     "head",
     {
         "full": "prod9.networks.heads:FullHead",
+        "lattice": "prod9.networks.heads:LatticeHead",
         "factorized": "prod9.networks.heads:FactorizedHead",
     },
 )

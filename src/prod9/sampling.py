@@ -63,6 +63,7 @@ def sample(
     steps: int,
     schedule: str,
     temperature: float = 1.0,
+    final_temperature: float | None = None,
     choice_temperature: float = 4.5,
     generator: torch.Generator | None = None,
 ) -> Tokens:
@@ -75,7 +76,8 @@ def sample(
         order: which cells are revealed first, a name of ``ORDERS``.
         steps: passes at most: each reveals at least one cell, until none is unknown.
         schedule: share of the cells that is unknown after each step, a name of ``SCHEDULES``.
-        temperature: of the softmax that tokens are sampled from.
+        temperature: of the softmax that tokens are sampled from, in the first step.
+        final_temperature: in the last step, linearly in between; ``temperature`` when left out.
         choice_temperature: of the order; falls linearly to 0.
         generator: source of all randomness, on the tokens' device.
 
@@ -95,7 +97,10 @@ def sample(
     for step in range(steps):
         logits = logits_fn(tokens.view(initial.shape), step / steps)
         logits = logits.flatten(1, -2)[..., :mask_id]
-        drawn, log_p = draw(logits, temperature, generator)
+        warmth = temperature
+        if final_temperature is not None:
+            warmth += (final_temperature - temperature) * step / max(1, steps - 1)
+        drawn, log_p = draw(logits, warmth, generator)
 
         rho = torch.tensor((step + 1) / steps, dtype=torch.float64, device=tokens.device)
         left = gamma(schedule, rho, total) * total

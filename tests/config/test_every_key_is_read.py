@@ -58,6 +58,7 @@ FOLDER = {
     "augmentation": {"flip": True, "rotation_deg": 5.0, "intensity_scale": 0.1},
 }
 SPACING = {"preprocessing": {"spacing_mm": (12.0, 12.0, 12.0)}}
+MUON = {"optimizer": {"name": "muon", "muon_learning_rate": 1e-3}}
 CHANGES = {"augmentation": {"flip": True, "intensity_scale": 0.1}}
 
 
@@ -107,12 +108,14 @@ def train_and_measure(
         "data": data1,
         "model": MODEL1,
         "loss": {"loss_type": "ffl", "discriminator_iter_start": 0},
+        "training": MUON,
     }
     two: dict[str, Any] = {
         "output_dir": folder / "two",
         "autoencoder_path": export,
         "data": data2,
         "model": MODEL2,
+        "training": MUON,
         "sampler": sampler,
         "completion": sampler,
         "evaluation": {"samples_per_class": 2, "feature_spaces": ("classifier",)},

@@ -202,6 +202,26 @@ def test_temperature_reaches_the_draws(order: Any) -> None:
             assert share > p - 0.02
 
 
+def test_the_final_temperature_is_that_of_the_last_step_linearly_reached() -> None:
+    logits = torch.zeros(400, *GRID, V)
+    logits[..., 3] = 2.0
+    states: list[Tensor] = []
+
+    def seen(tokens: Tensor, progress: float) -> Tensor:
+        states.append(tokens.clone())
+        return logits
+
+    empty = torch.full((400, *GRID), V)
+    end = run(seen, empty, order="halton", steps=3, temperature=2.0, final_temperature=0.5)
+    for (before, after), temperature in zip(
+        itertools.pairwise([*states, end]), (2.0, 1.25, 0.5), strict=True
+    ):
+        new = after[(before == V) & (after != V)]
+        p = float(torch.softmax(logits[0, 0, 0, 0] / temperature, 0)[3])
+        share = float((new == 3).float().mean())
+        assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / len(new)), temperature
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_seeds(order: Any) -> None:
     logits = torch.randn(2, *GRID, V, generator=seeded(5))

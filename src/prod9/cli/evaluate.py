@@ -20,6 +20,7 @@ def evaluate(
     features: list[str] | None = None,
     medicalnet: Path | None = None,
     usefulness: bool = True,
+    two_sample_test: bool = True,
     size: int = 28,
     root: Path = Path("data/medmnist3d"),
     device: Literal["auto", "cpu", "gpu"] = "auto",
@@ -42,6 +43,7 @@ def evaluate(
             left out.
         medicalnet: MedicalNet's weights; the cached ones when left out.
         usefulness: Train classifiers on generated volumes too.
+        two_sample_test: Train networks to tell generated from real volumes.
         size: Voxels per side of a data set: 28 or 64.
         root: Folder of the data sets' files.
         device: Where feature networks compute.
@@ -62,6 +64,7 @@ def evaluate(
         intensity=intensity,
         features=features or SPACES,
         usefulness=usefulness,
+        two_sample_test=two_sample_test,
         medicalnet=medicalnet,
         size=size,
         root=root,

@@ -14,6 +14,7 @@ def export(
     tokenizer: Path | None = None,
     monai_bundle: bool = False,
     with_subjects: bool = False,
+    half: bool = False,
     dataset: Path | None = None,
     metrics: Path | None = None,
     report: Path | None = None,
@@ -32,6 +33,7 @@ def export(
         tokenizer: The autoencoder.pt of a transformer, where it is not found.
         monai_bundle: Write a MONAI bundle with the model folder inside.
         with_subjects: Keep names of subjects, paths, and the run's report.html.
+        half: Store weights as fp16: half the size, nearly the same volumes.
         dataset: A dataset.yaml; the run's when left out.
         metrics: A metrics.json of this model; the run's when left out.
         report: A report.html to copy; it shows volumes and their names.
@@ -50,6 +52,7 @@ def export(
         monai_bundle=monai_bundle,
         overwrite=overwrite,
         subjects=with_subjects,
+        half=half,
         **extras,
     )
     typer.echo(f"written to {output}")

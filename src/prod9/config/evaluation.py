@@ -18,3 +18,5 @@ class EvaluationConfig(Section):
     """Where distances are taken; MedicalNet only if its weights are there."""
     usefulness: bool = True
     """Train classifiers on generated volumes too."""
+    two_sample_test: bool = True
+    """Train networks to tell generated from real volumes."""

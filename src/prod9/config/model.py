@@ -80,8 +80,8 @@ class TransformerConfig(Section):
     """Residual 3 x 3 x 3 convolution blocks over single tokens, before packing and again after
     unpacking."""
     head: Annotated[str, HEADS] = "full"
-    """`full`: one logit per code. `factorized`: one per level, the code's logit is their sum (for
-    large codebooks)."""
+    """`full`: one logit per code. `lattice`: the same, learned as a sum over the code's levels and
+    a rest of its own, in fewer steps. `factorized`: that sum alone (for large codebooks)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -17,6 +17,9 @@ class SamplerConfig(Section):
     """gamma: the share of tokens still masked after each step."""
     temperature: PositiveFloat = 1.0
     """Softmax temperature of the draws."""
+    final_temperature: PositiveFloat | None = None
+    """Of the last step; the temperature goes there linearly. The first steps decide what is drawn,
+    the last ones details: cold at the end is sharp and still varied. Constant when left out."""
     choice_temperature: NonNegativeFloat = 4.5
     """Gumbel noise on the confidences, annealed to 0 (confidence order)."""
     guidance_scale: float = Field(default=1.5, ge=1)

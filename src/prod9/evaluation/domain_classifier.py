@@ -62,11 +62,20 @@ class Classifier:
         """Return the share of the volumes whose class is recognised."""
         return float((self.predict(volumes).numpy() == volumes.labels).mean())
 
-    @torch.no_grad()
+    def log_odds(self, volumes: Tensor) -> Tensor:
+        """Return log(p / (1 - p)) of the second of two classes, (N,): no score rounds to 0 or 1."""
+        first, second = self.logits(volumes).unbind(1)
+        return second - first
+
     def probabilities(self, volumes: Tensor) -> Tensor:
         """Return those of the classes (N, classes) for volumes from :func:`small_volumes`."""
+        return self.logits(volumes).softmax(1)
+
+    @torch.no_grad()
+    def logits(self, volumes: Tensor) -> Tensor:
+        """Return logits (N, classes) for volumes from :func:`small_volumes`."""
         features = [self.body(part) for part in volumes.split(BATCH_SIZE)]
-        return self.head(torch.cat(features)).softmax(1)
+        return self.head(torch.cat(features))
 
 
 def default_steps(volumes: int) -> int:
@@ -88,16 +97,22 @@ def train_classifier(train: VolumeSet, *, steps: int | None = None, seed: int = 
 
 
 def fit(
-    volumes: Tensor, labels: Tensor, class_names: tuple[str, ...], *, steps: int, seed: int
+    volumes: Tensor,
+    labels: Tensor,
+    class_names: tuple[str, ...],
+    *,
+    steps: int,
+    seed: int,
+    batch_size: int = BATCH_SIZE,
 ) -> Classifier:
     """Train a classifier on volumes in memory.
 
     Three strided 3^3 convolutions with batch norm (16, 32, 64 channels), mean over 2^3 blocks, 128
-    features, one linear layer. Cross-entropy with label smoothing 0.1, in batches of 64 volumes or
-    of the whole set, classes not weighted. AdamW, 2e-3, ten steps of warm-up, then cosine. The same
-    seed gives bit-identical weights (on the same machine with the same number of threads); the
-    global random state is not changed. ``volumes`` (N, 1, d, h, w), at least two, come from
-    :func:`small_volumes`; ``labels`` (N,) are indices into ``class_names``.
+    features, one linear layer. Cross-entropy with label smoothing 0.1, in batches of
+    ``batch_size`` volumes or of the whole set, classes not weighted. AdamW, 2e-3, ten steps of
+    warm-up, then cosine. The same seed gives bit-identical weights (on the same machine with the
+    same number of threads); the global random state is not changed. ``volumes`` (N, 1, d, h, w),
+    at least two, come from :func:`small_volumes`; ``labels`` (N,) are indices into ``class_names``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -109,7 +124,7 @@ def fit(
     network = nn.Sequential(body, head).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=_PEAK_RATE, weight_decay=1e-2)
     # The volumes of each step (steps, batch size): all of them before any again.
-    stream, batch_size = torch.Generator().manual_seed(seed), min(BATCH_SIZE, len(volumes))
+    stream, batch_size = torch.Generator().manual_seed(seed), min(batch_size, len(volumes))
     epochs = math.ceil(steps * batch_size / len(volumes))
     order = torch.cat([torch.randperm(len(volumes), generator=stream) for _ in range(epochs)])
     batches = order[: steps * batch_size].view(steps, batch_size)

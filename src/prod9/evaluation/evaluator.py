@@ -40,6 +40,7 @@ class Evaluator:
     seed: int = 0
     feature_spaces: Sequence[FeatureSpaceKey] = SPACES
     usefulness: bool = True
+    two_sample_test: bool = True
     medicalnet: Path | None = None
     """Its weights; the cached ones when left out."""
     device: torch.device = CPU
@@ -133,6 +134,7 @@ class Evaluator:
                 seed=self.seed,
                 with_classifier="classifier" in wanted,
                 with_usefulness=self.usefulness,
+                with_two_sample_test=self.two_sample_test,
                 cache=features_cache(),
                 clock=clock,
             )

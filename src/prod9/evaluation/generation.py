@@ -16,12 +16,14 @@ from prod9.evaluation.domain_classifier import (
 )
 from prod9.evaluation.feature_spaces import NO_CACHE, FeatureSpace, features_of
 from prod9.evaluation.privacy import privacy, short_name
+from prod9.evaluation.two_sample_test import FEWEST, two_sample_tests
 from prod9.evaluation.work_cache import WorkCache
 from prod9.results.schema import (
     ClassFigures,
     FeatureSpaceFigures,
     Generation,
     Privacy,
+    TwoSampleTest,
     Usefulness,
     too_few,
 )
@@ -42,6 +44,7 @@ def evaluate_generation(
     seed: int = 0,
     with_classifier: bool = True,
     with_usefulness: bool = True,
+    with_two_sample_test: bool = True,
     cache: WorkCache = NO_CACHE,
     clock: Clock | None = None,
 ) -> tuple[Generation, list[str]]:
@@ -57,6 +60,7 @@ def evaluate_generation(
         seed: of everything random.
         with_classifier: measure distances in the features of that classifier too.
         with_usefulness: train classifiers on generated volumes too.
+        with_two_sample_test: train networks to tell generated from real volumes.
         cache: of the features of real volumes.
         clock: is told which part of the work took how long.
     """
@@ -133,7 +137,16 @@ def evaluate_generation(
         else:
             helped = usefulness(classifier, train, generated, real, seed)
             clock.lap("usefulness")
-    figures = _summary(real, generated, classifier, found, closeness, helped, seed)
+    told_apart: list[TwoSampleTest] = []
+    if with_two_sample_test:
+        told_apart = two_sample_tests(real, generated, reconstructed, seed=seed)
+        if not told_apart:
+            warnings.append(
+                f"Fewer than {FEWEST} volumes of each set: whether a network can tell generated "
+                "from real volumes is not measured."
+            )
+        clock.lap("two-sample test")
+    figures = _summary(real, generated, classifier, found, closeness, helped, seed, told_apart)
     clock.lap("MS-SSIM pairs and recognition")
     return figures, warnings
 
@@ -146,6 +159,7 @@ def _summary(
     closeness: Privacy | None,
     helped: Usefulness | None,
     seed: int,
+    told_apart: list[TwoSampleTest],
 ) -> Generation:
     ours = within_class_msssim(generated, seed)
     # The same classes in both: classes differ in how varied they are.
@@ -178,6 +192,7 @@ def _summary(
         spaces=spaces,
         usefulness=helped,
         privacy=closeness,
+        two_sample_tests=told_apart,
     )
 
 

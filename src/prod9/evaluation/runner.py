@@ -33,6 +33,7 @@ def evaluate(
     intensity: str = "auto",
     features: Sequence[str] = SPACES,
     usefulness: bool = True,
+    two_sample_test: bool = True,
     medicalnet: str | PathLike[str] | None = None,
     size: int = 28,
     root: str | PathLike[str] = "data/medmnist3d",
@@ -57,6 +58,7 @@ def evaluate(
         intensity: how stored intensities become [0, 1]: ``auto``, ``LOW,HIGH``, ``percentiles``.
         features: feature spaces: ``efficientnet``, ``medicalnet``, ``classifier``.
         usefulness: train classifiers on generated volumes too.
+        two_sample_test: train networks to tell generated from real volumes.
         medicalnet: MedicalNet's weights; the cached ones when left out.
         size: voxels per side of a data set: 28 or 64.
         root: folder of the data sets' files.
@@ -92,7 +94,9 @@ def evaluate(
     weights = None if medicalnet is None else Path(medicalnet)
     if "medicalnet" in spaces and weights is not None:
         feature_spaces(["medicalnet"], weights)  # damaged weights are reported at once
-    evaluator = Evaluator(seed, spaces, usefulness, weights, resolve_device(device, "--device "))
+    evaluator = Evaluator(
+        seed, spaces, usefulness, two_sample_test, weights, resolve_device(device, "--device ")
+    )
 
     def opened(what: Volumes, name: str) -> VolumeSet:
         return open_volumes(what, intensity=intensity, size=size, root=Path(root), name=name)

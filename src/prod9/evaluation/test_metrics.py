@@ -169,7 +169,13 @@ def measure_generated(
 def evaluator_of(config: Stage2Config) -> Evaluator:
     """Return an empty evaluation with the settings of a configuration."""
     wanted, device = config.evaluation, resolve_device(config.trainer.accelerator)
-    return Evaluator(config.seed, wanted.feature_spaces, wanted.usefulness, device=device)
+    return Evaluator(
+        config.seed,
+        wanted.feature_spaces,
+        wanted.usefulness,
+        wanted.two_sample_test,
+        device=device,
+    )
 
 
 def _headline(

@@ -23,7 +23,7 @@ class Extras(TypedDict, total=False):
     ``dataset``: its description, or a ``dataset.yaml``. ``metrics``: a ``metrics.json`` of this
     model. ``report``: a ``report.html``, which is copied as it is: it shows volumes and their
     names. ``licence`` and ``intended_use``: texts of the model card. ``subjects``: keep names of
-    subjects and paths of this machine; left out otherwise.
+    subjects and paths of this machine; left out otherwise. ``half``: store weights as fp16.
     """
 
     dataset: PathLike | DatasetDescription
@@ -32,6 +32,7 @@ class Extras(TypedDict, total=False):
     licence: str
     intended_use: str
     subjects: bool
+    half: bool
 
 
 def description_of(extras: Extras) -> DatasetDescription | None:

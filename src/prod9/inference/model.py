@@ -163,7 +163,8 @@ class Model:
             extras: ``dataset`` (its description, or the path of a ``dataset.yaml``), ``metrics``
                 and ``report`` (paths of what an evaluation wrote; a report shows volumes and their
                 names), ``licence`` and ``intended_use`` (texts of the model card), ``subjects``
-                (True keeps names of subjects and paths of this machine, left out otherwise).
+                (True keeps names of subjects and paths of this machine, left out otherwise),
+                ``half`` (True rounds weights to fp16: half the size, nearly the same volumes).
         """
         save_folder(self.network, self._recorded(), Path(folder), extras, overwrite=overwrite)
 
@@ -263,6 +264,8 @@ def request_of(
 ) -> SampleRequest:
     """Return ``base`` with ``n`` labels for each name, and with other settings."""
     changes = {name: value for name, value in settings.items() if name != "seed"}
+    if "temperature" in changes:  # of all steps
+        changes["final_temperature"] = None
     sampler = validated(type(base.sampler), base.sampler.model_dump() | changes, "the sampler")
     labels, seed = network.labels_of(names, n), settings.get("seed", base.seed)
     if not labels:

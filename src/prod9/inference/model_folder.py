@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,6 +19,7 @@ from prod9.config.dataset import DATASET_YAML
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write, write_text
 from prod9.inference.extras import CARD, METRICS, REPORT, Extras, texts_of
+from prod9.inference.half_precision import model_in_half, tokenizer_in_half
 from prod9.inference.recorded import Recorded
 from prod9.inference.without_names import (
     model_without_names,
@@ -75,6 +77,10 @@ def save_folder(
     if not extras.get("subjects"):
         is_model = isinstance(network, Model)
         network = model_without_names(network) if is_model else tokenizer_without_names(network)
+    half = extras.get("half", False)
+    if half:
+        rounded = model_in_half if isinstance(network, Model) else tokenizer_in_half
+        network = rounded(network)  # pyright: ignore[reportArgumentType]
     texts = texts_of(trained, network, extras)
     tokenizer = network.tokenizer if isinstance(network, Model) else network
     parts: dict[str, tuple[TokenizerSpec | TransformerSpec, dict[str, Tensor]]] = {
@@ -92,7 +98,7 @@ def save_folder(
     }
     _claim(folder, record, overwrite=overwrite)
     for name, (_, weights) in parts.items():
-        _write_weights(folder / f"{name}.safetensors", weights)
+        _write_weights(folder / f"{name}.safetensors", weights, half=half)
     for name, text in texts.items():
         write_text(folder / name, text)
     record |= {"kind": "prod9-model" if len(parts) > 1 else "prod9-tokenizer"}
@@ -168,9 +174,11 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
     write_text(folder / CONFIG, json.dumps(record, indent=2) + "\n")
 
 
-def _write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+def _write_weights(path: Path, weights: dict[str, Tensor], *, half: bool) -> None:
     # Copies: the format knows neither strides nor tensors that share memory.
     copies = {name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}
+    if half:
+        copies = {name: w.half() if w.is_floating_point() else w for name, w in copies.items()}
     with atomic_write(path) as temporary:
         try:
             save_file(copies, temporary, metadata={"format": "pt"})
@@ -183,12 +191,14 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise Prod9Error(f"there is no file {path}; copy it from where the folder came.")
     try:
-        return load_file(path)
+        found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise Prod9Error(
             f"{path} cannot be read: it is torn, or not a safetensors file; copy it again from "
             "where it came."
         ) from error
+    # What is stored as fp16 is computed with as fp32.
+    return {name: w.float() if w.dtype == torch.float16 else w for name, w in found.items()}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

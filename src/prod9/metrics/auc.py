@@ -1,6 +1,14 @@
 """Area under the ROC curve."""
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+
+def wins(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Float[Tensor, "n m"]:
+    """Return 1 where a member scores above a non-member, 1/2 where equal; the mean is the area."""
+    apart = members.double()[:, None] - others.double()
+    return (apart.sign() + 1) / 2
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:

@@ -28,9 +28,7 @@ class TokenEmbedding(nn.Module):
         nn.init.zeros_(self.codes.weight)
         nn.init.normal_(self.codes.weight[-1], std=0.5)
         nn.init.normal_(self.levels.weight, std=0.5)
-        digits = fsq.indices_to_digits(torch.arange(fsq.codebook_size)[None])[0]  # (l, V)
-        starts = torch.tensor([sum(levels[:i]) for i in range(len(levels))])
-        self.register_buffer("_rows", (digits + starts[:, None]).T.contiguous(), persistent=False)
+        self.register_buffer("_rows", fsq.level_rows(), persistent=False)
 
     def table(self) -> Float[Tensor, "v_plus_1 dim"]:
         """Vectors of all codes and, last, of the mask."""

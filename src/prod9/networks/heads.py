@@ -41,6 +41,39 @@ class FullHead(nn.Module):
         return loss, logits.detach().argmax(-1) == targets
 
 
+class LatticeHead(nn.Module):
+    """One logit per code: a sum over its levels, plus the code's own, which starts at zero.
+
+    Codes are points on a lattice, see :class:`prod9.networks.embedding.TokenEmbedding`: what is
+    learned of a level is learned for all codes that have it. It can represent what
+    :class:`FullHead` can.
+    """
+
+    _rows: Tensor
+
+    def __init__(self, dim: int, levels: Sequence[int]) -> None:
+        super().__init__()
+        fsq = FSQ(levels)
+        self.codes = nn.Linear(dim, fsq.codebook_size)
+        self.levels = nn.Linear(dim, sum(levels), bias=False)
+        nn.init.zeros_(self.codes.weight)
+        nn.init.zeros_(self.codes.bias)
+        self.register_buffer("_rows", fsq.level_rows(), persistent=False)
+
+    def forward(self, features: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n v"]:
+        # Not levels.weight[rows]: its gradient adds up in whatever order the threads come.
+        by_level = F.embedding(self._rows, self.levels.weight).sum(1)
+        return F.linear(features, self.codes.weight + by_level, self.codes.bias)
+
+    def loss(
+        self, features: Float[Tensor, "m dim"], targets: Int64[Tensor, " m"], label_smoothing: float
+    ) -> tuple[Float[Tensor, ""], Bool[Tensor, " m"]]:
+        """As :meth:`FullHead.loss`."""
+        logits = self(features).float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        return loss, logits.detach().argmax(-1) == targets
+
+
 class FactorizedHead(nn.Module):
     """One logit per level of each channel; a code's logit is the sum over its channels.
 

@@ -14,6 +14,7 @@ MOST = 24
 """Volumes of a class that MS-SSIM compares with one another, evenly spread over the class."""
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % interval: bootstrap, unless a field says otherwise."""
+TestedSet = Literal["generated", "reconstructed", "real"]
 Verdict = Literal["no sign of copying", "suspicious", "copies"]
 
 
@@ -184,6 +185,21 @@ class Usefulness(Record):
     rows: list[TrainedClassifier] = Field(description="One a training set.")
 
 
+class TwoSampleTest(Record):
+    """How well a network that was trained for it tells volumes from real ones."""
+
+    volumes_of: TestedSet = Field(
+        description="Which; `real`: other real volumes, which nothing should tell apart."
+    )
+    volumes: int = Field(description="Of each of both sets; half of them train the network.")
+    seeds: int = Field(description="Times that this was done, with other halves and first weights.")
+    auc: float = Field(
+        description="Area under the ROC curve on unseen volumes, mean over the seeds: 0.5 where "
+        "nothing tells them apart, 1 where each gives itself away."
+    )
+    auc_interval: Interval = Field(description="95 % bootstrap interval, over seeds and volumes.")
+
+
 class Closeness(Record):
     """How near generated volumes come to training volumes, in one space."""
 
@@ -254,6 +270,9 @@ class Generation(Record):
     spaces: list[FeatureSpaceFigures] = Field(description="One a feature space.")
     usefulness: Usefulness | None = Field(description="Null without classes or training volumes.")
     privacy: Privacy | None = Field(description="Null without training volumes.")
+    two_sample_tests: list[TwoSampleTest] = Field(
+        default=[], description="One a set; none where it was not wanted or volumes are too few."
+    )
 
 
 class Evaluation(Record):

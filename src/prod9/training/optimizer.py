@@ -1,4 +1,4 @@
-"""AdamW, gradient clipping, the learning rate over a run."""
+"""The optimizer of a network, gradient clipping, the learning rate over a run."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from prod9.config.training import OptimizerConfig, SchedulerConfig, Stage2OptimizerConfig
+from prod9.training.muon import Muon
 
 
 def loss_scaler(module: pl.LightningModule) -> torch.amp.GradScaler | None:
@@ -36,6 +37,24 @@ def adamw(
     return AdamW(
         parameters,
         lr=learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=loss_scaler(module) is None,
+    )
+
+
+def optimizer_of(
+    module: pl.LightningModule,
+    network: nn.Module,
+    config: OptimizerConfig | Stage2OptimizerConfig,
+) -> Optimizer:
+    """Return the optimizer of a configuration for ``network``, at its peak learning rate."""
+    if config.name == "adamw":
+        return adamw(module, network.parameters(), config, config.learning_rate)
+    return Muon(
+        network.named_parameters(),
+        lr=config.learning_rate,
+        matrix_lr=config.muon_learning_rate or config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
         fused=loss_scaler(module) is None,

@@ -18,7 +18,7 @@ from prod9.runtime.distributed import average, mean, total
 from prod9.runtime.random_streams import step_stream
 from prod9.shapes import Volume
 from prod9.training.ema import EMA
-from prod9.training.optimizer import adamw, loss_scaler, scheduler
+from prod9.training.optimizer import adamw, loss_scaler, optimizer_of, scheduler
 from prod9.training.stage_module import StageModule
 
 
@@ -168,11 +168,11 @@ class Stage1Module(StageModule[Stage1Config]):
         return self._finite
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and a schedule for each network."""
+        """Return an optimizer and a schedule for each network."""
         config = self.config.training
         steps = int(self.trainer.estimated_stepping_batches)
         rate = config.optimizer.learning_rate
-        optimizers = [adamw(self, self.autoencoder.parameters(), config.optimizer, rate)]
+        optimizers = [optimizer_of(self, self.autoencoder, config.optimizer)]
         schedulers = [scheduler(optimizers[0], steps, config.scheduler)]
         if self.discriminator is not None:
             rate = config.optimizer.discriminator_learning_rate or rate

@@ -16,7 +16,7 @@ from prod9.networks.transformer import MaskedTransformer
 from prod9.runtime.distributed import gather, is_main, rand, rank, total, world_size
 from prod9.runtime.random_streams import step_stream
 from prod9.training.ema import EMA
-from prod9.training.optimizer import adamw, scheduler
+from prod9.training.optimizer import optimizer_of, scheduler
 from prod9.training.stage_module import StageModule
 from prod9.training.strategies import shard
 
@@ -119,10 +119,9 @@ class Stage2Module(StageModule[Stage2Config]):
             self.ema.update(self.transformer)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and a schedule per step."""
+        """Return an optimizer and a schedule per step."""
         config = self.config.training
-        rate = config.optimizer.learning_rate
-        optimizer = adamw(self, self.transformer.parameters(), config.optimizer, rate)
+        optimizer = optimizer_of(self, self.transformer, config.optimizer)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = scheduler(optimizer, total, config.scheduler)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]

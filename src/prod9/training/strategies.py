@@ -32,8 +32,8 @@ def require_strategy(config: Stage1Config | Stage2Config) -> None:
     """Check that the run can be trained with ``trainer.strategy``.
 
     Raises:
-        Prod9Error: FSDP with Stage 1, with fp16, with ``trainer.on_nan=rollback``, or with
-            ``callbacks.checkpoint.export=best``.
+        Prod9Error: FSDP with Stage 1, with fp16, with ``trainer.on_nan=rollback``, with
+            ``callbacks.checkpoint.export=best``, or with Muon.
     """
     reason = ""
     if isinstance(config, Stage1Config):
@@ -47,6 +47,9 @@ def require_strategy(config: Stage1Config | Stage2Config) -> None:
     elif config.callbacks.checkpoint.export == "best":
         reason = "splits the weights, which callbacks.checkpoint.export=best needs whole; set "
         reason += "callbacks.checkpoint.export=last or trainer.strategy=ddp"
+    elif config.training.optimizer.name == "muon":
+        reason = "splits the weights, which training.optimizer.name=muon needs whole; set "
+        reason += "training.optimizer.name=adamw or trainer.strategy=ddp"
     if reason and config.trainer.strategy == "fsdp":
         raise Prod9Error(f"trainer.strategy=fsdp {reason}.")
 

@@ -24,10 +24,11 @@ def draw(count, seed, classes=2, noise=0.1):
 
 
 TRAIN, REAL = draw(60, 0), draw(40, 1)
+QUICK = {"with_usefulness": False, "with_two_sample_test": False}
 
 
 def judged(generated, train=TRAIN, **options):
-    return evaluate_generation(REAL, generated, train, [], **({"with_usefulness": False} | options))
+    return evaluate_generation(REAL, generated, train, [], **(QUICK | options))
 
 
 def test_honest_volumes_are_recognised_varied_and_new():

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import prod9
 from prod9.config import SlidingWindowConfig
 from prod9.config.dataset import ChannelEntry, DatasetDescription, ScanEntry, read_description
+from prod9.errors import Prod9Error
 from prod9.inference.model import Model
 from prod9.inference.model_folder import FILES
 from prod9.results.schema import Evaluation
@@ -66,6 +67,31 @@ def test_saved_again_it_is_the_same(model_folder: Path, tmp_path: Path) -> None:
     prod9.load(model_folder).save(tmp_path / "again")
     for path in model_folder.glob("[!R]*"):  # the card counts subjects
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_weights_as_fp16_take_half_the_room_and_give_nearly_the_same(
+    named_model: Model, model_folder: Path, tmp_path: Path
+) -> None:
+    named_model.save(tmp_path / "half", half=True)
+    loaded = prod9.load(tmp_path / "half")
+    for name in ("tokenizer.safetensors", "transformer.safetensors"):
+        small, large = ((folder / name) for folder in (tmp_path / "half", model_folder))
+        assert small.stat().st_size < 0.6 * large.stat().st_size
+    scan = np.random.default_rng(0).random((9, 8, 10), np.float32)
+    expected = named_model.tokenizer.reconstruct(scan)
+    assert np.abs(loaded.tokenizer.reconstruct(scan) - expected).mean() < 0.01
+    assert volumes(loaded).shape == volumes(named_model).shape
+    # Saved again, in either way, it has the same weights.
+    loaded.save(tmp_path / "again", half=True)
+    loaded.save(tmp_path / "whole")
+    again, whole = (prod9.load(tmp_path / name) for name in ("again", "whole"))
+    assert again.network.digest == whole.network.digest == loaded.network.digest
+
+
+def test_a_weight_that_fp16_cannot_hold_is_refused(named_model: Model, tmp_path: Path) -> None:
+    next(named_model.network.transformer.parameters()).data.flatten()[0] = 1e6
+    with pytest.raises(Prod9Error, match="too large for fp16"):
+        named_model.save(tmp_path / "half", half=True)
 
 
 def edit(folder: Path, **changes: Any) -> None:

@@ -156,6 +156,17 @@ def test_usefulness_and_closeness(tmp_path: Path) -> None:
     assert page.row("privacy", "voxels <b>") == shown
 
 
+def test_the_two_sample_tests(tmp_path: Path) -> None:
+    page = generated(tmp_path, generation())
+    assert page.row("generation", "generated volumes") == ["0.87 [0.83, 0.92]"]
+    assert page.row("generation", "reconstructions of real volumes") == ["0.76 [0.72, 0.81]"]
+    assert page.row("generation", "other real volumes") == ["0.51 [0.47, 0.56]"]
+    assert "Told from real volumes ↓ 0.87 [0.83, 0.92]" in page.text
+    without = generated(tmp_path, generation(two_sample_tests=[]))
+    assert "Told from real" not in without.text
+    assert "Can a network" not in without.text
+
+
 def test_sets_and_figures_without_a_section(tmp_path: Path) -> None:
     unknown = record().model_copy(update={"spacing_mm": None, "sha256": None})
     sets = {"real": record("a <b>"), "made": unknown}
