@@ -145,6 +145,11 @@ def evaluate_generation(
                 f"Fewer than {FEWEST} volumes of each set: whether a network can tell generated "
                 "from real volumes is not measured."
             )
+        elif reconstructed is not None and len(reconstructed) != len(real):
+            warnings.append(
+                f"There are {len(reconstructed)} reconstructions and {len(real)} real volumes: "
+                "whether a network can tell reconstructions apart is not measured."
+            )
         clock.lap("two-sample test")
     figures = _summary(real, generated, classifier, found, closeness, helped, seed, told_apart)
     clock.lap("MS-SSIM pairs and recognition")

@@ -83,3 +83,14 @@ def test_the_area_is_that_of_mann_and_whitney():
     ours, theirs = random.integers(0, 6, 20) + 1.0, random.integers(0, 6, 15) * 1.0
     area = float(wins(torch.from_numpy(ours), torch.from_numpy(theirs)).mean())
     assert area == pytest.approx(mannwhitneyu(ours, theirs).statistic / (20 * 15))
+
+
+def test_reconstructions_of_other_volumes_are_left_out_and_the_evaluation_says_so() -> None:
+    some = REAL.select(range(90))
+    made = made_into_set(volumes(16, 5))
+    assert [*areas(made, some, steps=2)] == ["generated", "real"]
+    found, warnings = evaluate_generation(
+        REAL, made, None, [], reconstructed=some, with_usefulness=False
+    )
+    assert [row.volumes_of for row in found.two_sample_tests] == ["generated", "real"]
+    assert any("90 reconstructions and 96 real" in warning for warning in warnings)
