@@ -77,6 +77,17 @@ _EMBEDDED = Row(BRAIN, brain.CLASS_NAMES, (_SIZES["train"], _SIZES["val"], _SIZE
 TABLE: dict[str, Row] = {row.flag: row for row in (*PUBLISHED, _EMBEDDED)}
 
 
+def licence_of(dataset_name: str) -> str:
+    """Return the licence of a data set of this table, "" of others."""
+    if dataset_name == BRAIN:
+        return (
+            "made from the ICBM 2009a MNI152 template, Copyright (C) 1993-2009 Louis Collins, "
+            "McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill University: "
+            "free to use, copy, change and pass on where this notice is kept"
+        )
+    return "CC BY 4.0, MedMNIST v2 (Yang et al. 2023)" if dataset_name in (*TABLE, "all") else ""
+
+
 def members(dataset_name: str) -> tuple[Row, ...]:
     """Return the data sets that a ``data.dataset_name`` stands for (six for ``all``)."""
     return PUBLISHED if dataset_name == "all" else (TABLE[dataset_name],)

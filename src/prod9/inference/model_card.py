@@ -8,6 +8,7 @@ import jinja2
 
 from prod9 import __version__
 from prod9.config.dataset import DatasetDescription
+from prod9.data.medmnist_table import licence_of
 from prod9.model import Model
 from prod9.results.schema import Evaluation, Interval
 from prod9.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ def model_card(
         channels=tuple(dataset.channels) if dataset else spec.class_names,
         spec=spec,
         subjects=len(spec.train_subjects),
-        data_licence=dataset.licence if dataset else "",
+        data_licence=dataset.licence if dataset else licence_of(spec.dataset_name),
         licence=licence,
         intended_use=intended_use,
         rows=list(_rows(metrics)) if metrics else [],
