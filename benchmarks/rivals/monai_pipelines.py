@@ -22,10 +22,11 @@ class Autoregressive(Rival):
 
     name = "monai-autoregressive"
     rates = Rates(3e-4, 1e-3)
-    width = 64
+    width, dim, depth, heads = 64, 192, 6, 6
 
     def settings(self) -> dict[str, object]:
-        return {"vqvae_width": self.width, "dim": 192, "depth": 6, "heads": 6}
+        sizes = {"dim": self.dim, "depth": self.depth, "heads": self.heads}
+        return {"vqvae_width": self.width, **sizes}
 
     def first(self) -> nn.Module:
         return vqvae(self.width, CODES)
@@ -46,9 +47,9 @@ class Autoregressive(Rival):
         return DecoderOnlyTransformer(
             num_tokens=CODES + self.classes,
             max_seq_len=TOKENS,
-            attn_layers_dim=192,
-            attn_layers_depth=6,
-            attn_layers_heads=6,
+            attn_layers_dim=self.dim,
+            attn_layers_depth=self.depth,
+            attn_layers_heads=self.heads,
         )
 
     def _begun(self, labels: Tensor) -> Tensor:

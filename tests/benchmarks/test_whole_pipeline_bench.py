@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks import pipeline_training as training
 from benchmarks import whole_pipeline as whole
+from benchmarks.rivals.monai_pipelines import Autoregressive
 from prod9.config.training import SchedulerConfig
 from prod9.data.array_dataset import ArrayDataset
 
@@ -39,6 +40,8 @@ def test_each_contender_writes_its_figures_and_its_picture(
 ) -> None:
     if name.startswith("medlatents") and not HAVE_MEDLATENTS:
         pytest.skip("medlatents is not installed")
+    for size, value in {"dim": 12, "depth": 1, "heads": 1}.items():  # one pass a token takes long
+        monkeypatch.setattr(Autoregressive, size, value)
     monkeypatch.setattr(whole, "open_data", lambda *_: few_volumes())
     measured: dict[str, Any] = {}
 
