@@ -27,14 +27,23 @@ from prod9.training.tokens import open_tokens
 from prod9.training.trainer import TrainingData, prepare_training
 
 STAGES = Path("maskgit/demo/stage1.yaml"), Path("maskgit/demo/stage2.yaml")
+AT_EQUAL_BITS = (
+    ["model.autoencoder.levels=[8,8,8]", "model.autoencoder.num_channels=[32,96]"],
+    ["model.transformer.patch_size=2", "model.transformer.token_dim=48"],
+)
+"""7^3 tokens of 512 codes, as the rivals have them, in as many positions as the demo's."""
 
 
-def configurations(seed: int, folder: Path, root: Path) -> tuple[Stage1Config, Stage2Config]:
-    """Read both stages' settings as the demo ships them; ``root`` holds the data."""
+def configurations(
+    seed: int, folder: Path, root: Path, changes: tuple[list[str], list[str]] = ([], [])
+) -> tuple[Stage1Config, Stage2Config]:
+    """Read both stages' settings as the demo ships them, and change them; ``root`` has the data."""
     shared = [f"seed={seed}", f"data.root={root}"]
-    one = load(STAGES[0], Stage1Config, [*shared, f"output_dir={folder / 'stage1'}"])
-    two = load(STAGES[1], Stage2Config, [*shared, f"output_dir={folder / 'stage2'}"])
-    return one, two
+    first, second = (
+        [*shared, f"output_dir={folder / stage}", *change]
+        for stage, change in zip(("stage1", "stage2"), changes, strict=True)
+    )
+    return load(STAGES[0], Stage1Config, first), load(STAGES[1], Stage2Config, second)
 
 
 ConfigT = TypeVar("ConfigT", Stage1Config, Stage2Config)

@@ -3,7 +3,8 @@
     python -m benchmarks.whole_pipeline --seconds 600 --output outputs/whole_pipeline
     python -m benchmarks.whole_pipeline --seconds 600 --tune --output outputs/tuned
 
-Everybody learns from the same volumes of 28^3 voxels. Whoever has tokens has 7^3 of 512 codes. A
+Everybody learns from the same volumes of 28^3 voxels. Whoever has tokens has 7^3 of 512 codes;
+``prod9-equal-bits`` too, while ``prod9`` is the demo as shipped, with more and smaller ones. A
 third of the seconds goes to Stage 1, the rest to Stage 2; encoding the training volumes in between,
 and validation, are not counted. Schedules have prod9's shape and end with the seconds. Rivals have
 their last or their averaged weights, whichever are better on the validation split.
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 CONTENDERS = (
     "prod9",
+    "prod9-equal-bits",
     "medlatents",
     "medlatents-mended",
     "monai-autoregressive",
@@ -105,7 +107,7 @@ def train(
     from benchmarks.pipeline_training import train_rival
 
     data = prod9.data
-    if name == "prod9":
+    if name.startswith("prod9"):
         rates = rates or prod9.rates
         return prod9.at(rates).train(budgets), rates
     rival = rival_of(name, len(data["train"].class_names), prod9)
@@ -136,7 +138,7 @@ def tune(name: str, prod9: "Prod9", budgets: tuple[float, float], seed: int) -> 
         _, rate, made = min(found, key=lambda each: each[0])
         return rate, made
 
-    if name == "prod9":
+    if name.startswith("prod9"):
         start = prod9.rates
         first_rate, tokenizer = best_of(
             "stage1_psnr",
@@ -265,7 +267,7 @@ def measure(options: argparse.Namespace) -> None:
     import torch
 
     from benchmarks.machine import describe
-    from benchmarks.pipeline_prod9 import Prod9, configurations
+    from benchmarks.pipeline_prod9 import AT_EQUAL_BITS, Prod9, configurations
     from benchmarks.pipeline_training import Rates
     from benchmarks.results import now, versions
     from prod9.files import write_text
@@ -287,11 +289,16 @@ def measure(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         root = options.root if options.data == "regions" and options.root else None
-        one, two = configurations(options.seed, Path(work), root or Path("data/medmnist3d"))
-        prod9 = Prod9(one, two, {})
-        prod9.data = open_data(options.data, prod9, options.root)
+        volumes, ours = root or Path("data/medmnist3d"), dict[str, Prod9]()
+        for name, changes in (("prod9", ([], [])), ("prod9-equal-bits", AT_EQUAL_BITS)):
+            settings = configurations(options.seed, Path(work) / name, volumes, changes)
+            ours[name] = Prod9(*settings, {})
+        prod9 = ours["prod9"]
+        data = open_data(options.data, prod9, options.root)
+        ours = {name: replace(each, data=data) for name, each in ours.items()}
+        prod9 = ours["prod9"]
         for name in options.contenders:  # a package that is missing is said before the hours
-            if name != "prod9":
+            if name not in ours:
                 rival_of(name, 1, prod9)
         shared: dict[str, Any] = {
             "seconds": budgets,
@@ -303,7 +310,7 @@ def measure(options: argparse.Namespace) -> None:
         if options.tune:
             rates: dict[str, Any] = {}
             for name in options.contenders:
-                rates[name] = tune(name, prod9, budgets, options.seed)
+                rates[name] = tune(name, ours.get(name, prod9), budgets, options.seed)
                 record = {"kind": "whole-pipeline-rates", **shared, "rates": rates}
                 write_text(options.output / "rates.json", json.dumps(record, indent=2) + "\n")
             return
@@ -312,7 +319,8 @@ def measure(options: argparse.Namespace) -> None:
             rates_given = given and Rates(given["stage1"], given["stage2"], given["chosen"])
             pace = _seconds_a_volume(options.output / "prod9.json")
             began = time.perf_counter()
-            trained, used = train(name, prod9, budgets, rates_given, options.seed, pace)
+            mine = ours.get(name, prod9)
+            trained, used = train(name, mine, budgets, rates_given, options.seed, pace)
             spent = time.perf_counter() - began
             figures, drawn, again = evaluate(trained, prod9.data, options.volumes, options.seed)
             record = {
