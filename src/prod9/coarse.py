@@ -11,11 +11,15 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool
+from torch import Tensor
 
 from prod9.config.sampler import SlidingWindowConfig
 from prod9.shapes import Tokens, Volume
 from prod9.sliding_window import decode, encode
 from prod9.tokenizer import Tokenizer
+
+_NEARLY_NOTHING = 0.02
 
 
 def coarse_sides(sides: Sequence[int], factor: int) -> tuple[int, int, int]:
@@ -43,25 +47,33 @@ def coarse_tokens(
     return encode(tokenizer, coarsened(volume, factor), windows)
 
 
-def refined_tokens(
+def shown_by(
     tokenizer: Tokenizer,
     tokens: Tokens,
     factor: int,
     sides: Sequence[int],
     windows: SlidingWindowConfig,
-) -> Tokens:
-    """Return what coarse tokens show as tokens of the fine grid.
+) -> Volume:
+    """Return what coarse tokens (B, *coarse grid) show, on the grid of ``sides`` voxels.
 
-    Args:
-        tokenizer: of both grids.
-        tokens: (B, *coarse grid).
-        factor: coarse voxels are so many times larger.
-        sides: voxels of the fine volume.
-        windows: how volumes are cut.
-
-    Returns:
-        (B, *grid), on the CPU.
+    What is nearly 0 becomes 0: decoded background is not, and its tokens would be noise.
     """
     small = coarse_sides(sides, factor)
-    shown = (decode(tokenizer, one[None], small, windows) for one in tokens)
-    return torch.cat([encode(tokenizer, refined(each, factor, sides), windows) for each in shown])
+    volumes = torch.cat([decode(tokenizer, one[None], small, windows) for one in tokens])
+    return refined(volumes * (volumes > _NEARLY_NOTHING), factor, sides)
+
+
+def source_of(tokenizer: Tokenizer, shown: Volume, windows: SlidingWindowConfig) -> Tokens:
+    """Return what :func:`shown_by` returned as tokens (B, *grid), on the CPU."""
+    return torch.cat([encode(tokenizer, one[None], windows) for one in shown])
+
+
+def empty_cells(tokenizer: Tokenizer, volumes: Volume) -> Bool[Tensor, "b *grid"]:
+    """Return the cells where neither they nor their neighbours hold a voxel above 0."""
+    stride, sides = tokenizer.autoencoder.stride, volumes.shape[2:]
+    grid = tokenizer.grid(sides)
+    missing = [cells * stride - side for cells, side in zip(grid, sides, strict=True)]
+    # As the tokenizer pads: shared by both faces.
+    pads = [p for m in reversed(missing) for p in (m // 2, m - m // 2)]
+    cells = F.max_pool3d(F.pad((volumes > 0).float(), pads), stride)
+    return F.max_pool3d(cells, 3, stride=1, padding=1)[:, 0] == 0

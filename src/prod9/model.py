@@ -1,6 +1,7 @@
 """Tokenizer + transformer + sampler settings = a generator of volumes; and its file."""
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prod9 import __version__
-from prod9.coarse import coarse_sides, refined_tokens
+from prod9.coarse import coarse_sides, empty_cells, shown_by, source_of
 from prod9.config.base import Section
 from prod9.config.channels import meaning_of
 from prod9.config.model import TransformerConfig
@@ -201,7 +202,11 @@ class Model:
             others = self.transformer.num_sources - (0 if sources is None else sources.shape[1])
             unknown = torch.full((len(labels), others, *grid), self.transformer.mask_id)
             if sources is None and (request.initial is None or request.coarse is not None):
-                unknown[:, -1] = self._coarse_source(request, labels, stream)
+                shown = self._coarse_volumes(request, labels, stream)
+                unknown[:, -1] = source_of(self.tokenizer, shown, request.windows)
+                if request.initial is None:  # where the head is not, there is nothing to sample
+                    empty = empty_cells(self.tokenizer, shown)
+                    initial = torch.where(empty, unknown[:, -1], initial)
             unknown = unknown.to(self.device)
             sources = unknown if sources is None else torch.cat([sources, unknown], 1)
         channels = self.transformer.num_channels
@@ -216,24 +221,26 @@ class Model:
             on_window=on_window,
         )
 
-    def _coarse_source(
+    def _coarse_volumes(
         self, request: SampleRequest, labels: Tensor, stream: torch.Generator
-    ) -> Tokens:
-        """Sample whole coarse volumes; return what they show as tokens (B, *grid), on the CPU."""
+    ) -> Tensor:
+        """Sample whole coarse volumes; return them on the fine grid (B, 1, D, H, W), on the CPU."""
         factor, sides = self.spec.coarse_factor, request.shape or self.tokenizer.spec.volume_shape
         grid, initial = self.tokenizer.grid(coarse_sides(sides, factor)), request.coarse
         if initial is None:
             initial = torch.full((1, *grid), self.transformer.mask_id)
-        channels = self.transformer.num_channels
+        channels, steps = self.transformer.num_channels, request.sampler.steps
+        # As many cells in a pass as in a window.
+        more = max(1.0, math.prod(grid) / math.prod(self.spec.window))
         tokens = draw_tokens(
             self.transformer,
             Condition.of(labels.to(self.device), channels, coarse=True),
             initial.expand(len(labels), *grid).to(self.device),
-            request.sampler,
+            request.sampler.model_copy(update={"steps": math.ceil(steps * more)}),
             stream,
             window=grid,
         )
-        return refined_tokens(self.tokenizer, tokens, factor, sides, request.windows)
+        return shown_by(self.tokenizer, tokens, factor, sides, request.windows)
 
     def sample_volumes(
         self,

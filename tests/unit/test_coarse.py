@@ -9,7 +9,7 @@ import pytest
 import torch
 from scan_files import write_scan
 
-from prod9.coarse import coarse_sides, coarsened, refined, refined_tokens
+from prod9.coarse import coarse_sides, coarsened, refined, shown_by, source_of
 from prod9.config import SamplerConfig, SlidingWindowConfig
 from prod9.config.data import CoarseConfig
 from prod9.data.volume_files.read import read_volume
@@ -47,11 +47,14 @@ def test_what_coarse_tokens_show_lies_on_the_fine_grid(
     windows = SlidingWindowConfig(roi_size=(4, 4, 4))
     small = coarse_sides(sides, 2)
     tokens = torch.randint(tokenizer.codebook_size, (2, *tokenizer.grid(small)))
-    fine = refined_tokens(tokenizer, tokens, 2, sides, windows)
+    shown = shown_by(tokenizer, tokens, 2, sides, windows)
+    assert shown.shape == (2, 1, *sides)
+    fine = source_of(tokenizer, shown, windows)
     assert fine.shape == (2, *tokenizer.grid(sides))
     assert 0 <= int(fine.min()) <= int(fine.max()) < tokenizer.codebook_size
     # Each volume by itself, whatever is in the batch with it.
-    assert torch.equal(fine[1:], refined_tokens(tokenizer, tokens[1:], 2, sides, windows))
+    assert torch.equal(shown[1:], shown_by(tokenizer, tokens[1:], 2, sides, windows))
+    assert torch.equal(fine[1:], source_of(tokenizer, shown[1:], windows))
     assert math.prod(small) < math.prod(sides)
 
 
@@ -184,3 +187,22 @@ def test_a_volume_of_one_channel_has_a_coarse_source_too(
 def test_a_factor_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         CoarseConfig(factor=1)
+
+
+def test_what_the_coarse_volume_leaves_empty_is_known(
+    model: Model,
+    asked: list[tuple[torch.Tensor, Condition]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = torch.zeros(1, 1, 12, 12, 12)
+    shown[..., :2, :2, :2] = 1.0  # the first cell
+    monkeypatch.setattr("prod9.model.shown_by", lambda *_: shown)
+    tokens = model.sample(SampleRequest((0,), SAMPLER, WINDOWS))
+    source = source_of(model.tokenizer, shown, WINDOWS)
+    empty = torch.ones(6, 6, 6, dtype=torch.bool)
+    empty[:2, :2, :2] = False  # it and its neighbours
+    assert torch.equal(tokens[0][empty], source[0][empty])
+    unknown = [(part == model.transformer.mask_id).sum().item() for part, _ in asked]
+    assert 8 in unknown
+    # The coarse grid's 27 cells come first; of the windows one alone has something unknown.
+    assert max(unknown[unknown.index(8) :]) == 8

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from prod9.coarse import coarse_sides, coarse_tokens, refined_tokens
+from prod9.coarse import coarse_sides, coarse_tokens, shown_by, source_of
 from prod9.config import Stage2Config
 from prod9.config.data import CroppedSourceConfig, FolderTokensConfig, coarse_of
 from prod9.data.augmented import AugmentedDataset
@@ -122,7 +122,8 @@ def open_tokens(
     def shown(start: int, stop: int) -> Iterator[Tensor]:
         for row in range(start, stop):
             tokens = torch.from_numpy(whole.take(slice(row, row + 1)))
-            yield refined_tokens(tokenizer, tokens, factor, data.shape, windows)
+            volume = shown_by(tokenizer, tokens, factor, data.shape, windows)
+            yield source_of(tokenizer, volume, windows)
 
     content = data.digest
     if cropped:
