@@ -85,12 +85,10 @@ class Stage2Module(StageModule[Stage2Config]):
             return condition
         chance, alone = draw(batch.sources.shape[1]), draw(1)
         loss = self.config.loss
-        alone = alone < loss.source_free_share
-        withheld = (chance < loss.source_dropout) | alone
-        if (
-            self.transformer.coarse_embedding is not None
-        ):  # given where nothing else is: see `Model.sample`
-            free = alone[:, 0] if channels > 1 else torch.ones_like(alone[:, 0])
+        withheld = (chance < loss.source_dropout) | (alone < loss.source_free_share)
+        if self.transformer.coarse_embedding is not None:
+            # Given alone, as it is when the model is used.
+            free = alone[:, 0] < (loss.source_free_share if channels > 1 else 1)
             withheld[:, -1] = (chance[:, -1] < loss.source_dropout) | ~free
         return condition.without_sources(withheld, self.transformer.mask_id)
 
