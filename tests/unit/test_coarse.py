@@ -184,6 +184,20 @@ def test_a_volume_of_one_channel_has_a_coarse_source_too(
     assert not torch.equal(*answers)
 
 
+def test_the_coarse_grid_reaches_from_face_to_face(
+    make_transformer: Callable[..., MaskedTransformer],
+) -> None:
+    """Its middle is the middle of the volume, not the corner that so many fine cells are."""
+    network, small = (make_transformer(coarse=True, grid=(side,) * 3) for side in (8, 4))
+    tokens = torch.full((1, 4, 4, 4), network.mask_id)
+    whole, corner = (Condition.of(torch.tensor([0]), 1, coarse=coarse) for coarse in (True, False))
+    assert network.coarse_embedding is not None
+    with torch.no_grad():
+        network.coarse_embedding.zero_()
+    torch.testing.assert_close(network(tokens, whole), small(tokens, corner))
+    assert not torch.allclose(network(tokens, corner), small(tokens, corner))
+
+
 def test_a_factor_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         CoarseConfig(factor=1)
