@@ -1,6 +1,7 @@
 """Tokenizer + transformer + sampler settings = a generator of volumes; and its file."""
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prod9 import __version__
+from prod9.coarse import coarse_sides, empty_cells, shown_by, source_of
 from prod9.config.base import Section
 from prod9.config.channels import meaning_of
 from prod9.config.model import TransformerConfig
@@ -47,6 +49,8 @@ class TransformerSpec(Section):
     """What can be generated; of several, each can be a source of the others. Older files have
     none: their ``class_names`` are the channels if they have sources."""
     covariates: tuple[CovariateSpec, ...] = Field(default=(), exclude_if=lambda specs: not specs)
+    coarse_factor: int = Field(default=0, ge=0, le=64, exclude_if=lambda factor: not factor)
+    """Coarse voxels are so many times larger (:mod:`prod9.coarse`); 0: there is no coarse grid."""
     num_sources: int = 0
     """Channels that can be given as sources: all of several, none of one."""
     grid: Sides
@@ -67,6 +71,7 @@ def build_transformer(
     num_classes: int,
     num_channels: int = 1,
     covariates: Sequence[CovariateSpec] = (),
+    coarse: bool = False,
     grid: Sequence[int],
 ) -> MaskedTransformer:
     """Make the untrained network of a configuration."""
@@ -75,6 +80,7 @@ def build_transformer(
         num_classes=num_classes,
         num_channels=num_channels,
         covariates=[(len(each.categories), each.mean, each.std) for each in covariates],
+        coarse=coarse,
         grid=grid,
         **config.model_dump(),
     )
@@ -177,10 +183,12 @@ class Model:
     ) -> Tokens:
         """Sample the tokens (B, *grid) of batch ``number`` of a request.
 
-        The middle of the grid is taken for the middle of the training volumes.
+        The middle of the grid is taken for the middle of the training volumes. Where the model has
+        a coarse grid and there are no sources, the coarse volume is sampled first and becomes one.
         """
         labels = torch.tensor(request.batch(number))
         initial, sources = request.initial, request.sources
+        stream = request.stream(number, self.device)
         if initial is None:
             grid = self.tokenizer.grid(request.shape)
             initial = torch.full((1, *grid), self.transformer.mask_id)
@@ -190,17 +198,49 @@ class Model:
             origin = centred(grid, self.spec.grid, len(labels)).to(self.device)
         if sources is not None:
             sources = sources.expand(len(labels), -1, *grid).to(self.device)
+        if self.spec.coarse_factor:
+            others = self.transformer.num_sources - (0 if sources is None else sources.shape[1])
+            unknown = torch.full((len(labels), others, *grid), self.transformer.mask_id)
+            if sources is None and (request.initial is None or request.coarse is not None):
+                shown = self._coarse_volumes(request, labels, stream)
+                unknown[:, -1] = source_of(self.tokenizer, shown, request.windows)
+                if request.initial is None:  # where the head is not, there is nothing to sample
+                    empty = empty_cells(self.tokenizer, shown)
+                    initial = torch.where(empty, unknown[:, -1], initial)
+            unknown = unknown.to(self.device)
+            sources = unknown if sources is None else torch.cat([sources, unknown], 1)
         channels = self.transformer.num_channels
         return draw_tokens(
             self.transformer,
             Condition.of(labels.to(self.device), channels, sources, origin),
             initial.expand(len(labels), *grid).to(self.device),
             request.sampler,
-            request.stream(number, self.device),
+            stream,
             window=self.spec.window,
             overlap=request.windows.overlap,
             on_window=on_window,
         )
+
+    def _coarse_volumes(
+        self, request: SampleRequest, labels: Tensor, stream: torch.Generator
+    ) -> Tensor:
+        """Sample whole coarse volumes; return them on the fine grid (B, 1, D, H, W), on the CPU."""
+        factor, sides = self.spec.coarse_factor, request.shape or self.tokenizer.spec.volume_shape
+        grid, initial = self.tokenizer.grid(coarse_sides(sides, factor)), request.coarse
+        if initial is None:
+            initial = torch.full((1, *grid), self.transformer.mask_id)
+        channels, steps = self.transformer.num_channels, request.sampler.steps
+        # As many cells in a pass as in a window.
+        more = max(1.0, math.prod(grid) / math.prod(self.spec.window))
+        tokens = draw_tokens(
+            self.transformer,
+            Condition.of(labels.to(self.device), channels, coarse=True),
+            initial.expand(len(labels), *grid).to(self.device),
+            request.sampler.model_copy(update={"steps": math.ceil(steps * more)}),
+            stream,
+            window=grid,
+        )
+        return shown_by(self.tokenizer, tokens, factor, sides, request.windows)
 
     def sample_volumes(
         self,
@@ -240,6 +280,7 @@ def untrained(spec: TransformerSpec) -> MaskedTransformer:
         num_classes=len(spec.class_names),
         num_channels=max(1, len(spec.channels)),
         covariates=spec.covariates,
+        coarse=spec.coarse_factor > 0,
         grid=spec.grid,
     )
 

@@ -25,11 +25,14 @@ class SampleRequest:
     batch_size: int | None = None
     """Volumes sampled together; all of them when left out. Another size, other random numbers."""
     shape: tuple[int, int, int] | None = None
-    """Voxels per side; the training volumes' when left out. ``initial`` has its own."""
+    """Voxels per side; the training volumes' when left out."""
     initial: Tokens | None = None
     """Known tokens (1, *grid), the mask id where unknown."""
     sources: Tensor | None = None
     """Tokens of the source channels (1, M, *grid), the mask id where there are none."""
+    coarse: Tokens | None = None
+    """With ``initial``: known tokens of the coarse volume (1, *coarse grid), the mask id where
+    unknown."""
 
     @classmethod
     def generation_of(

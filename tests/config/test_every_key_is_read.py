@@ -48,7 +48,12 @@ AUTOENCODER = {"num_channels": (8, 8), "norm_num_groups": 4, "levels": (5, 4, 3)
 MODEL1 = {"autoencoder": AUTOENCODER, "discriminator": {"channels": 4, "num_layers_d": 1}}
 MODEL2 = {"transformer": {"hidden_dim": 32, "num_blocks": 1, "num_heads": 2, "token_dim": 8}}
 MEDMNIST = {"dataset_name": "adrenalmnist3d", "download": False, "batch_size": 2}
-BRATS = {"dataset_name": "brats", "batch_size": 2, "on_bad_case": "skip"}
+BRATS = {
+    "dataset_name": "brats",
+    "batch_size": 2,
+    "on_bad_case": "skip",
+    "coarse": {"factor": 2, "share": 0.5},
+}
 FOLDER = {
     "dataset_name": "folder",
     "batch_size": 2,

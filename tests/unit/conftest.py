@@ -80,6 +80,7 @@ def make_transformer() -> MakeTransformer:
         levels: tuple[int, ...] = (5, 4, 3),
         num_classes: int = 2,
         num_channels: int = 1,
+        coarse: bool = False,
         grid: tuple[int, int, int] = (4, 4, 4),
         live: bool = True,
         **architecture: Any,
@@ -88,7 +89,12 @@ def make_transformer() -> MakeTransformer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build_transformer(
-                config, levels=levels, num_classes=num_classes, num_channels=num_channels, grid=grid
+                config,
+                levels=levels,
+                num_classes=num_classes,
+                num_channels=num_channels,
+                coarse=coarse,
+                grid=grid,
             )
         if live:
             _liven(network, seed)
@@ -146,7 +152,7 @@ def make_scan_generator(
 ) -> MakeScanGenerator:
     """Return a maker of untrained models of scans: cells of 2 voxels, windows of 4 cells."""
 
-    def make(tokenizer: Tokenizer | None = None, **rest: Any) -> Model:
+    def make(tokenizer: Tokenizer | None = None, *, coarse_factor: int = 0, **rest: Any) -> Model:
         tokenizer = tokenizer or make_scan_tokenizer(**rest)
         names, levels = tokenizer.spec.class_names, tokenizer.fsq.levels
         sizes: dict[str, Any] = {"levels": levels, "grid": tokenizer.grid()}
@@ -154,14 +160,14 @@ def make_scan_generator(
             transformer=transformer_config,
             class_names=("all",),
             channels=names,
+            coarse_factor=coarse_factor,
             num_sources=len(names),
             window=(4, 4, 4),
             tokenizer_digest=tokenizer.digest,
             config_yaml="",
             **sizes,
         )
-        return Model(
-            tokenizer, make_transformer(num_classes=1, num_channels=len(names), **sizes), spec
-        )
+        sizes |= {"num_channels": len(names), "coarse": coarse_factor > 0}
+        return Model(tokenizer, make_transformer(num_classes=1, **sizes), spec)
 
     return make

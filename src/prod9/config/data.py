@@ -69,6 +69,23 @@ class SourceConfig(Section):
     """Loader processes; 0 loads in the training process."""
 
 
+class CoarseConfig(Section):
+    """Whole volumes on a coarse grid: sampled first, they tell each window what is where."""
+
+    factor: NonNegativeInt = 0
+    """A coarse voxel has so many times the side of a fine one; 0: no coarse grid. The transformer
+    sees the coarse grid at once, the tokenizer must keep its anatomy: 2 or 3."""
+    share: BelowOne = 0.3
+    """Of training: of the crops in Stage 1, of the batches (whole coarse volumes, with as many
+    tokens as a batch of windows) in Stage 2."""
+
+    @model_validator(mode="after")
+    def _is_coarser(self) -> Self:
+        if self.factor == 1:
+            raise ValueError("factor must be at least 2, or 0 for no coarse grid")
+        return self
+
+
 class CroppedSourceConfig(SourceConfig):
     """A data set of volumes too large to train on whole: training takes crops of them."""
 
@@ -77,6 +94,12 @@ class CroppedSourceConfig(SourceConfig):
     foreground_crops: Share = 0.9
     """Share of training crops centred inside the foreground's box (the brain); the others lie
     anywhere."""
+    coarse: CoarseConfig = CoarseConfig()
+
+
+def coarse_of(config: SourceConfig) -> CoarseConfig:
+    """Return the coarse grid of a section ``data``; volumes that are taken whole have none."""
+    return config.coarse if isinstance(config, CroppedSourceConfig) else CoarseConfig()
 
 
 class MedMNISTSourceConfig(SourceConfig, title="MedMNIST"):

@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from prod9.coarse import coarse_sides, coarsened
 from prod9.config.data import (
     AugmentationConfig,
     CroppedSourceConfig,
     SourceConfig,
     SpatialAugmentationConfig,
+    coarse_of,
 )
 from prod9.data.batches import BatchKey, batches_of
 from prod9.data.dataset import Dataset
@@ -59,8 +61,8 @@ class VolumeCrops(TorchDataset[Batch]):
 
     Args:
         data: the volumes.
-        config: crops per volume and augmentation; volumes are taken whole unless it is a
-            :class:`CroppedSourceConfig`.
+        config: crops per volume and augmentation, and the share of crops of coarse volumes;
+            volumes are taken whole unless it is a :class:`CroppedSourceConfig`.
         roi: voxels per side of a crop, less where the volumes are smaller.
         train: whether places and changes are drawn anew in each epoch.
         seed: of both.
@@ -71,6 +73,7 @@ class VolumeCrops(TorchDataset[Batch]):
     ) -> None:
         self.data, self.train, self.seed = data, train, seed
         self.cropped = isinstance(config, CroppedSourceConfig)
+        self.coarse = coarse_of(config)
         self.roi, self.repetitions, self.foreground = data.shape, 1, 1.0
         if isinstance(config, CroppedSourceConfig):
             d, h, w = (min(r, side) for r, side in zip(roi, data.shape, strict=True))
@@ -95,9 +98,12 @@ class VolumeCrops(TorchDataset[Batch]):
             place = [self.seed, key.epoch if self.train else 0, item, repetition]
             shared = np.random.default_rng(place)
             start = [0, 0, 0]
-            if self.cropped:
+            coarse = self._is_coarse(place)
+            if self.cropped and not coarse:
                 start = crop_start(shared, data.shape, self.roi, data.box(item), self.foreground)
-            if changes_shape(self.augmentation):
+            if coarse:
+                crop = self._coarse_crop(shared, item, channel)
+            elif changes_shape(self.augmentation):
                 # A stream of its own: places and mirror images are the same with and without.
                 drawn = np.random.default_rng(np.random.SeedSequence(place, spawn_key=(1,)))
                 warp = Warp.draw(drawn, cast(SpatialAugmentationConfig, self.augmentation))
@@ -113,6 +119,26 @@ class VolumeCrops(TorchDataset[Batch]):
             crops[position, 0], labels[position] = crop, data.label_of(item, channel)
             names.append(data.name_of(item, channel))
         return Batch(torch.from_numpy(crops), torch.from_numpy(labels), names)
+
+    def _is_coarse(self, place: Sequence[int]) -> bool:
+        if not (self.train and self.coarse.factor):
+            return False
+        # A stream of its own: all else is the same with and without.
+        drawn = np.random.default_rng(np.random.SeedSequence(place, spawn_key=(2,)))
+        return drawn.random() < self.coarse.share
+
+    def _coarse_crop(self, random: np.random.Generator, item: int, channel: int) -> np.ndarray:
+        """Return a crop of a coarse volume; what is smaller than a crop goes on as at its faces."""
+        factor, shape = self.coarse.factor, self.data.shape
+        low, high = self.data.box(item)
+        box = low / factor, high / factor
+        start = crop_start(random, coarse_sides(shape, factor), self.roi, box, self.foreground)
+        first = factor * np.array(start)
+        sides = np.minimum(first + factor * np.array(self.roi), shape) - first
+        fine = torch.from_numpy(self.data.crop(item, channel, first.tolist(), sides.tolist()))
+        crop = coarsened(fine[None, None], factor)[0, 0].numpy()
+        missing = [(0, r - s) for r, s in zip(self.roi, crop.shape, strict=True)]
+        return np.pad(crop, missing, mode="edge")
 
 
 def augment(

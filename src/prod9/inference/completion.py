@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from prod9.coarse import empty_cells
 from prod9.data.geometry import grid_difference
 from prod9.data.native_space import NativeVolume
 from prod9.data.volume_files.stored_volume import StoredVolume
@@ -122,14 +122,8 @@ def background_cells(model: Model, sources: Sequence[Tensor]) -> Tensor:
 
     ``sources`` are volumes (1, 1, D, H, W) that are 0 outside the foreground.
     """
-    stride = model.tokenizer.autoencoder.stride
-    occupied = torch.stack([source[0, 0] > 0 for source in sources]).any(0).float()
-    grid = model.tokenizer.grid(occupied.shape)
-    missing = [cells * stride - side for cells, side in zip(grid, occupied.shape, strict=True)]
-    # As the tokenizer pads: shared by both faces.
-    pads = [p for m in reversed(missing) for p in (m // 2, m - m // 2)]
-    cells = F.max_pool3d(F.pad(occupied, pads)[None, None], stride)
-    return F.max_pool3d(cells, 3, stride=1, padding=1)[0, 0] == 0
+    occupied = torch.stack([source[0, 0] > 0 for source in sources]).any(0)
+    return empty_cells(model.tokenizer, occupied[None, None])[0]
 
 
 def middle_of(volumes: Sequence[Tensor]) -> list[int]:

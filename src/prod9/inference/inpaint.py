@@ -6,7 +6,9 @@ from typing import cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from prod9.coarse import coarse_tokens
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, result_suffix, volume_stem
@@ -64,10 +66,18 @@ def inpaint(
     visible = NativeVolume.of(_filled(scan, inside), model.tokenizer.spec.preprocessing, channel)
     volume = visible.tensor()
     tokens = encode(model.tokenizer, volume, request.windows)
-    unknown = ~background_cells(model, [torch.from_numpy(native.on_grid(inside))[None, None]])
+    hidden = torch.from_numpy(native.on_grid(inside))[None, None]
+    unknown = ~background_cells(model, [hidden])
     initial = torch.where(unknown, model.transformer.mask_id, tokens)
-    sampled = model.sample(replace(request, initial=initial), on_window=on_window)
     d, h, w = volume.shape[2:]
+    request = replace(request, initial=initial, shape=(d, h, w))
+    if factor := model.spec.coarse_factor:
+        hidden = F.max_pool3d(hidden, factor, ceil_mode=True)
+        coarse = coarse_tokens(model.tokenizer, volume, factor, request.windows)
+        unknown = ~background_cells(model, [hidden])
+        coarse = torch.where(unknown, model.transformer.mask_id, coarse)
+        request = replace(request, coarse=coarse)
+    sampled = model.sample(request, on_window=on_window)
     samples = model.decode(sampled, (d, h, w), request.windows)[:, 0]
     restored = (visible.restore(each * (each > NOTHING)) for each in samples)
     return np.stack([np.where(inside, each, scan.array) for each in restored])

@@ -22,11 +22,14 @@ class Condition:
     channels: Labels
     """Target channel of each sample, or ``NOT_GIVEN``."""
     sources: Int64[Tensor, "b c gd gh gw"] | None = None
-    """Tokens of the C channels over the same cells; the mask id where one is not known."""
+    """Tokens of the C channels over the same cells; the mask id where one is not known. A model
+    with a coarse grid has one more, the last: what the coarse volume shows of the target."""
     origin: Float[Tensor, "b 3"] | None = None
     """The first cell of each sample, in cells of the training volumes' grid; (0, 0, 0) if None."""
     covariates: Float[Tensor, "b v"] | None = None
     """Numbers, and indices of categories; NaN where one is not given, as all are if None."""
+    coarse: bool = False
+    """Whether the cells are the whole volume's on the coarse grid (:mod:`prod9.coarse`)."""
 
     @classmethod
     def of(
@@ -36,13 +39,16 @@ class Condition:
         sources: Tensor | None = None,
         origin: Tensor | None = None,
         covariates: Tensor | None = None,
+        *,
+        coarse: bool = False,
     ) -> "Condition":
         """Return the condition of labels (B,): class * ``num_channels`` + channel.
 
         A label below 0 names a channel alone: channel - ``num_channels``.
         """
         classes = labels.div(num_channels, rounding_mode="floor")
-        return cls(classes, labels.remainder(num_channels), sources, origin, covariates)
+        channels = labels.remainder(num_channels)
+        return cls(classes, channels, sources, origin, covariates, coarse)
 
     def dropped(self, drop: Bool[Tensor, " b"], absent: int) -> "Condition":
         """Withhold all but the place from the samples marked in ``drop`` (``absent``: mask id)."""
@@ -79,6 +85,6 @@ class Condition:
         parts: dict[str, Tensor] = {}
         for field in fields(self):
             both = [getattr(condition, field.name) for condition in (self, other)]
-            if any(part is not None for part in both):
+            if any(isinstance(part, Tensor) for part in both):
                 parts[field.name] = torch.cat(both)
-        return Condition(**parts)
+        return Condition(**parts, coarse=self.coarse)

@@ -80,6 +80,7 @@ class MaskedTransformer(nn.Module):
         num_classes: classes of subjects.
         num_channels: channels that can be the target; if several, each can be a source too.
         covariates: as of :class:`CovariateEmbedding`.
+        coarse: whether it knows whole volumes on a coarse grid too, and takes them as a source.
         grid: cells of the training volumes; the place of a window is relative to it.
         hidden_dim, num_blocks, num_heads, mlp_ratio, dropout: the usual sizes.
         patch_size: p^3 tokens per position; grids that p does not divide are padded.
@@ -95,6 +96,7 @@ class MaskedTransformer(nn.Module):
         num_classes: int,
         num_channels: int = 1,
         covariates: Sequence[tuple[int, float, float]] = (),
+        coarse: bool = False,
         grid: Sequence[int],
         hidden_dim: int,
         num_blocks: int,
@@ -133,13 +135,17 @@ class MaskedTransformer(nn.Module):
         self.out_norm = nn.LayerNorm(token_dim)
         zero_(self.modulation)
         # Last, so that the random weights above do not depend on it.
-        self.source_embedding = SourceEmbedding(token_dim, num_channels) if by_channel else None
+        self.num_sources = (num_channels if by_channel else 0) + coarse
+        self.source_embedding = (
+            SourceEmbedding(token_dim, self.num_sources) if self.num_sources else None
+        )
         # What the local blocks return is a hundred times larger than the place, which a window
         # needs. (In a whole grid the borders show the place.)
-        self.pack_norm = nn.LayerNorm(hidden_dim) if by_channel else nn.Identity()
+        self.pack_norm = nn.LayerNorm(hidden_dim) if self.num_sources else nn.Identity()
         self.covariate_embedding = (
             CovariateEmbedding(hidden_dim, covariates) if covariates else None
         )
+        self.coarse_embedding = nn.Parameter(torch.zeros(hidden_dim)) if coarse else None
 
     def features(self, tokens: Tokens, condition: Condition) -> Float[Tensor, "b gd gh gw f"]:
         """Return a feature per token, which :attr:`head` turns into logits.
@@ -158,13 +164,14 @@ class MaskedTransformer(nn.Module):
         pad_d, pad_h, pad_w = ((-side) % p for side in grid)
         if pad_d or pad_h or pad_w:
             embedded = F.pad(embedded, (0, 0, 0, pad_w, 0, pad_h, 0, pad_d))
-        d, h, w = coarse = (-(-grid[0] // p), -(-grid[1] // p), -(-grid[2] // p))
+        d, h, w = positions = (-(-grid[0] // p), -(-grid[1] // p), -(-grid[2] // p))
         # (B, d p, h p, w p, F) -> (B, d h w, p p p F)
         x = embedded.view(b, d, p, h, p, w, p, -1).permute(0, 1, 3, 5, 2, 4, 6, 7)
         x = self.pack_norm(self.pack(x.reshape(b, d * h * w, -1)))
-        place = relative_place(coarse, p, self.grid, condition.origin, x.device)
+        whole = grid if condition.coarse else self.grid
+        place = relative_place(positions, p, whole, condition.origin, x.device)
         x = x + self.place(fourier_features(place, _FOURIER_BANDS))
-        angles = rotary_angles(coarse, self.head_dim, x.device)
+        angles = rotary_angles(positions, self.head_dim, x.device)
         cos, sin = angles.cos(), angles.sin()
         c = F.silu(self._embedded(condition))
         for block in self.blocks:
@@ -177,7 +184,7 @@ class MaskedTransformer(nn.Module):
         return self.out_norm(self.local_out(x + local))
 
     def _embedded(self, condition: Condition) -> Float[Tensor, "b c"]:
-        """Return the sum of the vectors of class, target channel and covariates."""
+        """Return the sum of the vectors of class, target channel, covariates and grid."""
         parts: list[Tensor] = []
         if self.class_embedding is not None:  # NOT_GIVEN, -1, becomes the last row
             parts.append(self.class_embedding(condition.classes % (self.num_classes + 1)))
@@ -189,6 +196,8 @@ class MaskedTransformer(nn.Module):
                 unknown = torch.full_like(self.covariate_embedding.slopes[:, 0], torch.nan)
                 values = unknown.expand(len(condition.classes), -1)
             parts.append(self.covariate_embedding(values))
+        if self.coarse_embedding is not None and condition.coarse:
+            parts.append(self.coarse_embedding.expand_as(parts[0]))
         return sum(parts[1:], parts[0])
 
     def forward(self, tokens: Tokens, condition: Condition) -> Logits:

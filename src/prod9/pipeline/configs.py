@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prod9.config import AutoencoderConfig, Stage1Config, Stage2Config, TransformerConfig
+from prod9.config.data import coarse_of
 from prod9.config.load import validated
 from prod9.data.dataset import Outline
 from prod9.model import TransformerSpec
@@ -128,6 +129,7 @@ def transformer_spec(
         "levels": levels,
         "class_names": outline.class_names,
         "channels": channels,
+        "coarse_factor": coarse_of(config.data).factor,
         "num_sources": len(channels) if len(channels) > 1 else 0,
         "grid": grid,
         "window": window,

@@ -43,8 +43,8 @@ def stage2_step_seconds(config: Stage2Config, spec: TransformerSpec) -> float:
     tokens = targets.masked_fill(mask, network.mask_id)
     labels = torch.zeros(len(tokens), dtype=torch.long, device=device)
     sources = None
-    if spec.num_sources:
-        sources = targets[:, None].expand(-1, spec.num_sources, *spec.window)
+    if given := network.num_sources:
+        sources = targets[:, None].expand(-1, given, *spec.window)
     origin = torch.zeros(len(tokens), 3, device=device)
     condition = Condition.of(labels, max(1, len(spec.channels)), sources, origin)
 

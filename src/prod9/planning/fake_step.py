@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prod9.config import Stage1Config, Stage2Config
+from prod9.config.data import coarse_of
 from prod9.data.crops import Batch
 from prod9.data.tokens.store import TokenBatch
 from prod9.losses.feature_loss import build_feature_loss
@@ -196,6 +197,7 @@ def _module(
                 levels=sizes.autoencoder.levels,
                 num_classes=len(sizes.data.class_names),
                 num_channels=len(sizes.data.channels),
+                coarse=coarse_of(config.data).factor > 0,
                 grid=sizes.grid,
             )
         return Stage2Module(config, transformer), {"transformer": transformer}
@@ -246,7 +248,8 @@ def _batch(config: Stage1Config | Stage2Config, sizes: Sizes, count: int) -> Bat
         return Batch(torch.zeros(count, CHANNELS, *sizes.sample), labels, names)
     tokens = labels.new_zeros(count, *sizes.window)
     channels = len(sizes.data.channels)
-    if channels == 1:
+    given = (channels if channels > 1 else 0) + (coarse_of(config.data).factor > 0)
+    if not given:
         return TokenBatch(tokens, labels, names)
-    sources = labels.new_zeros(count, channels, *sizes.window)
+    sources = labels.new_zeros(count, given, *sizes.window)
     return TokenBatch(tokens, labels, names, sources, torch.zeros(count, 3))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prod9.config import SamplerConfig, Stage2Config
+from prod9.config.data import coarse_of
 from prod9.config.load import dump
 from prod9.data.crops import examples
 from prod9.model import (
@@ -50,11 +51,13 @@ def _preview(
     """Generate with the averaged weights, always from the same seed.
 
     Of volumes with one channel, the first classes. Otherwise crops of the validation split: the
-    truth, what is generated from all other channels, and from class and channel alone.
+    truth, what is generated from all other channels, and from class and channel alone; with a
+    coarse grid from what the scan's coarse volume shows.
     """
     config, names, channels = module.config, tokens.data.label_names, len(tokens.data.channels)
     window = window_of(config, tokenizer)
-    shown = examples(tokens.val, count) if channels > 1 else None
+    coarse = coarse_of(config.data).factor > 0
+    shown = examples(tokens.val, count) if channels > 1 or coarse else None
 
     def generated(condition: Condition, sampler: SamplerConfig) -> Tensor:
         stream = torch.Generator(module.device).manual_seed(config.seed)
@@ -79,12 +82,18 @@ def _preview(
                 for t in (shown.labels, shown.sources, shown.origin, shown.covariates)
             )
             assert labels is not None
-            given = Condition.of(labels, channels, *rest)
-            rows = [
-                ("tokens of\nthe scan", decoded(shown.tokens)),
-                ("from the\nothers", generated(given, config.completion)),
-                ("from noise", generated(replace(given, sources=None), config.sampler)),
-            ]
+            given = others = Condition.of(labels, channels, *rest)
+            rows, alone = [("tokens of\nthe scan", decoded(shown.tokens))], "from noise"
+            nothing = replace(given, sources=None)
+            if coarse:
+                absent, sources = module.transformer.mask_id, module.transformer.num_sources
+                last = torch.arange(sources, device=module.device).expand(len(labels), -1)
+                last = last == sources - 1
+                others, nothing = (given.without_sources(each, absent) for each in (last, ~last))
+                alone = "from the\ncoarse grid"
+            if channels > 1:
+                rows.append(("from the\nothers", generated(others, config.completion)))
+            rows.append((alone, generated(nothing, config.sampler)))
         columns = [names[label] for label in labels.tolist()]
         return montage(rows, columns, f"Stage 2 after {batches} batches")
 
@@ -109,6 +118,7 @@ def train(config: Stage2Config, *, resume: bool = False, overwrite: bool = False
         class_names=data.class_names,
         channels=tuple(channel.name for channel in data.channels),
         covariates=tuple(CovariateSpec.model_validate(asdict(each)) for each in data.covariates),
+        coarse_factor=coarse_of(config.data).factor,
         num_sources=len(data.channels) if len(data.channels) > 1 else 0,
         grid=tokenizer.grid(),
         window=window_of(config, tokenizer),

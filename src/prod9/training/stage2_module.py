@@ -74,13 +74,22 @@ class Stage2Module(StageModule[Stage2Config]):
         """Return all that is given of each sample, with a random subset of the source channels."""
         channels = self.transformer.num_channels
         condition = Condition.of(
-            batch.labels, channels, batch.sources, batch.origin, batch.covariates
+            batch.labels,
+            channels,
+            batch.sources,
+            batch.origin,
+            batch.covariates,
+            coarse=batch.coarse,
         )
         if batch.sources is None:
             return condition
         chance, alone = draw(batch.sources.shape[1]), draw(1)
         loss = self.config.loss
         withheld = (chance < loss.source_dropout) | (alone < loss.source_free_share)
+        if self.transformer.coarse_embedding is not None:
+            # Given alone, as it is when the model is used.
+            free = alone[:, 0] < (loss.source_free_share if channels > 1 else 1)
+            withheld[:, -1] = (chance[:, -1] < loss.source_dropout) | ~free
         return condition.without_sources(withheld, self.transformer.mask_id)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from prod9.coarse import coarse_sides, coarse_tokens, shown_by, source_of
 from prod9.config import Stage2Config
-from prod9.config.data import CroppedSourceConfig, FolderTokensConfig
+from prod9.config.data import CroppedSourceConfig, FolderTokensConfig, coarse_of
 from prod9.data.augmented import AugmentedDataset
 from prod9.data.batches import batches_of
 from prod9.data.dataset import Dataset, Splits, open_splits, outline, require_unseen
 from prod9.data.splits import Split
-from prod9.data.tokens.build import open_or_build
-from prod9.data.tokens.crops import TokenCrops
+from prod9.data.tokens.build import Encode, open_or_build
+from prod9.data.tokens.crops import CoarseTokens, TokenCrops
 from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey
 from prod9.errors import Prod9Error
 from prod9.registry import DATASETS
@@ -99,7 +100,7 @@ def open_tokens(
     """
     _require_shape(tokenizer.spec, data.name, data.shape)
     channels, windows = len(data.channels), config.sliding_window
-    cropped = isinstance(config.data, CroppedSourceConfig)
+    cropped, factor = isinstance(config.data, CroppedSourceConfig), coarse_of(config.data).factor
 
     def encoded(start: int, stop: int) -> Iterator[Tensor]:
         # Whole volumes many at a time; those that training crops one by one, through windows.
@@ -113,24 +114,44 @@ def open_tokens(
             else:
                 yield tokenizer.encode(volumes.to(tokenizer.device))
 
+    def coarse(start: int, stop: int) -> Iterator[Tensor]:
+        for row in range(start, stop):
+            volume = torch.from_numpy(data.whole(*divmod(row, channels)))[None, None]
+            yield coarse_tokens(tokenizer, volume, factor, windows)
+
+    def shown(start: int, stop: int) -> Iterator[Tensor]:
+        for row in range(start, stop):
+            tokens = torch.from_numpy(whole.take(slice(row, row + 1)))
+            volume = shown_by(tokenizer, tokens, factor, data.shape, windows)
+            yield source_of(tokenizer, volume, windows)
+
     content = data.digest
     if cropped:
         settings = windows.model_dump_json(exclude={"sw_batch_size"})
         content = hashlib.sha256(f"{content} {settings}".encode()).hexdigest()
     pairs = [(item, channel) for item in range(len(data)) for channel in range(channels)]
-    with progress_bar(f"encoding {split}") as tell:
-        store = open_or_build(
-            RunFolder(config.output_dir).tokens,
-            TokenStoreKey(tokenizer.digest, content, split),
-            names=[data.name_of(*pair) for pair in pairs],
-            labels=np.array([data.label_of(*pair) for pair in pairs]),
-            class_names=data.label_names,
-            grid=tokenizer.grid(),
-            codebook_size=tokenizer.codebook_size,
-            encode=encoded,
-            progress=tell,
-        )
-    train = split == "train"
+
+    def opened(encode: Encode, content: str, grid: tuple[int, int, int], what: str) -> TokenStore:
+        with progress_bar(f"encoding {what}") as tell:
+            return open_or_build(
+                RunFolder(config.output_dir).tokens,
+                TokenStoreKey(tokenizer.digest, content, split),
+                names=[data.name_of(*pair) for pair in pairs],
+                labels=np.array([data.label_of(*pair) for pair in pairs]),
+                class_names=data.label_names,
+                grid=grid,
+                codebook_size=tokenizer.codebook_size,
+                encode=encode,
+                progress=tell,
+            )
+
+    train, grid, both = split == "train", tokenizer.grid(), None
+    store = opened(encoded, content, grid, split)
+    if factor:
+        small = tokenizer.grid(coarse_sides(data.shape, factor))
+        whole = opened(coarse, f"{content} coarse {factor}", small, f"coarse {split}")
+        fine = opened(shown, f"{content} shown {factor}", grid, f"what coarse {split} shows")
+        both = CoarseTokens(whole, fine, coarse_of(config.data).share)
     crops = TokenCrops(
         store,
         data,
@@ -139,6 +160,7 @@ def open_tokens(
         window=window_of(config, tokenizer),
         train=train,
         seed=config.seed,
+        coarse=both,
     )
     return store, batches_of(crops, config.data, train=train, seed=config.seed)
 

@@ -353,10 +353,12 @@ def trained_on(
     make_transformer: Any,
     make_trainer: Any,
     monkeypatch: pytest.MonkeyPatch,
+    coarse: bool = False,
     **loss: Any,
 ) -> list[Condition]:
     """Return what the network was told of each batch."""
-    module = Stage2Module(configure(**loss), make_transformer(num_channels=3))
+    network = make_transformer(num_channels=2 if coarse else 3, coarse=coarse)
+    module = Stage2Module(configure(**loss), network)
     spy = Spy(module.transformer, monkeypatch)
     make_trainer(limit_val_batches=0).fit(module, load(parts))
     return spy.conditions
@@ -390,6 +392,33 @@ def test_without_source_dropout_every_source_is_told(
         assert condition.origin is not None
         assert torch.equal(condition.sources, batch.sources)
         assert torch.equal(condition.origin, batch.origin)
+
+
+def test_the_coarse_volume_is_given_where_no_other_source_is(
+    make_transformer: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [
+        batch._replace(labels=batch.labels % 2, coarse=index % 3 == 0)
+        for index, batch in enumerate(sourced_batches(60, 10))
+    ]
+    for batch in range(0, 60, 3):
+        parts[batch] = parts[batch]._replace(sources=None, origin=None)
+    told = trained_on(
+        parts,
+        make_transformer,
+        make_trainer,
+        monkeypatch,
+        coarse=True,
+        source_dropout=0.25,
+        source_free_share=0.5,
+        condition_dropout=0.0,
+    )
+    assert [condition.coarse for condition in told] == [batch.coarse for batch in parts]
+    found = torch.cat([withheld(each) for each in told if not each.coarse])
+    given = ~found[:, -1]
+    assert bool(found[given][:, :2].all())
+    # Half of the 400 samples are free of others, a quarter of these of the coarse volume too.
+    assert abs(float(given.float().mean()) - 0.375) < 4 * math.sqrt(0.375 * 0.625 / 400)
 
 
 def test_nearly_certain_source_dropout_leaves_class_and_place(

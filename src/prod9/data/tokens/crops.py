@@ -4,7 +4,9 @@ Volumes are encoded whole, as they are when the model is used, and cropped as to
 store are the channels of the first item, then of the second, and so on.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +17,19 @@ from prod9.data.batches import BatchKey
 from prod9.data.crops import crop_start
 from prod9.data.dataset import Dataset
 from prod9.data.tokens.store import TokenBatch, TokenStore
+
+
+@dataclass(frozen=True)
+class CoarseTokens:
+    """The same rows on the coarse grid."""
+
+    whole: TokenStore
+    """Coarse volumes."""
+    shown: TokenStore
+    """What these show, as tokens of the fine grid."""
+    share: float
+    """Of training batches that are whole coarse volumes, without a source: as many as have the
+    tokens of a batch of windows."""
 
 
 class TokenCrops(TorchDataset[TokenBatch]):
@@ -31,6 +46,7 @@ class TokenCrops(TorchDataset[TokenBatch]):
         window: cells per side of a crop, less where the grid is smaller.
         train: whether places are drawn anew in each epoch.
         seed: of the places.
+        coarse: the volumes on the coarse grid, if the model has one.
     """
 
     def __init__(
@@ -43,8 +59,10 @@ class TokenCrops(TorchDataset[TokenBatch]):
         window: Sequence[int],
         train: bool,
         seed: int,
+        coarse: CoarseTokens | None = None,
     ) -> None:
         self.store, self.data, self.train, self.seed = store, data, train, seed
+        self.coarse = coarse
         self.channels = len(data.channels)
         self.grid = store.tokens.shape[1:]
         self.stride, self.window, self.repetitions = stride, self.grid, 1
@@ -65,8 +83,11 @@ class TokenCrops(TorchDataset[TokenBatch]):
 
     def __getitem__(self, key: BatchKey) -> TokenBatch:
         """Return the batch of the crops ``key.indices``."""
+        if self.coarse is not None and self.train and self._chance(key) < self.coarse.share:
+            return self._whole(self.coarse.whole, key)
         count, size = self.channels, len(key.indices)
         tokens = np.empty((size, count, *self.window), np.int64)
+        shown = np.empty((size, 1, *self.window), np.int64)
         starts = np.zeros((size, 3), np.float32)
         rows = [index // self.repetitions for index in key.indices]
         items, targets = np.divmod(np.array(rows), count)
@@ -80,15 +101,38 @@ class TokenCrops(TorchDataset[TokenBatch]):
             cells = tuple(slice(s, s + w) for s, w in zip(start, self.window, strict=True))
             own = slice(item * count, (item + 1) * count)
             tokens[position], starts[position] = self.store.take((own, *cells)), start
+            if self.coarse is not None:
+                shown[position, 0] = self.coarse.shown.take((rows[position], *cells))
         wanted = tokens[np.arange(size), targets]
         tokens[np.arange(size), targets] = self.store.codebook_size  # the answer is no source
+        sources = [tokens] if count > 1 else []
+        if self.coarse is not None:
+            sources.append(shown)
         return TokenBatch(
             tokens=torch.from_numpy(wanted),
             labels=torch.from_numpy(self.store.labels[rows]),
             names=[self.store.names[row] for row in rows],
-            sources=torch.from_numpy(tokens) if count > 1 else None,
+            sources=torch.from_numpy(np.concatenate(sources, 1)) if sources else None,
             origin=torch.from_numpy(starts) if self.crops is not None else None,
             covariates=covariate_rows(self.data, items) if self.data.covariates else None,
+        )
+
+    def _chance(self, key: BatchKey) -> float:
+        """Return a number in [0, 1) for a whole batch: a batch has one grid."""
+        return np.random.default_rng([self.seed, key.epoch, *key.indices]).random()
+
+    def _whole(self, store: TokenStore, key: BatchKey) -> TokenBatch:
+        """Return the first volumes of ``key.indices``, whole, on the coarse grid."""
+        cells = math.prod(store.tokens.shape[1:])
+        count = math.ceil(len(key.indices) * math.prod(self.window) / cells)
+        rows = [index // self.repetitions for index in key.indices[:count]]
+        items = np.array(rows) // self.channels
+        return TokenBatch(
+            tokens=torch.from_numpy(np.stack([store.take(row) for row in rows])),
+            labels=torch.from_numpy(store.labels[rows]),
+            names=[store.names[row] for row in rows],
+            covariates=covariate_rows(self.data, items) if self.data.covariates else None,
+            coarse=True,
         )
 
 

@@ -80,11 +80,14 @@ class TokenBatch(NamedTuple):
     """int64 (B,), see :meth:`prod9.data.dataset.Dataset.label_of`."""
     names: list[str]
     sources: Tensor | None = None
-    """int64 (B, C, gd, gh, gw): all channels of the same crop, the mask id for the target's own."""
+    """int64 (B, C, gd, gh, gw): all channels of the same crop, the mask id for the target's own;
+    with a coarse grid one more, what the coarse volume shows of the target."""
     origin: Tensor | None = None
     """float32 (B, 3): the first cell of a crop in the whole grid."""
     covariates: Tensor | None = None
     """float32 (B, V): see :class:`prod9.networks.condition.Condition`."""
+    coarse: bool = False
+    """Whether these are whole volumes on the coarse grid (:mod:`prod9.coarse`)."""
 
 
 def sound_meta(path: Path) -> dict[str, Any] | None:

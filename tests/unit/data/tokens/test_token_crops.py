@@ -10,7 +10,7 @@ from prod9.data.brats.dataset import BraTSDataset
 from prod9.data.brats.layouts import MODALITIES
 from prod9.data.scan_cache import Scan
 from prod9.data.tokens.build import open_or_build
-from prod9.data.tokens.crops import TokenCrops
+from prod9.data.tokens.crops import CoarseTokens, TokenCrops
 from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey
 
 STRIDE = 4
@@ -60,6 +60,7 @@ def crops_of(
     train: bool = True,
     seed: int = 0,
     window: Any = (3, 2, 4),
+    coarse: CoarseTokens | None = None,
     **change: Any,
 ) -> TokenCrops:
     return TokenCrops(
@@ -70,6 +71,7 @@ def crops_of(
         window=window,
         train=train,
         seed=seed,
+        coarse=coarse,
     )
 
 
@@ -220,3 +222,57 @@ def test_workers_change_nothing(store: TokenStore, scans: BraTSDataset, train: b
                 assert a is not None
                 assert b is not None
                 assert torch.equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def coarse(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> CoarseTokens:
+    """Return half of the batches whole, on a grid of (4, 3, 3) cells of the row's number."""
+
+    def stored(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenStore:
+        return open_or_build(
+            tmp_path_factory.mktemp("coarse"),
+            TokenStoreKey("tokenizer", "data", "train"),
+            names=store.names,
+            labels=store.labels,
+            class_names=MODALITIES,
+            grid=grid,
+            codebook_size=V,
+            encode=lambda start, stop: [tokens[start:stop]],
+        )
+
+    shown = 4999 - torch.from_numpy(store.tokens.astype(np.int64))
+    whole = torch.arange(12).view(12, 1, 1, 1).expand(12, 4, 3, 3)
+    return CoarseTokens(stored((4, 3, 3), whole), stored(GRID, shown), 0.5)
+
+
+def test_what_the_coarse_volume_shows_is_the_last_source(
+    store: TokenStore, scans: BraTSDataset, coarse: CoarseTokens
+) -> None:
+    crops = crops_of(store, scans, train=False, coarse=coarse)
+    batch, without = everything(crops), everything(crops_of(store, scans, train=False))
+    assert batch.sources is not None
+    assert without.sources is not None
+    assert not batch.coarse
+    assert torch.equal(batch.tokens, without.tokens)
+    assert torch.equal(batch.sources[:, :4], without.sources)
+    assert torch.equal(batch.sources[:, 4], 4999 - batch.tokens)  # of the same cells and channel
+
+
+def test_a_share_of_training_batches_is_whole_and_coarse(
+    store: TokenStore, scans: BraTSDataset, coarse: CoarseTokens
+) -> None:
+    crops = crops_of(store, scans, coarse=coarse, crops_per_volume=5)
+    keys = [BatchKey(epoch, [3, 17, epoch % 60]) for epoch in range(200)]
+    batches = [crops[key] for key in keys]
+    found = [batch for batch in batches if batch.coarse]
+    assert 70 < len(found) < 130
+    for batch in found:
+        assert batch.sources is None
+        assert batch.origin is None
+        # Three windows have 72 tokens, two volumes of 36 as many.
+        assert batch.tokens.shape == (2, 4, 3, 3)
+        rows = batch.tokens[:, 0, 0, 0]  # repetition 3 of row 0, repetition 2 of row 3
+        assert rows.tolist() == [0, 3]
+        assert torch.equal(batch.labels, rows % 4)
+    again = [crops[key].coarse for key in keys]
+    assert again == [batch.coarse for batch in batches]
