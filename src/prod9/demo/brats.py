@@ -150,7 +150,8 @@ def _sections(
         Extra(
             "nothing",
             "Drawn from nothing but the modality's name",
-            "The whole head first, at twice the voxels' side; then its windows, which see it.",
+            "Whole brains take more training than a demonstration has: heads in the right place, "
+            "no anatomy inside.",
             picture=picture(montage, "Drawn from the name of a modality"),
         ),
     ]
