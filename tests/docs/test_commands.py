@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from prod9.cli import autoencoder, main, transformer
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 APPS = {
     "prod9": main.app,
     "prod9-train-autoencoder": autoencoder.app,
