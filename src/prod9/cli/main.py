@@ -89,7 +89,7 @@ def list_data(root: RootOption = _ROOT) -> None:
         counts = "/".join(str(n) for n in row.counts.values())
         there = row.problem or ("yes" if row.present else "no")
         table.add_row(row.flag, str(row.size), str(row.path), there, counts, names)
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False).print(table)
 
 
 @command(data_app, "fetch")

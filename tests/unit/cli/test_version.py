@@ -10,6 +10,7 @@ import yaml
 
 import prod9
 from prod9.cli import autoencoder, doctor, main, transformer
+from prod9.cli.options import print_table
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,11 +32,15 @@ def test_the_citation_names_this_version() -> None:
     assert citation["authors"]
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(doctor, "version", _lacking("SimpleITK"))
     found = dict(doctor.findings(tmp_path))
     assert found["SimpleITK"] == "not installed (pip install 'prod9[itk]')"
     assert "not installed" not in found["torch"]
+    print_table([("SimpleITK", found["SimpleITK"])])
+    assert found["SimpleITK"] in capsys.readouterr().out  # brackets are no markup
 
 
 def _lacking(missing: str) -> Callable[[str], str]:
