@@ -45,7 +45,7 @@ volume = first.get_fdata()
 array = tokenizer.reconstruct(volume)
 ```
 
-Save a model as a folder for others ([sharing.md](sharing.md)), or make one from a run:
+Save a model as a folder for others ([Sharing a model](sharing.md)), or make one from a run:
 
 ```python
 model.save("shared", licence="CC-BY-4.0")
