@@ -17,7 +17,7 @@ from prod9.errors import Prod9Error
 from prod9.runtime.processes import require_alone
 from prod9.runtime.starting import starting
 
-app = new_app("Learn to draw new 3D medical volumes.")
+app = new_app("Learn to draw new 3D medical volumes.", script=True)
 data_app = new_app("Data sets: what is there, and fetching or building them.")
 weights_app = new_app("Weights of pre-trained networks.")
 MAKE, USE = "Make a model", "Use a model"

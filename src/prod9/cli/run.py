@@ -148,8 +148,8 @@ def _only_version(
     """Take what may stand before a command."""
 
 
-def new_app(help_text: str) -> typer.Typer:
-    """Return a Typer application with prod9's conventions."""
+def new_app(help_text: str, *, script: bool = False) -> typer.Typer:
+    """Return a Typer application with prod9's conventions; a ``script`` says its version."""
     app = typer.Typer(
         help=help_text,
         cls=Grouped,
@@ -158,5 +158,6 @@ def new_app(help_text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(_only_version)
+    if script:
+        app.callback()(_only_version)
     return app
