@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Tests run side by side, one process a core; each takes about 1 GiB.
 BESIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: setup demo test test-ci test-slow test-all mutants check audit sbom fuzz bench docs clean
+.PHONY: setup demo test test-ci test-slow test-all mutants check audit sbom fuzz bench pages docs dist clean
 
 setup: $(STAMP)
 
@@ -64,13 +64,25 @@ fuzz: setup
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: setup
+# Pages that are generated from the code and from measurements.
+pages: setup
 	$(BIN)/python tools/config_page.py docs/configuration.md
 	$(BIN)/python -m prod9.results.document > docs/metrics.md
 	$(BIN)/python tools/api_page.py > docs/api.md
 	$(BIN)/python -m benchmarks --tables > benchmarks/results/README.md
 	$(BIN)/python -m benchmarks --tables --results benchmarks/results/avx2 > benchmarks/results/avx2/README.md
 	$(BIN)/python -m benchmarks --plots docs/images
+
+# The site, in outputs/site/index.html: opens from disk. A broken link is an error.
+docs: setup
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs outputs/site
+
+# Wheel and sdist, in dist.
+dist: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

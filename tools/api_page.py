@@ -45,7 +45,7 @@ volume = first.get_fdata()
 array = tokenizer.reconstruct(volume)
 ```
 
-Save a model as a folder for others ([sharing.md](sharing.md)), or make one from a run:
+Save a model as a folder for others ([Sharing a model](sharing.md)), or make one from a run:
 
 ```python
 model.save("shared", licence="CC-BY-4.0")
@@ -134,6 +134,6 @@ def page() -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--check"]:
         if Path(sys.argv[2]).read_text(encoding="utf-8") != page():
-            sys.exit(f"{sys.argv[2]} is out of date: make docs")
+            sys.exit(f"{sys.argv[2]} is out of date: make pages")
     else:
         sys.stdout.write(page())

@@ -111,4 +111,4 @@ if __name__ == "__main__":
     if sys.argv[1] != "--check":
         page.write_text(head + MARKER + new, encoding="utf-8")
     elif not marker or old != new:
-        sys.exit(f"{page} is out of date: make docs")
+        sys.exit(f"{page} is out of date: make pages")

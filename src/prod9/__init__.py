@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prod9.pipeline.train_folder import train_folder
     from prod9.runtime.machine_speed import MachineSpeed, machine_speed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "EncodedVolume",
     "MachineSpeed",

@@ -19,7 +19,7 @@ def test_tables_are_of_the_committed_results(folder: Path) -> None:
     found = read_all(folder)
     assert found
     page = (folder / "README.md").read_text(encoding="utf-8")
-    assert page == tables(found), "run: make docs"
+    assert page == tables(found), "run: make pages"
 
 
 @pytest.mark.parametrize("folder", [RESULTS, AVX2], ids=["native", "avx2"])

@@ -19,7 +19,7 @@ def page(*arguments: object) -> int:
 
 
 def test_committed_page_is_up_to_date_and_can_be_written_anew(tmp_path: Path) -> None:
-    assert page("--check", PAGE) == 0, "run: make docs"
+    assert page("--check", PAGE) == 0, "run: make pages"
     text = PAGE.read_text(encoding="utf-8")
     copy = tmp_path / "page.md"
     copy.write_text(text.replace("`8`", "`9`"), encoding="utf-8")

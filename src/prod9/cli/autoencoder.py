@@ -11,7 +11,9 @@ from prod9.cli.use import decode_files, reconstruct_files
 from prod9.cli.verbs import add_shared_verbs
 from prod9.runtime.processes import require_alone
 
-app = new_app("Stage 1: learn a tokenizer (autoencoder with Finite Scalar Quantization).")
+app = new_app(
+    "Stage 1: learn a tokenizer (autoencoder with Finite Scalar Quantization).", script=True
+)
 add_shared_verbs(app, 1)
 
 

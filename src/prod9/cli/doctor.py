@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -16,7 +16,20 @@ from prod9.runtime.device import resolve_precision
 from prod9.runtime.machine_speed import machine_speed
 from prod9.runtime.progress import duration
 
-_PACKAGES = ("torch", "pytorch-lightning", "numpy", "nibabel", "nilearn", "pydantic")
+_PACKAGES = ("torch", "pytorch-lightning", "numpy", "nibabel", "pydantic")
+_OPTIONAL = {
+    "nilearn": "demo",
+    "SimpleITK": "itk",
+    "huggingface_hub": "hub",
+}
+"""Packages that are not always there, and the extra that brings each."""
+
+
+def _optional(package: str, extra: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return f"not installed (pip install 'prod9[{extra}]')"
 
 
 def findings(root: Path) -> list[tuple[str, str]]:
@@ -36,6 +49,7 @@ def findings(root: Path) -> list[tuple[str, str]]:
         ("prod9", __version__),
         ("Python", f"{platform.python_version()} on {platform.platform()}"),
         *((package, version(package)) for package in _PACKAGES),
+        *((package, _optional(package, extra)) for package, extra in _OPTIONAL.items()),
         ("device", device),
         ("precision auto", resolve_precision("auto", "auto")),
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores"),

@@ -17,7 +17,7 @@ from prod9.errors import Prod9Error
 from prod9.runtime.processes import require_alone
 from prod9.runtime.starting import starting
 
-app = new_app("Learn to draw new 3D medical volumes.")
+app = new_app("Learn to draw new 3D medical volumes.", script=True)
 data_app = new_app("Data sets: what is there, and fetching or building them.")
 weights_app = new_app("Weights of pre-trained networks.")
 MAKE, USE = "Make a model", "Use a model"
@@ -89,7 +89,7 @@ def list_data(root: RootOption = _ROOT) -> None:
         counts = "/".join(str(n) for n in row.counts.values())
         there = row.problem or ("yes" if row.present else "no")
         table.add_row(row.flag, str(row.size), str(row.path), there, counts, names)
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False).print(table)
 
 
 @command(data_app, "fetch")

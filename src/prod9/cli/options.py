@@ -67,4 +67,4 @@ def print_table(rows: Iterable[tuple[str, str]], title: str | None = None) -> No
     table = Table("what", found, title=title, title_justify="left", show_header=False)
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False).print(table)

@@ -5,12 +5,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from prod9 import __version__
 from prod9.errors import Prod9Error
 from prod9.runtime import processes
 from prod9.runtime.allocator import keep_freed_memory
@@ -132,9 +133,24 @@ class Grouped(TyperGroup):
                 formatter.write_dl(rows)
 
 
-def new_app(help_text: str) -> typer.Typer:
-    """Return a Typer application with prod9's conventions."""
-    return typer.Typer(
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"prod9 {__version__}")
+        raise typer.Exit
+
+
+def _only_version(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Say which prod9."),
+    ] = False,
+) -> None:
+    """Take what may stand before a command."""
+
+
+def new_app(help_text: str, *, script: bool = False) -> typer.Typer:
+    """Return a Typer application with prod9's conventions; a ``script`` says its version."""
+    app = typer.Typer(
         help=help_text,
         cls=Grouped,
         no_args_is_help=True,
@@ -142,3 +158,6 @@ def new_app(help_text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    if script:
+        app.callback()(_only_version)
+    return app

@@ -60,7 +60,7 @@ class Configured:
         return Model.of(stage2.load(resolved), recorded), resolved.output_dir
 
 
-app = new_app("Stage 2: learn the tokens (MaskGIT transformer) and generate volumes.")
+app = new_app("Stage 2: learn the tokens (MaskGIT transformer) and generate volumes.", script=True)
 add_shared_verbs(app, 2)
 add_sampling_verbs(app, Configured)
 

@@ -48,8 +48,13 @@ class Variation:
 def template_path(name: str = "t1") -> Path:
     """Return the path of the MNI152 2009a map ``name`` (``t1``, ``gm``, ``wm``) inside nilearn."""
     spec = importlib.util.find_spec("nilearn")
+    if spec is None:
+        raise Prod9Error(
+            "the brain regions and the phantoms are made from a template inside the package "
+            "nilearn, which is not installed: pip install 'prod9[demo]'."
+        )
     file = f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    path = Path(str(spec and spec.origin)).parent / file
+    path = Path(str(spec.origin)).parent / file
     if not path.exists():
         raise Prod9Error(
             "the MNI152 template was not found inside the nilearn package; "

@@ -66,4 +66,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] != ["--check"]:
         print(document(), end="")
     elif Path(sys.argv[2]).read_text(encoding="utf-8") != document():
-        sys.exit(f"{sys.argv[2]} is out of date: make docs")
+        sys.exit(f"{sys.argv[2]} is out of date: make pages")

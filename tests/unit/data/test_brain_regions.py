@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,7 +146,16 @@ def test_the_seed_decides_every_byte_and_the_cores_none(
             assert not np.array_equal(one[f"{split}_images"], other[f"{split}_images"])
 
 
-def test_a_missing_template_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(Prod9Error, match="reinstall"):
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, r"not installed: pip install 'prod9\[demo\]'"),
+        (SimpleNamespace(origin="/x"), "reinstall"),
+    ],
+)
+def test_a_missing_template_is_a_sentence(
+    found: object, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: found)
+    with pytest.raises(Prod9Error, match=words):
         brain_regions.template_path()
