@@ -16,6 +16,7 @@ from prod9.config.channels import meaning_of
 from prod9.config.model import TransformerConfig
 from prod9.config.sampler import SlidingWindowConfig
 from prod9.errors import Prod9Error
+from prod9.label_codes import part_names
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import OnWindow, centred, draw_tokens
@@ -106,6 +107,18 @@ class Model:
         """Names of what can be generated from one another."""
         return self.spec.channels or ("volume",)
 
+    @property
+    def label_channels(self) -> dict[str, tuple[int, ...]]:
+        """Channels of labels: name -> those of ``channels`` that are its parts."""
+        names = {codes.channel: part_names(codes.channel) for codes in self.tokenizer.spec.labels}
+        return {name: tuple(map(self.channels.index, parts)) for name, parts in names.items()}
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the channels that are volumes of grey values."""
+        parts = {part for each in self.label_channels.values() for part in each}
+        return tuple(name for c, name in enumerate(self.channels) if c not in parts)
+
     def label_of_channel(self, channel: int) -> int:
         """Return the label of a target channel whose class is not given."""
         return channel if len(self.spec.class_names) == 1 else channel - len(self.channels)
@@ -151,7 +164,8 @@ class Model:
 
     def labels_of(self, names: Sequence[str], count: int) -> tuple[int, ...]:
         """Return ``count`` labels for each name; "all" stands for every class."""
-        everything = range(len(self.class_names))
+        channels, images = len(self.channels), {*map(self.channels.index, self.images)}
+        everything = [i for i in range(len(self.class_names)) if i % channels in images]
         chosen = [i for n in names for i in (everything if n == "all" else [self.label_of(n)])]
         return tuple(label for label in chosen for _ in range(count))
 
@@ -165,7 +179,7 @@ class Model:
         both = len(every) > 1 and len(self.channels) > 1
         if both and classes and all(each == "all" or each.lower() in known for each in classes):
             chosen = every if "all" in classes else classes
-            targets = self.channels if not channels or "all" in channels else channels
+            targets = self.images if not channels or "all" in channels else channels
             return [f"{each}/{channel}" for each in chosen for channel in targets]
         return [*classes, *channels] or ["all"]
 
