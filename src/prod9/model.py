@@ -1,7 +1,8 @@
 """Tokenizer + transformer + sampler settings = a generator of volumes; and its file."""
 
 import difflib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -169,6 +170,32 @@ class Model:
         chosen = [i for n in names for i in (everything if n == "all" else [self.label_of(n)])]
         return tuple(label for label in chosen for _ in range(count))
 
+    def covariates_of(self, given: Mapping[str, str | int | float]) -> tuple[float | None, ...]:
+        """Return covariates as the network takes them, from values by name; () if none is given.
+
+        Raises:
+            Prod9Error: a covariate or a category that was not learned, or no number.
+        """
+        found: list[float | None] = [None] * len(self.spec.covariates)
+        names = [each.name for each in self.spec.covariates]
+        for name, value in given.items():
+            if name not in names:
+                raise Prod9Error(
+                    f"this model knows no covariate {name}; it knows {', '.join(names) or 'none'}."
+                )
+            index = names.index(name)
+            categories = self.spec.covariates[index].categories
+            if categories and str(value) not in categories:
+                raise Prod9Error(f"{name} is one of {', '.join(categories)}, not {value}.")
+            try:
+                number = float(categories.index(str(value)) if categories else value)
+            except ValueError:
+                number = math.nan
+            if not math.isfinite(number):
+                raise Prod9Error(f"{name} is a number, not {value}.")
+            found[index] = number
+        return tuple(found) if given else ()
+
     def names_of(self, classes: Sequence[str], channels: Sequence[str]) -> list[str]:
         """Return the names of what is to be generated, as :meth:`labels_of` takes them.
 
@@ -204,10 +231,13 @@ class Model:
             origin = centred(grid, self.spec.grid, len(labels)).to(self.device)
         if sources is not None:
             sources = sources.expand(len(labels), -1, *grid).to(self.device)
-        channels = self.transformer.num_channels
+        channels, covariates = self.transformer.num_channels, None
+        if request.covariates:
+            row = [torch.nan if value is None else value for value in request.covariates]
+            covariates = torch.tensor([row], device=self.device).expand(len(labels), -1)
         return draw_tokens(
             self.transformer,
-            Condition.of(labels.to(self.device), channels, sources, origin),
+            Condition.of(labels.to(self.device), channels, sources, origin, covariates),
             initial.expand(len(labels), *grid).to(self.device),
             request.sampler,
             request.stream(number, self.device),

@@ -31,6 +31,9 @@ class SampleRequest:
     sources: Tensor | None = None
     """Tokens of the source channels (1, M, *grid), the mask id where there are none."""
 
+    covariates: tuple[float | None, ...] = ()
+    """Of every volume: numbers and indices of categories, None where not given; () for none."""
+
     @classmethod
     def generation_of(
         cls,

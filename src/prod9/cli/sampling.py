@@ -90,6 +90,7 @@ class Generate(Verb):
         resume: Go on with an interrupted set; generate what is missing.
         mask: A label map: generate images of it, on its grid (models trained with labels).
         with_labels: Generate a label map for each subject too, in OUTPUT/labels.
+        covariate: NAME=VALUE of every volume, such as age=70; repeatable.
     """
 
     output: OptionalOutput = None
@@ -100,6 +101,7 @@ class Generate(Verb):
     resume: bool = False
     mask: Annotated[Path | None, typer.Option("--mask", "-m")] = None
     with_labels: bool = False
+    covariate: list[str] | None = None
 
     def run(self, source: Source) -> None:
         """Write the set."""
@@ -124,7 +126,8 @@ class Generate(Verb):
         request = request_of(
             model.network, model.generation, names, self.num_samples, self.settings
         )
-        request, mask = replace(request, shape=shape), None
+        covariates = model.network.covariates_of(self._covariates())
+        request, mask = replace(request, shape=shape, covariates=covariates), None
         if self.mask is not None or self.with_labels:
             mask = self._mask(model)
             labels = by_subject(model.network, request.labels, self.num_samples)
@@ -141,6 +144,15 @@ class Generate(Verb):
         if is_main():
             count = len(request.labels)
             typer.echo(f"{count} volumes, montage.png and manifest.json written to {folder}")
+
+    def _covariates(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for text in self.covariate or ():
+            name, equals, value = text.partition("=")
+            if not (name and equals and value) or name in found:
+                raise Prod9Error(f"--covariate {text}: write each once, as NAME=VALUE.")
+            found[name] = value
+        return found
 
     def _mask(self, model: "Model") -> "EncodedMask | None":
         from prod9.data.volume_files.read import read_volume

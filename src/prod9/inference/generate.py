@@ -260,6 +260,8 @@ def generate_files(
         settings["mask"] = hashlib.sha256(content).hexdigest()
     if with_labels:
         settings["with_labels"] = True
+    if request.covariates:
+        settings["covariates"] = list(request.covariates)
     wanted = GeneratedSet(folder, settings, request.labels)
     wanted.claim(resume=resume, overwrite=overwrite)
     own = share_of(wanted.missing_batches())

@@ -104,6 +104,7 @@ class Model:
         *,
         shape: tuple[int, int, int] | None = None,
         mask: VolumeLike | None = None,
+        covariates: Mapping[str, str | int | float] | None = None,
         **settings: Unpack[Settings],
     ) -> list[Nifti1Image]:
         """Generate new volumes.
@@ -113,6 +114,7 @@ class Model:
             n: volumes of each.
             shape: voxels per side; the training volumes' when left out.
             mask: a label map that the volumes show, of a model that has learned labels.
+            covariates: such as ``{"age": 70, "sex": "F"}``; those left out are not given.
             settings: see :class:`Model`.
 
         Returns:
@@ -121,6 +123,7 @@ class Model:
         """
         names = [label] if isinstance(label, str) else [*label]
         request = request_of(self.network, self.generation, names, n, settings)
+        request = replace(request, covariates=self.network.covariates_of(covariates or {}))
         if mask is not None:
             return self._of_mask(stored_volume(mask, "the mask"), request, n)
         request = replace(request, shape=shape)

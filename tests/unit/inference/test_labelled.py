@@ -18,8 +18,8 @@ from prod9.inference.load import load
 from prod9.inference.model import Model
 from prod9.inference.recorded import Recorded
 from prod9.label_codes import LabelCodes, part_names
+from prod9.model import CovariateSpec, TransformerSpec, untrained
 from prod9.model import Model as Network
-from prod9.model import TransformerSpec, untrained
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 
 VALUES = (0, 2, 7)
@@ -70,15 +70,23 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         levels=(5, 4, 3),
         class_names=("all",),
         channels=channels,
+        covariates=(
+            CovariateSpec(name="age", mean=60.0, std=10.0),
+            CovariateSpec(name="sex", categories=("F", "M")),
+        ),
         num_sources=len(channels),
         grid=tokenizer.grid(),
         window=tokenizer.grid(),
         tokenizer_digest=tokenizer.digest,
         config_yaml="",
     )
+    network = untrained(spec)
+    for parameter in network.parameters():  # blocks begin with zeros, and heed no condition
+        if not parameter.detach().any():
+            parameter.data = 0.3 * torch.randn(parameter.shape)
     recorded = Recorded.model_validate({"sampler": {"steps": 2}, "completion": {"steps": 2}})
     path = tmp_path_factory.mktemp("labelled") / "model"
-    Model.of(Network(tokenizer, untrained(spec), spec), recorded).save(path)
+    Model.of(Network(tokenizer, network, spec), recorded).save(path)
     return path
 
 
@@ -198,3 +206,34 @@ def test_a_model_without_labels(model_folder: Path, tmp_path: Path) -> None:
     for words in (("--mask", mask), ("--with-labels",)):
         with pytest.raises(Prod9Error, match="has learned no label maps"):
             run("generate", model_folder, *words, "--output", tmp_path / "made")
+
+
+def test_covariates(model_path: Path, tmp_path: Path) -> None:
+    words = ("generate", model_path, "--channel", "T1", "-n", 1, "--seed", 3, "--output")
+    found = []
+    for number, given in enumerate(([], ["age=30"], ["age=90"], ["age=90", "sex=F"])):
+        options = [word for each in given for word in ("--covariate", each)]
+        run(*words, tmp_path / str(number), *options)
+        found.append(np.asanyarray(nib.load(tmp_path / str(number) / "0000_T1.nii.gz").dataobj))
+    assert all(not np.array_equal(found[0], other) for other in found[1:])
+    assert not np.array_equal(found[1], found[2])
+    assert not np.array_equal(found[2], found[3])
+    (image,) = model_at(model_path).generate("T1", seed=3, covariates={"age": 90, "sex": "F"})
+    assert np.abs(image.get_fdata() * 255 - found[3]).max() <= 0.51
+    (without,) = model_at(model_path).generate("T1", seed=3)
+    assert np.abs(without.get_fdata() * 255 - found[0]).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("height=180", "knows no covariate height; it knows age, sex"),
+        ("sex=X", "sex is one of F, M, not X"),
+        ("age=old", "age is a number, not old"),
+        ("age=nan", "age is a number, not nan"),
+        ("age", "write each once, as NAME=VALUE"),
+    ],
+)
+def test_wrong_covariates(model_path: Path, tmp_path: Path, given: str, said: str) -> None:
+    with pytest.raises(Prod9Error, match=said):
+        run("generate", model_path, "--covariate", given, "--output", tmp_path / "made")
