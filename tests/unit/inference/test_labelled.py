@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from prod9.cli.main import app
 from prod9.config.data import FolderPreprocessingConfig
 from prod9.config.model import AutoencoderConfig, TransformerConfig
+from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
-from prod9.inference.labelled import vote
+from prod9.inference.labelled import encode_mask, vote
 from prod9.inference.load import load
 from prod9.inference.model import Model
 from prod9.inference.recorded import Recorded
@@ -237,3 +238,22 @@ def test_covariates(model_path: Path, tmp_path: Path) -> None:
 def test_wrong_covariates(model_path: Path, tmp_path: Path, given: str, said: str) -> None:
     with pytest.raises(Prod9Error, match=said):
         run("generate", model_path, "--covariate", given, "--output", tmp_path / "made")
+
+
+def test_the_image_depends_on_the_mask(model_path: Path, tmp_path: Path) -> None:
+    model = model_at(model_path)
+    masks = [write(tmp_path / "a.nii.gz", labels()), write(tmp_path / "b.nii.gz", labels()[::-1])]
+    one, other = (model.generate("T1", mask=mask, seed=0)[0].get_fdata() for mask in masks)
+    assert not np.array_equal(one, other)
+
+
+def test_a_mask_survives_the_way_to_the_network_and_back(model_path: Path) -> None:
+    """Axes that point elsewhere, and spacing that is not the model's along one of them."""
+    network = model_at(model_path).network
+    affine = np.diag([-1.0, 1.0, -0.5, 1.0])
+    array = np.repeat(labels()[::-1, :, ::-1], 2, axis=2)  # pairs of equal slices
+    found = encode_mask(network, StoredVolume.of(array, Path("seg.nii.gz"), affine))
+    assert found.placement.shape == SHAPE
+    back = found.codes.decode(found.tokens.numpy(), SHAPE)
+    assert np.array_equal(back, labels())
+    assert np.array_equal(found.placement.invert_nearest(back), array)
