@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from prod9.data.folder.inspection import inspect_folder
     from prod9.errors import Prod9Error
     from prod9.evaluation.runner import evaluate
+    from prod9.inference.edit import edit_labels
     from prod9.inference.export import export
     from prod9.inference.load import load, train
     from prod9.inference.model import Model
@@ -24,6 +25,7 @@ __all__ = [
     "Model",
     "Prod9Error",
     "Tokenizer",
+    "edit_labels",
     "evaluate",
     "export",
     "inspect_folder",
@@ -38,6 +40,7 @@ _HOMES = {
     "Model": "inference.model",
     "Prod9Error": "errors",
     "Tokenizer": "inference.tokenizer",
+    "edit_labels": "inference.edit",
     "evaluate": "evaluation.runner",
     "export": "inference.export",
     "inspect_folder": "data.folder.inspection",

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from prod9.config.channels import meaning_of
 from prod9.config.model import TransformerConfig
 from prod9.config.sampler import SlidingWindowConfig
 from prod9.errors import Prod9Error
+from prod9.label_codes import part_names
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
 from prod9.outpainting import OnWindow, centred, draw_tokens
@@ -112,6 +113,18 @@ class Model:
         """Names of what can be generated from one another."""
         return self.spec.channels or ("volume",)
 
+    @property
+    def label_channels(self) -> dict[str, tuple[int, ...]]:
+        """Channels of labels: name -> those of ``channels`` that are its parts."""
+        names = {codes.channel: part_names(codes.channel) for codes in self.tokenizer.spec.labels}
+        return {name: tuple(map(self.channels.index, parts)) for name, parts in names.items()}
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the channels that are volumes of grey values."""
+        parts = {part for each in self.label_channels.values() for part in each}
+        return tuple(name for c, name in enumerate(self.channels) if c not in parts)
+
     def label_of_channel(self, channel: int) -> int:
         """Return the label of a target channel whose class is not given."""
         return channel if len(self.spec.class_names) == 1 else channel - len(self.channels)
@@ -157,9 +170,36 @@ class Model:
 
     def labels_of(self, names: Sequence[str], count: int) -> tuple[int, ...]:
         """Return ``count`` labels for each name; "all" stands for every class."""
-        everything = range(len(self.class_names))
+        channels, images = len(self.channels), {*map(self.channels.index, self.images)}
+        everything = [i for i in range(len(self.class_names)) if i % channels in images]
         chosen = [i for n in names for i in (everything if n == "all" else [self.label_of(n)])]
         return tuple(label for label in chosen for _ in range(count))
+
+    def covariates_of(self, given: Mapping[str, str | int | float]) -> tuple[float | None, ...]:
+        """Return covariates as the network takes them, from values by name; () if none is given.
+
+        Raises:
+            Prod9Error: a covariate or a category that was not learned, or no number.
+        """
+        found: list[float | None] = [None] * len(self.spec.covariates)
+        names = [each.name for each in self.spec.covariates]
+        for name, value in given.items():
+            if name not in names:
+                raise Prod9Error(
+                    f"this model knows no covariate {name}; it knows {', '.join(names) or 'none'}."
+                )
+            index = names.index(name)
+            categories = self.spec.covariates[index].categories
+            if categories and str(value) not in categories:
+                raise Prod9Error(f"{name} is one of {', '.join(categories)}, not {value}.")
+            try:
+                number = float(categories.index(str(value)) if categories else value)
+            except ValueError:
+                number = math.nan
+            if not math.isfinite(number):
+                raise Prod9Error(f"{name} is a number, not {value}.")
+            found[index] = number
+        return tuple(found) if given else ()
 
     def names_of(self, classes: Sequence[str], channels: Sequence[str]) -> list[str]:
         """Return the names of what is to be generated, as :meth:`labels_of` takes them.
@@ -171,7 +211,7 @@ class Model:
         both = len(every) > 1 and len(self.channels) > 1
         if both and classes and all(each == "all" or each.lower() in known for each in classes):
             chosen = every if "all" in classes else classes
-            targets = self.channels if not channels or "all" in channels else channels
+            targets = self.images if not channels or "all" in channels else channels
             return [f"{each}/{channel}" for each in chosen for channel in targets]
         return [*classes, *channels] or ["all"]
 
@@ -209,10 +249,10 @@ class Model:
                     initial = torch.where(empty, unknown[:, -1], initial)
             unknown = unknown.to(self.device)
             sources = unknown if sources is None else torch.cat([sources, unknown], 1)
-        channels = self.transformer.num_channels
+        channels, covariates = self.transformer.num_channels, self._covariates(request, labels)
         return draw_tokens(
             self.transformer,
-            Condition.of(labels.to(self.device), channels, sources, origin),
+            Condition.of(labels.to(self.device), channels, sources, origin, covariates),
             initial.expand(len(labels), *grid).to(self.device),
             request.sampler,
             stream,
@@ -220,6 +260,13 @@ class Model:
             overlap=request.windows.overlap,
             on_window=on_window,
         )
+
+    def _covariates(self, request: SampleRequest, labels: Tensor) -> Tensor | None:
+        """Return the covariates of each volume, (B, V), if any are asked for."""
+        if not request.covariates:
+            return None
+        row = [torch.nan if value is None else value for value in request.covariates]
+        return torch.tensor([row], device=self.device).expand(len(labels), -1)
 
     def _coarse_volumes(
         self, request: SampleRequest, labels: Tensor, stream: torch.Generator
@@ -230,11 +277,12 @@ class Model:
         if initial is None:
             initial = torch.full((1, *grid), self.transformer.mask_id)
         channels, steps = self.transformer.num_channels, request.sampler.steps
+        covariates = self._covariates(request, labels)
         # As many cells in a pass as in a window.
         more = max(1.0, math.prod(grid) / math.prod(self.spec.window))
         tokens = draw_tokens(
             self.transformer,
-            Condition.of(labels.to(self.device), channels, coarse=True),
+            Condition.of(labels.to(self.device), channels, None, None, covariates, coarse=True),
             initial.expand(len(labels), *grid).to(self.device),
             request.sampler.model_copy(update={"steps": math.ceil(steps * more)}),
             stream,

@@ -34,6 +34,9 @@ class SampleRequest:
     """With ``initial``: known tokens of the coarse volume (1, *coarse grid), the mask id where
     unknown."""
 
+    covariates: tuple[float | None, ...] = ()
+    """Of every volume: numbers and indices of categories, None where not given; () for none."""
+
     @classmethod
     def generation_of(
         cls,

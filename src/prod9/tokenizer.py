@@ -13,6 +13,7 @@ from prod9 import __version__
 from prod9.config.base import Section
 from prod9.config.data import FolderPreprocessingConfig, PreprocessingConfig
 from prod9.config.model import AutoencoderConfig
+from prod9.label_codes import LabelCodes
 from prod9.networks.autoencoder import Autoencoder
 from prod9.shapes import MAX_VOXELS, Tokens, Volume
 from prod9.torch_files import digest_of, fitted, read_export, write_export
@@ -55,6 +56,8 @@ class TokenizerSpec(Section):
     class_names: tuple[ClassName, ...]
     preprocessing: FolderPreprocessingConfig | PreprocessingConfig | None = None
     """How scans become volumes; None where volumes are taken as they are stored."""
+    labels: tuple[LabelCodes, ...] = Field(default=(), exclude_if=lambda codes: not codes)
+    """Of each channel of labels, which are tokens without a network."""
     train_subjects: tuple[str, ...] = ()
     """Subjects that the weights have seen, where the split is by subject."""
     config_yaml: str

@@ -157,3 +157,27 @@ def run(*command: str, cwd: Path) -> str:
     code, out, err = in_this_one(*command, cwd=cwd, env={})
     assert code == 0, err
     return out + err
+
+
+@pytest.mark.slow
+def test_a_folder_with_labels(tmp_path: Path) -> None:
+    """The plan counts label maps; the trained model makes images of masks, and pairs."""
+    folder, model = tmp_path / "scans", tmp_path / "model"
+    for path in sorted(write_folder(tmp_path / "balls").rglob("*.nii.gz")):
+        image = nib.load(path)
+        case = folder / path.name.removesuffix(".nii.gz")
+        case.mkdir(parents=True)
+        image.to_filename(case / "T1.nii.gz")
+        labels = (np.asanyarray(image.dataobj) > 550).astype(np.uint8)
+        nib.Nifti1Image(labels, image.affine).to_filename(case / "seg.nii.gz")
+    command = ("prod9", "train", str(folder), "--output", str(model))
+    run(*command, "--hours", "0.01", "--with-labels", "--plan-only", cwd=tmp_path)
+    make_smaller(model / "training")
+    run(*command, "--resume", cwd=tmp_path)
+    mask = folder / "p00" / "seg.nii.gz"
+    made = tmp_path / "made"
+    words = ("--mask", str(mask), "-n", "1", "--output", str(made))
+    run("prod9", "generate", str(model), *words, cwd=tmp_path)
+    assert nib.load(made / "0000_T1.nii.gz").shape == SIDES
+    (pair,) = prod9.load(model).generate_pairs()
+    assert {*np.unique(pair.labels.dataobj)} <= {0, 1}

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from prod9.cli.edit import edit
 from prod9.cli.evaluate import evaluate
 from prod9.cli.export import export
 from prod9.cli.options import Count, OptionalOutput, OverwriteOption, command, print_table
@@ -69,6 +70,7 @@ def demo(
 for verb in (plan, export):
     command(app, panel=MAKE)(verb)
 add_verbs(app, USE)
+command(app, panel=USE)(edit)
 for verb in (evaluate, view):
     command(app, panel=LOOK)(verb)
 

@@ -17,6 +17,7 @@ from prod9.errors import Prod9Error
 from prod9.runtime.processes import require_alone
 
 if TYPE_CHECKING:
+    from prod9.inference.labelled import EncodedMask
     from prod9.inference.model import Model, Settings
     from prod9.inference.subjects import TranslatedSubject
 
@@ -87,6 +88,9 @@ class Generate(Verb):
         shape: Voxels per side, around the middle of the training volumes; the training volumes'
             when left out.
         resume: Go on with an interrupted set; generate what is missing.
+        mask: A label map: generate images of it, on its grid (models trained with labels).
+        with_labels: Generate a label map for each subject too, in OUTPUT/labels.
+        covariate: NAME=VALUE of every volume, such as age=70; repeatable.
     """
 
     output: OptionalOutput = None
@@ -95,10 +99,14 @@ class Generate(Verb):
     channels: Annotated[list[str] | None, typer.Option("--channel", "--modality")] = None
     shape: tuple[int, int, int] | None = None
     resume: bool = False
+    mask: Annotated[Path | None, typer.Option("--mask", "-m")] = None
+    with_labels: bool = False
+    covariate: list[str] | None = None
 
     def run(self, source: Source) -> None:
         """Write the set."""
         from prod9.inference.generate import generate_files
+        from prod9.inference.labelled import by_subject
         from prod9.inference.model import request_of
         from prod9.runtime.distributed import is_main
         from prod9.shapes import MAX_VOXELS
@@ -118,11 +126,44 @@ class Generate(Verb):
         request = request_of(
             model.network, model.generation, names, self.num_samples, self.settings
         )
-        request = replace(request, shape=shape)
-        generate_files(model.network, request, folder, overwrite=self.overwrite, resume=self.resume)
+        covariates = model.network.covariates_of(self._covariates())
+        request, mask = replace(request, shape=shape, covariates=covariates), None
+        if self.mask is not None or self.with_labels:
+            mask = self._mask(model)
+            labels = by_subject(model.network, request.labels, self.num_samples)
+            request = replace(request, labels=labels)
+        generate_files(
+            model.network,
+            request,
+            folder,
+            overwrite=self.overwrite,
+            resume=self.resume,
+            mask=mask,
+            with_labels=self.with_labels,
+        )
         if is_main():
             count = len(request.labels)
             typer.echo(f"{count} volumes, montage.png and manifest.json written to {folder}")
+
+    def _covariates(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for text in self.covariate or ():
+            name, equals, value = text.partition("=")
+            if not (name and equals and value) or name in found:
+                raise Prod9Error(f"--covariate {text}: write each once, as NAME=VALUE.")
+            found[name] = value
+        return found
+
+    def _mask(self, model: "Model") -> "EncodedMask | None":
+        from prod9.data.volume_files.read import read_volume
+        from prod9.inference.labelled import encode_mask, label_codes
+
+        if self.mask is not None and (self.with_labels or self.shape is not None):
+            raise Prod9Error(
+                "--mask gives the label map and its grid; leave out --with-labels and --shape."
+            )
+        label_codes(model.network)  # refuses a model without labels before a file is read
+        return None if self.mask is None else encode_mask(model.network, read_volume(self.mask))
 
 
 @dataclass(frozen=True, kw_only=True)

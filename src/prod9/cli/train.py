@@ -22,6 +22,7 @@ def train(
     fold: Annotated[int | None, typer.Option(min=0, max=4)] = None,
     device: Literal["auto", "cpu", "gpu"] = "auto",
     seed: Seed = 0,
+    with_labels: bool = False,
 ) -> None:
     """Turn a folder of scans into a generator of new ones: look, plan, train, measure.
 
@@ -38,6 +39,7 @@ def train(
         fold: For cross-validation: which of five parts of the subjects is for testing.
         device: Where to train.
         seed: Seed of everything random.
+        with_labels: Learn the label maps too: images from masks, masks from images, and pairs.
     """
     require_alone("prod9 train")
     with starting("prod9 train"):
@@ -55,4 +57,5 @@ def train(
         fold=fold,
         accelerator=device,
         seed=seed,
+        with_labels=with_labels,
     )

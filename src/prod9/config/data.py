@@ -145,6 +145,8 @@ class FolderPreprocessingConfig(PreprocessingConfig):
     """Names of the channels, in order."""
     windows: dict[str, tuple[float, float]] = Field(default={})
     """Channel -> stored values that become 0 and 1 in every scan; all others use `percentiles`."""
+    labels: dict[str, tuple[int, ...]] = Field(default={}, exclude_if=lambda found: not found)
+    """Channel of labels that is learned -> its values, 0 first. These come after `channels`."""
 
 
 class ScanSourceConfig(CroppedSourceConfig):

@@ -89,6 +89,9 @@ class DatasetDescription(Section):
     `scaling`, and is else false."""
     mirror: bool = False
     """Whether a scan mirrored left to right is as good as the scan itself."""
+    learn_labels: bool = False
+    """Whether channels of labels are learned too: volumes can then be generated from a label map,
+    label maps from volumes, and both together."""
     licence: str = ""
     """Of the data, for the model card."""
     scans: dict[str, ScanEntry] = Field(default={})
@@ -115,6 +118,17 @@ class DatasetDescription(Section):
     def intensity_channels(self) -> tuple[str, ...]:
         """Names of the channels of grey values."""
         return tuple(name for name, each in self.channels.items() if each.kind == "intensity")
+
+    @property
+    def learned_labels(self) -> dict[str, tuple[int, ...]]:
+        """Values of each channel of labels that is learned, by name: 0, and the others rising."""
+        if not self.learn_labels:
+            return {}
+        return {
+            name: (0, *sorted({*each.values} - {0}))
+            for name, each in self.channels.items()
+            if each.kind == "labels"
+        }
 
 
 def split_part(file: str) -> tuple[str, str]:

@@ -66,12 +66,21 @@ class VolumeCrops(TorchDataset[Batch]):
         roi: voxels per side of a crop, less where the volumes are smaller.
         train: whether places and changes are drawn anew in each epoch.
         seed: of both.
+        channels: which of the data's; all of them when left out.
     """
 
     def __init__(
-        self, data: Dataset, config: SourceConfig, roi: Sequence[int], *, train: bool, seed: int
+        self,
+        data: Dataset,
+        config: SourceConfig,
+        roi: Sequence[int],
+        *,
+        train: bool,
+        seed: int,
+        channels: Sequence[int] = (),
     ) -> None:
         self.data, self.train, self.seed = data, train, seed
+        self.channels = [*(channels or range(len(data.channels)))]
         self.cropped = isinstance(config, CroppedSourceConfig)
         self.coarse = coarse_of(config)
         self.roi, self.repetitions, self.foreground = data.shape, 1, 1.0
@@ -85,15 +94,16 @@ class VolumeCrops(TorchDataset[Batch]):
         self.augmentation = change if train else _UNCHANGED
 
     def __len__(self) -> int:
-        return len(self.data) * len(self.data.channels) * self.repetitions
+        return len(self.data) * len(self.channels) * self.repetitions
 
     def __getitem__(self, key: BatchKey) -> Batch:
-        data, count = self.data, len(self.data.channels)
+        data, count = self.data, len(self.channels)
         crops = np.empty((len(key.indices), 1, *self.roi), np.float32)
         labels = np.empty(len(key.indices), np.int64)
         names: list[str] = []
         for position, index in enumerate(key.indices):
-            rest, channel = divmod(index, count)
+            rest, position_of_channel = divmod(index, count)
+            channel = self.channels[position_of_channel]
             item, repetition = divmod(rest, self.repetitions)
             place = [self.seed, key.epoch if self.train else 0, item, repetition]
             shared = np.random.default_rng(place)
@@ -165,10 +175,16 @@ def augment(
 
 
 def volume_loader(
-    data: Dataset, config: SourceConfig, roi: Sequence[int], *, train: bool, seed: int
+    data: Dataset,
+    config: SourceConfig,
+    roi: Sequence[int],
+    *,
+    train: bool,
+    seed: int,
+    channels: Sequence[int] = (),
 ) -> DataLoader[Batch]:
     """Return the batches of :class:`VolumeCrops`, whose arguments these are."""
-    crops = VolumeCrops(data, config, roi, train=train, seed=seed)
+    crops = VolumeCrops(data, config, roi, train=train, seed=seed, channels=channels)
     return batches_of(crops, config, train=train, seed=seed)
 
 

@@ -18,6 +18,7 @@ from pydantic import create_model
 from prod9.config.data import PreprocessingConfig, SourceConfig
 from prod9.data.splits import SPLITS, Split
 from prod9.errors import Prod9Error
+from prod9.label_codes import PARTS
 from prod9.registry import DATASETS, DatasetKind, imported
 
 Sides: TypeAlias = tuple[int, int, int]
@@ -121,6 +122,18 @@ class Dataset(ABC):
             return channels
         return tuple(f"{one}/{channel}" for one in self.class_names for channel in channels)
 
+    @property
+    def image_channels(self) -> tuple[int, ...]:
+        """The channels that a network encodes: all, but for a folder's labels."""
+        if not getattr(self.preprocessing, "labels", None):
+            return tuple(range(len(self.channels)))
+        return tuple(c for c, each in enumerate(self.channels) if each.kind == "intensity")
+
+    @property
+    def targets(self) -> list[int]:
+        """The channels that Stage 2 learns of an item in an epoch; see :func:`targets_of`."""
+        return targets_of(len(self.image_channels), len(self.channels))
+
     def label_of(self, item: int, channel: int) -> int:
         """Return the label of a volume: its class and its channel as one number."""
         return self.class_of(item) * len(self.channels) + channel
@@ -152,6 +165,22 @@ class Outline:
     """Where the numbers of items come from."""
     assumed: bool = False
     """Whether ``shape`` is only what such data usually has."""
+    labels: int = 0
+    """How many of the channels, the last ones, are of labels."""
+
+    @property
+    def targets(self) -> list[int]:
+        """As :attr:`Dataset.targets`."""
+        return targets_of(len(self.channels) - self.labels, len(self.channels))
+
+
+def targets_of(images: int, channels: int) -> list[int]:
+    """Return the channels, images first, that Stage 2 learns of an item in an epoch.
+
+    Each one; where there are labels, an image is learned as often as all the parts of a label map.
+    """
+    repeats = 1 if images == channels else PARTS
+    return [c for c in range(channels) for _ in range(repeats if c < images else 1)]
 
 
 Open: TypeAlias = Callable[[SourceConfig, PreprocessingConfig | None], Splits]

@@ -104,6 +104,22 @@ class Placement:
         upright = apply_orientation(array, io_orientation(self.source_affine))  # a view
         return np.array(_resampled(upright, self.shape), np.float32, order="C")
 
+    def nearest(self, array: np.ndarray) -> np.ndarray:
+        """Bring labels from the scan's grid to the RAS grid: each voxel takes the nearest one's.
+
+        Returns a new array of the same type.
+        """
+        assert array.shape == self.source_shape
+        upright = apply_orientation(array, io_orientation(self.source_affine))
+        return np.array(_nearest(upright, self.shape), order="C")
+
+    def invert_nearest(self, array: np.ndarray) -> np.ndarray:
+        """Bring labels back to the scan's grid; the counterpart of :meth:`nearest`."""
+        assert array.shape == self.shape
+        orientation = io_orientation(self.source_affine)
+        upright = _nearest(array, _permuted(self.source_shape, orientation))
+        return np.array(apply_orientation(upright, ornt_transform(_RAS, orientation)), order="C")
+
     def invert(self, array: np.ndarray) -> np.ndarray:
         """Bring an array of ``shape`` back to the scan's grid; the counterpart of :meth:`apply`."""
         assert array.shape == self.shape
@@ -126,6 +142,15 @@ def _resampled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     for axis in sorted(changed, key=lambda axis: shape[axis] / array.shape[axis]):
         tensor = _linear(tensor, axis, shape[axis])
     return tensor.numpy()
+
+
+def _nearest(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the array on a grid of ``shape`` that fills the same box, with the nearest voxels."""
+    places = [
+        ((np.arange(side) + 0.5) * before / side).astype(int)
+        for before, side in zip(array.shape, shape, strict=True)
+    ]
+    return array[np.ix_(*places)]
 
 
 def _linear(volume: torch.Tensor, axis: int, side: int) -> torch.Tensor:

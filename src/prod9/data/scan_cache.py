@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import numpy as np
 from prod9.config.data import PreprocessingConfig
 from prod9.data.geometry import Placement, grid_difference, require_volume
 from prod9.data.intensity import IntensityScale
+from prod9.data.label_maps import label_indices
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
 from prod9.files import atomic_write, hexdigest, write_text
@@ -69,6 +70,11 @@ class ScanSource(ABC):
         """The fixed range of each channel; None for percentiles of the foreground."""
         return [None] * len(self.channels)
 
+    @property
+    def labels(self) -> Mapping[str, tuple[int, ...]]:
+        """Values of each channel of labels."""
+        return {}
+
 
 @contextmanager
 def faults_of(name: str) -> Generator[None]:
@@ -82,8 +88,15 @@ def faults_of(name: str) -> Generator[None]:
         raise BadCase(name, cause) from error
 
 
-def require_one_grid(name: str, channels: Sequence[str], volumes: Sequence[StoredVolume]) -> None:
+def require_one_grid(
+    name: str,
+    channels: Sequence[str],
+    volumes: Sequence[StoredVolume],
+    may_be_empty: Container[str] = (),
+) -> None:
     """Refuse channels that lie on different grids or hold one value only.
+
+    Those that are named in ``may_be_empty`` (labels) may hold one value.
 
     Raises:
         BadCase: of the scan ``name``.
@@ -97,7 +110,7 @@ def require_one_grid(name: str, channels: Sequence[str], volumes: Sequence[Store
                 f"{difference}; resample one onto the other",
             )
         value = volume.array.flat[0]
-        if (volume.array == value).all():
+        if channel not in may_be_empty and (volume.array == value).all():
             raise BadCase(
                 name,
                 f"has an empty {channel}: all voxels of {volume.path} are {value:g}; replace it",
@@ -114,7 +127,8 @@ class Scan:
     digest: str
     """SHA-256 over the files' contents and the preprocessing."""
     path: Path
-    """float16 ``.npy``, (C, d, h, w) in [0, 1]: the box of all modalities."""
+    """float16 ``.npy``, (C, d, h, w) in [0, 1]: the box of all modalities. Of labels: indices into
+    their values."""
     shape: tuple[int, int, int]
     """Sides of the whole scan after resampling, RAS+."""
     box: tuple[int, int, int]
@@ -214,6 +228,10 @@ def _preprocess(
     whole = np.empty((len(volumes), *placement.shape), np.float16)
     named = zip(case.channels, volumes, case.windows, strict=True)
     for index, (channel, volume, window) in enumerate(named):
+        if channel in case.labels:
+            with faults_of(case.name):
+                whole[index] = placement.nearest(label_indices(volume, case.labels[channel]))
+            continue
         scale = IntensityScale.of(volume, preprocessing.percentiles)
         if window is not None:
             scale = IntensityScale(*window)

@@ -150,7 +150,7 @@ def measure_generated(
         splits: ``test`` is what is compared with.
     """
     translation, test = None, splits["test"]
-    if len(model.channels) > 1:
+    if len(model.images) > 1:
         translation = measure_translation(
             model,
             splits["train"],

@@ -5,12 +5,13 @@ is removed when ``manifest.json`` is there. A folder with it can be resumed. Onl
 of the two files names are ever replaced.
 """
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ from prod9.data.volume_files.read import open_nifti, read_content, read_volume
 from prod9.data.volume_files.write import write_nifti
 from prod9.errors import Prod9Error
 from prod9.files import require_writable, sync, write_text
+from prod9.inference.labelled import (
+    EncodedMask,
+    decoded_maps,
+    images_on_mask,
+    label_codes,
+    sample_subjects,
+    stored_type,
+)
 from prod9.model import Model
 from prod9.montage import by_class, montage, save_figure
 from prod9.own_files import read_record, refuse_foreign, remove_own
@@ -33,6 +42,8 @@ from prod9.sample_request import SampleRequest
 
 _MONTAGE_COLUMNS = 6
 MANIFEST, UNFINISHED, MONTAGE = "manifest.json", "unfinished.json", "montage.png"
+MAPS = "labels"
+"""Folder, inside the set's, of label maps that have the names of their images."""
 _KEYS = {"prod9", "seed", "classes"}
 """What either record holds at least."""
 _LATE_SECONDS = 120.0
@@ -90,6 +101,8 @@ class GeneratedSet:
                 manifest.replace(unfinished)
             names = sorted(own - {MANIFEST, UNFINISHED})
             remove_own(self.folder, [self.folder / name for name in names])
+        elif self.settings.get("with_labels"):
+            refuse_foreign(self.folder / MAPS / path.name for path in self.files)
         if not manifest.exists():
             write_text(unfinished, json.dumps(record, indent=2) + "\n")
 
@@ -179,7 +192,10 @@ def own_names(folder: Path) -> set[str]:
         with suppress(KeyError, TypeError, IndexError, AttributeError):
             samples = record.get("samples")  # a manifest has them
             labels = record["labels"] if samples is None else [each["label"] for each in samples]
-            own |= {mark, MONTAGE, *_names(labels, record["classes"])}
+            names = _names(labels, record["classes"])
+            own |= {mark, MONTAGE, *names}
+            if record.get("with_labels"):
+                own |= {f"{MAPS}/{name}" for name in names}
     needed = [folder / name for name in (MANIFEST, UNFINISHED, MONTAGE)]
     refuse_foreign(path for path in (*needed, *_volumes(folder)) if path.name not in own)
     return own
@@ -200,6 +216,8 @@ def generate_files(
     overwrite: bool,
     resume: bool = False,
     on_volume: Callable[[Tensor], None] = lambda volume: None,
+    mask: EncodedMask | None = None,
+    with_labels: bool = False,
 ) -> None:
     """Generate the volumes of a request and write them to ``folder``.
 
@@ -213,6 +231,9 @@ def generate_files(
         overwrite: replace a set that is there.
         resume: only generate the batches of which a volume is missing; the set is the same.
         on_volume: called with each volume (1, D, H, W) that this process generates.
+        mask: generate images of this label map, on its grid; the labels of ``request`` are as
+            :func:`prod9.inference.labelled.by_subject` returns them, and so with the next.
+        with_labels: sample a label map for each subject too: ``labels/`` has a map for each image.
 
     Raises:
         Prod9Error: the folder holds volumes already (with ``resume``: of another set), or cannot be
@@ -220,6 +241,12 @@ def generate_files(
     """
     spec = model.tokenizer.spec
     sides = request.shape or spec.volume_shape
+    affine = generation_affine(sides, spec.spacing_mm)
+    if mask is not None:
+        sides, affine = mask.placement.shape, mask.stored.affine
+    if mask is not None or with_labels:  # a batch holds whole subjects
+        each = len({label % len(model.channels) for label in request.labels})
+        request = replace(request, batch_size=max(1, request.step // each) * each)
     settings = {
         **model.record_of(request),
         "batch_size": request.step,
@@ -228,18 +255,36 @@ def generate_files(
         "classes": list(model.class_names),
         "tokens_shape": list(model.tokenizer.grid(sides)),
     }
+    if mask is not None:
+        content = np.ascontiguousarray(mask.stored.array).tobytes() + affine.tobytes()
+        settings["mask"] = hashlib.sha256(content).hexdigest()
+    if with_labels:
+        settings["with_labels"] = True
+    if request.covariates:
+        settings["covariates"] = list(request.covariates)
     wanted = GeneratedSet(folder, settings, request.labels)
     wanted.claim(resume=resume, overwrite=overwrite)
     own = share_of(wanted.missing_batches())
-    affine = generation_affine(sides, spec.spacing_mm)
     with progress_bar("generating", "batches") as tell:
         tell(0, len(own))
         for done, number in enumerate(own):
-            volumes = model.sample_volumes(
-                request, number, lambda n, total, done=done: tell(done + n / total, len(own))
-            )
+
+            def on_window(n: int, total: int, done: int = done) -> None:
+                tell(done + n / total, len(own))
+
+            first = number * request.step
+            if mask is None and not with_labels:
+                volumes = model.sample_volumes(request, number, on_window)
+            else:
+                tokens, maps = sample_subjects(model, request, number, mask, on_window)
+                if mask is not None:
+                    volumes = images_on_mask(model, tokens, mask, request)
+                else:
+                    volumes = model.decode(tokens.to(model.device), sides, request.windows)
+                if maps is not None:
+                    _write_maps(model, wanted, first, len(volumes), maps, sides, affine)
             # Written at once: many whole brains do not fit in memory.
-            for path, volume in zip(wanted.files[number * request.step :], volumes, strict=False):
+            for path, volume in zip(wanted.files[first:], volumes, strict=False):
                 voxels = (volume[0] * 255).round().to(torch.uint8).numpy()
                 write_nifti(path, voxels, affine, np.uint8, overwrite=True, durable=False)
                 on_volume(volume)
@@ -249,6 +294,25 @@ def generate_files(
         _draw_montage(wanted, model.class_names, request.seed)
         wanted.finish()
     barrier()
+
+
+def _write_maps(
+    model: Model,
+    wanted: GeneratedSet,
+    first: int,
+    count: int,
+    tokens: Tensor,
+    sides: tuple[int, int, int],
+    affine: np.ndarray,
+) -> None:
+    """Write the label map of each of ``count`` images from ``first``, before the images."""
+    codes = label_codes(model)
+    maps = decoded_maps(codes, tokens, sides)
+    dtype = stored_type(codes.values)
+    for index, path in enumerate(wanted.files[first : first + count]):
+        own = maps[index * len(maps) // count]
+        target = wanted.folder / MAPS / path.name
+        write_nifti(target, own, affine, dtype, overwrite=True, durable=False)
 
 
 def _draw_montage(wanted: GeneratedSet, class_names: tuple[str, ...], seed: int) -> None:

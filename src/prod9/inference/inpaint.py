@@ -54,6 +54,8 @@ def inpaint(
         Prod9Error: another grid; a mask of nothing or everything; an empty scan.
     """
     channel = model.channels[request.labels[0] % len(model.channels)]
+    if channel not in model.images:
+        raise Prod9Error(f"{channel} is a channel of labels; change it with `prod9 edit`.")
     native = to_network(scan, model.tokenizer, channel)
     require_same_grid(scan, mask)
     inside = mask.array != 0

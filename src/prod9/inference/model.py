@@ -7,16 +7,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+import numpy as np
 from nibabel.nifti1 import Nifti1Image
+from torch import Tensor
 
 from prod9 import model as core
 from prod9.config import CompletionConfig
 from prod9.config.load import validated
+from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
 from prod9.inference.extras import Extras
 from prod9.inference.generate import generation_affine
 from prod9.inference.hub import push
 from prod9.inference.inpaint import inpaint as sample_masked
+from prod9.inference.labelled import (
+    by_subject,
+    decoded_maps,
+    encode_mask,
+    images_on_mask,
+    label_codes,
+    sample_subjects,
+)
 from prod9.inference.model_folder import save_folder
 from prod9.inference.recorded import Recorded
 from prod9.inference.subjects import OnSubject, TranslatedSubject, translate_folder
@@ -40,6 +51,16 @@ class Settings(TypedDict, total=False):
     steps: int
     temperature: float
     guidance_scale: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated subject."""
+
+    labels: Nifti1Image
+    """int32."""
+    images: list[Nifti1Image]
+    """float32 in [0, 1], of the same grid: one for each channel."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,8 @@ class Model:
         n: int = 1,
         *,
         shape: tuple[int, int, int] | None = None,
+        mask: VolumeLike | None = None,
+        covariates: Mapping[str, str | int | float] | None = None,
         **settings: Unpack[Settings],
     ) -> list[Nifti1Image]:
         """Generate new volumes.
@@ -90,13 +113,19 @@ class Model:
             label: name of a class (of scans: of a channel), several, or ``all``.
             n: volumes of each.
             shape: voxels per side; the training volumes' when left out.
+            mask: a label map that the volumes show, of a model that has learned labels.
+            covariates: such as ``{"age": 70, "sex": "F"}``; those left out are not given.
             settings: see :class:`Model`.
 
         Returns:
-            Images in [0, 1], float32, axes RAS+, of the training data's spacing.
+            Images in [0, 1], float32, axes RAS+, of the training data's spacing; with a ``mask`` on
+            its grid, all channels of the first sample first.
         """
         names = [label] if isinstance(label, str) else [*label]
         request = request_of(self.network, self.generation, names, n, settings)
+        request = replace(request, covariates=self.network.covariates_of(covariates or {}))
+        if mask is not None:
+            return self._of_mask(stored_volume(mask, "the mask"), request, n)
         request = replace(request, shape=shape)
         spec = self.network.tokenizer.spec
         affine = generation_affine(shape or spec.volume_shape, spec.spacing_mm)
@@ -104,6 +133,46 @@ class Model:
             image_of(volume[0].numpy(), affine)
             for number in range(request.num_batches)
             for volume in self.network.sample_volumes(request, number)
+        ]
+
+    def _of_mask(self, mask: StoredVolume, request: SampleRequest, n: int) -> list[Nifti1Image]:
+        network, encoded = self.network, encode_mask(self.network, mask)
+        labels = by_subject(network, request.labels, n)
+        request = replace(request, labels=labels, batch_size=None)
+        tokens, _ = sample_subjects(network, request, mask=encoded)
+        volumes = images_on_mask(network, tokens, encoded, request)
+        return [image_of(volume[0].numpy(), mask.affine) for volume in volumes]
+
+    def generate_pairs(
+        self, label: str | Iterable[str] = "all", n: int = 1, **settings: Unpack[Settings]
+    ) -> list[Pair]:
+        """Generate label maps, and images of them; of a model that has learned labels.
+
+        Args:
+            label: name of a channel or of a class, several, or ``all``.
+            n: subjects of each class.
+            settings: see :class:`Model`.
+
+        Returns:
+            Of each subject ``labels``, int32, and ``images``, one for each channel, in [0, 1].
+        """
+        names = [label] if isinstance(label, str) else [*label]
+        network, codes = self.network, label_codes(self.network)
+        request = request_of(network, self.generation, names, n, settings)
+        labels = by_subject(network, request.labels, n)
+        request = replace(request, labels=labels, batch_size=None)
+        tokens, maps = sample_subjects(network, request)
+        assert maps is not None
+        spec = network.tokenizer.spec
+        sides, affine = spec.volume_shape, generation_affine(spec.volume_shape, spec.spacing_mm)
+        volumes = network.decode(tokens.to(network.device), sides, request.windows)
+        each = len(volumes) // len(maps)
+        return [
+            Pair(
+                Nifti1Image(own, affine),
+                [image_of(volume[0].numpy(), affine) for volume in volumes[k * each :][:each]],
+            )
+            for k, own in enumerate(decoded_maps(codes, maps, sides))
         ]
 
     def translate(
@@ -122,12 +191,15 @@ class Model:
             settings: see :class:`Model`.
 
         Returns:
-            Volumes on the grid of the first source, in the mean range of the sources' intensities.
+            Volumes on the grid of the first source, in the mean range of the sources' intensities;
+            int32 where the target is a channel of labels.
         """
         request = request_of(self.network, self.completion, [target], n, settings)
         stored = {name: stored_volume(volume, name) for name, volume in sources.items()}
         found = sample_channel(self.network, stored, request)
         first, affine = next(iter(sources.values())), next(iter(stored.values())).affine
+        if found.samples.dtype == np.int32 and not isinstance(first, np.ndarray | Tensor):
+            return [Nifti1Image(sample, affine) for sample in found.samples]
         return [like(first, sample, affine) for sample in found.samples]
 
     def inpaint(
@@ -250,7 +322,7 @@ def channel_or_only(network: core.Model, name: str | None) -> str:
     Raises:
         Prod9Error: None, and the model has several.
     """
-    only, *others = network.channels
+    only, *others = network.images
     if name is None and others:
         raise Prod9Error(
             f"the model has the channels {', '.join(network.channels)}; name one of them "

@@ -158,13 +158,14 @@ def translate_folder(
         raise Prod9Error(
             "this model has one channel, and nothing to translate from; give a model of several."
         )
-    targets = model.channels if target is None else [model.channels[model.channel_of(target)]]
+    known = (*model.images, *model.label_channels)
+    targets = known if target is None else [model.channels[model.channel_of(target)]]
     if output.resolve().is_relative_to(folder.resolve()):
         raise Prod9Error(
             f"--output {output} is inside {folder}, where results would be taken for scans; "
             "choose another folder."
         )
-    subjects = find_subjects(folder, model.channels)
+    subjects = find_subjects(folder, known)
     if not (resume or overwrite):
         _refuse_results(output, subjects, targets, samples)
     require_writable(output)

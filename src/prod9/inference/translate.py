@@ -21,6 +21,16 @@ from prod9.inference.completion import (
     require_same_grid,
     to_network,
 )
+from prod9.inference.labelled import (
+    EncodedMask,
+    decoded_maps,
+    encode_mask,
+    label_codes,
+    seed_of,
+    stored_type,
+    vote,
+)
+from prod9.label_codes import LabelCodes
 from prod9.model import Model
 from prod9.outpainting import OnWindow
 from prod9.runtime.progress import progress_bar
@@ -36,7 +46,7 @@ class Translation:
     sources: Mapping[int, NativeVolume]
     """The volumes it was sampled from, by channel."""
     samples: np.ndarray
-    """float32 (K, D, H, W): intensities, on the grid of the first source."""
+    """float32 (K, D, H, W): intensities, on the grid of the first source; int32 if labels."""
     on_grid: Tensor
     """The same in [0, 1] on the network's grid."""
 
@@ -46,10 +56,13 @@ def translated_tokens(
     volumes: Mapping[int, Tensor],
     request: SampleRequest,
     on_window: OnWindow = lambda done, total: None,
+    masks: Sequence[EncodedMask] = (),
 ) -> Tokens:
     """Sample the tokens (K, *grid) of a channel, the K labels of ``request``.
 
-    ``volumes`` are (1, 1, D, H, W) in [0, 1], 0 outside the foreground, of each source channel.
+    ``volumes`` are (1, 1, D, H, W) in [0, 1], 0 outside the foreground, of each source channel;
+    ``masks`` are label maps that are sources too. Of a channel of labels the result is
+    (K, parts, *grid).
     """
     tokens = {m: encode(model.tokenizer, v, request.windows) for m, v in volumes.items()}
     first = next(iter(tokens.values()))
@@ -57,10 +70,32 @@ def translated_tokens(
     sources = torch.full((1, len(model.channels), *first.shape[1:]), mask_id)
     for channel, own in tokens.items():
         sources[:, channel] = own
+    for mask in masks:
+        sources[:, [*model.label_channels[mask.codes.channel]]] = mask.tokens
     # Where no source has anything, neither has the target.
     known = background_cells(model, list(volumes.values()))
-    initial = torch.where(known, first, mask_id)
-    return model.sample(replace(request, initial=initial, sources=sources), on_window=on_window)
+    target = model.channels[request.labels[0] % len(model.channels)]
+    if target not in model.label_channels:
+        initial = torch.where(known, first, mask_id)
+        return model.sample(replace(request, initial=initial, sources=sources), on_window=on_window)
+    nothing = label_codes(model, target).encode(np.zeros(_sides(volumes), np.float32))
+    sources = sources.expand(len(request.labels), *sources.shape[1:]).clone()
+    parts = model.label_channels[target]
+    for empty, part in zip(torch.from_numpy(nothing), parts, strict=True):
+        one = replace(
+            request,
+            labels=tuple(label - parts[0] + part for label in request.labels),
+            initial=torch.where(known, empty, mask_id)[None],
+            sources=sources.clone(),
+            seed=seed_of(request.seed, part),
+        )
+        sources[:, part] = model.sample(one, on_window=on_window).cpu()
+    return sources[:, [*parts]]
+
+
+def _sides(volumes: Mapping[int, Tensor]) -> tuple[int, int, int]:
+    d, h, w = next(iter(volumes.values())).shape[2:]
+    return d, h, w
 
 
 def translate(
@@ -86,22 +121,32 @@ def translate(
     """
     target = request.labels[0] % len(model.channels)
     native: dict[int, NativeVolume] = {}
+    masks: dict[int, EncodedMask] = {}
     for name, volume in sources.items():
         channel = model.channel_of(name)
-        if channel in native:
+        if channel in native or channel in masks:
             raise Prod9Error(f"a source is given twice in {', '.join(sources)}; give each once.")
         if channel == target:
             raise Prod9Error(f"the target {name} is one of the sources; give another.")
-        native[channel] = to_network(volume, model.tokenizer, model.channels[channel])
+        if model.channels[channel] in model.label_channels:
+            masks[channel] = encode_mask(model, volume, model.channels[channel])
+        else:
+            native[channel] = to_network(volume, model.tokenizer, model.channels[channel])
+    if not native and masks:
+        raise Prod9Error(
+            "give an image among the sources; `prod9 generate --mask` makes images of a label map "
+            "alone."
+        )
     if not native:
         raise Prod9Error("give at least one source to translate from.")
     first, *others = native.values()
-    for other in others:
-        require_same_grid(first.raw, other.raw)
+    for other in [*(each.raw for each in others), *(each.stored for each in masks.values())]:
+        require_same_grid(first.raw, other)
     volumes = {channel: each.tensor() for channel, each in native.items()}
-    tokens = translated_tokens(model, volumes, request, on_window)
-    d, h, w = next(iter(volumes.values())).shape[2:]
-    samples = model.decode(tokens, (d, h, w), request.windows)[:, 0]
+    tokens = translated_tokens(model, volumes, request, on_window, [*masks.values()])
+    if model.channels[target] in model.label_channels:
+        return _labels(native, label_codes(model, model.channels[target]), tokens)
+    samples = model.decode(tokens, _sides(volumes), request.windows)[:, 0]
     scale, foreground = _mean_scale([each.scale for each in native.values()]), None
     restored = samples
     if scale.background is not None:
@@ -109,6 +154,17 @@ def translate(
         samples = samples * (torch.from_numpy(first.on_grid(foreground)) > 0)
     stored = np.stack([first.restore(each, scale, foreground) for each in restored])
     return Translation(native, stored, samples)
+
+
+def _labels(sources: Mapping[int, NativeVolume], codes: LabelCodes, tokens: Tokens) -> Translation:
+    """Return label maps, on the grid of the first source; to be shown, the last label is 1."""
+    first = next(iter(sources.values()))
+    placement = first.placement
+    assert placement is not None  # of scans
+    maps = decoded_maps(codes, tokens, placement.shape)
+    stored = np.stack([placement.invert_nearest(each) for each in maps])
+    shown = np.searchsorted(sorted(codes.values), maps) / max(1, len(codes.values) - 1)
+    return Translation(sources, stored, torch.from_numpy(shown.astype(np.float32)))
 
 
 def _mean_scale(scales: Sequence[IntensityScale]) -> IntensityScale:
@@ -133,7 +189,8 @@ def translate_files(
 
     The result has the grid and affine of the first source, and its stored type where all sources
     share it (else float32); of several samples it is the mean, and each sample and their
-    standard deviation are written beside it.
+    standard deviation are written beside it. Of labels it is the most frequent label of each voxel,
+    and beside it is the share of samples with another one.
 
     Args:
         model: a model of scans.
@@ -171,10 +228,14 @@ def translate_files(
     types = {each.dtype for each in stored.values()}
     # The shared range need not fit the type of one source among several.
     dtype = first.dtype if len(types) == 1 else np.dtype(np.float32)
-    volumes = [(found.samples.mean(0), dtype)]
+    middle, spread = found.samples.mean(0), found.samples.std(0)
+    if target in model.label_channels:
+        middle, spread = vote(found.samples)
+        dtype = stored_type(label_codes(model, target).values)
+    volumes = [(middle, dtype)]
     if count > 1:
         volumes += [(sample, dtype) for sample in found.samples]
-        volumes.append((found.samples.std(0), np.dtype(np.float32)))
+        volumes.append((spread, np.dtype(np.float32)))
     # The mean last: with it everything is there.
     for path, (array, own) in reversed(list(zip(files.results, volumes, strict=True))):
         write_nifti(path, array, first.affine, own, overwrite=overwrite, header=first.header)

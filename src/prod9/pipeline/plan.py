@@ -123,11 +123,13 @@ def make_plan(
     """
     assert outline.train is not None
     device, seconds = resolve_device(accelerator).type, hours * 3600
-    scans, channels, shape = outline.train, len(outline.channels), outline.shape
+    scans, channels, shape = outline.train, len(outline.targets), outline.shape
+    images = len(outline.channels) - outline.labels
     crop = tuple(min(side, _CROPS[device]) for side in shape)
     stride = STRIDE if initial is None else initial.model.tokenizer.autoencoder.stride
     grid = tuple(math.ceil(side / stride) for side in shape)
-    most, most2 = (min(size, scans * channels) for size in _BATCHES[device])
+    per_scan = (images, channels)
+    most, most2 = (min(n, scans * c) for n, c in zip(_BATCHES[device], per_scan, strict=True))
     positions = math.prod(math.ceil(cells / 2) for cells in grid)
     whole = positions <= _POSITIONS
     window = shape if whole else tuple(min(side, 64) for side in shape)
@@ -156,7 +158,7 @@ def make_plan(
     run: dict[str, Any] = {"seed": seed, "trainer": {"accelerator": accelerator}}
 
     def repeats(batch: int) -> int:
-        return math.ceil(_STEPS_PER_EPOCH * batch / (scans * channels))
+        return math.ceil(_STEPS_PER_EPOCH * batch / (scans * images))
 
     def first(sizes: AutoencoderConfig, batch: int) -> Stage1Config:
         found = stage1_config(
@@ -173,7 +175,7 @@ def make_plan(
     sizes, each, steps, batch = _largest(
         autoencoders, lambda sizes, batch: stage1_step_seconds(first(sizes, batch)), budget, most
     )
-    one = _with_steps(first(sizes, batch), steps, scans * channels * repeats(batch) // batch)
+    one = _with_steps(first(sizes, batch), steps, scans * images * repeats(batch) // batch)
     if initial is not None and initial.parts == "none":
         reasons.append("The tokenizer is kept as it is; Stage 1 only exports it for this data.")
     else:
@@ -181,7 +183,7 @@ def make_plan(
             f"Its widths are {list(sizes.num_channels)}, {batch} crops a step: a step takes "
             f"{each:.2g} s, {steps} steps are {SHARES['Stage 1']:.0%} of the time."
         )
-    samples = max(8, min(64, 176 // (len(outline.class_names) * channels)))
+    samples = max(8, min(64, 176 // (len(outline.class_names) * images)))
 
     def second(sizes: TransformerConfig, batch: int, versions: int = 1) -> Stage2Config:
         found = stage2_config(output, shared, run, batch, window, versions, sizes, samples, cut_out)

@@ -56,6 +56,7 @@ def train_folder(
     fold: int | None = None,
     accelerator: str = "auto",
     seed: int = 0,
+    with_labels: bool = False,
 ) -> Model | None:
     """Turn a folder of scans into a model.
 
@@ -72,6 +73,7 @@ def train_folder(
         fold: for cross-validation: which of five parts of the subjects (0 to 4) is for testing.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything random.
+        with_labels: learn the channels of labels too (``learn_labels`` of ``dataset.yaml``).
 
     Returns:
         The model; None with ``plan_only``.
@@ -88,6 +90,8 @@ def train_folder(
     if resume and description_path.is_file():
         data = description_path
     description = described(data)
+    if with_labels:
+        description = _with_labels(description)
     _claim(work, overwrite=overwrite)
     write_description(description_path, description)
     clock.lap("looking at the data")
@@ -114,6 +118,17 @@ def train_folder(
     model.save(output, overwrite=True, dataset=description, metrics=work / METRICS, report=page)
     say(f"model {network.digest[:12]} written to {output}; look at {output / REPORT}")
     return model
+
+
+def _with_labels(description: DatasetDescription) -> DatasetDescription:
+    description = description.model_copy(update={"learn_labels": True})
+    if not description.learned_labels:
+        raise Prod9Error(
+            f"{description.root} has no channel of labels to learn; its channels are "
+            f"{', '.join(description.channels)}. Set kind: labels in dataset.yaml, or leave out "
+            "--with-labels."
+        )
+    return description
 
 
 def _require_room(output: Path, *, resume: bool, overwrite: bool) -> None:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from prod9.config import Stage1Config
-from prod9.config.data import CroppedSourceConfig
+from prod9.config.data import CroppedSourceConfig, FolderPreprocessingConfig
 from prod9.config.load import dump
 from prod9.config.loss import PerceptualLossConfig
 from prod9.data.crops import examples, volume_loader
@@ -16,6 +16,7 @@ from prod9.data.dataset import Dataset, open_splits
 from prod9.data.download import fetch
 from prod9.errors import Prod9Error
 from prod9.files import require_writable
+from prod9.label_codes import PARTS, LabelCodes
 from prod9.losses.feature_loss import build_feature_loss
 from prod9.losses.medicalnet import load_weights
 from prod9.losses.perceptual import MedicalNetPerceptualLoss
@@ -118,7 +119,7 @@ def training_volumes(config: Stage1Config) -> TrainingData:
             f"side must be at least {SMALLEST_SIDE} voxels, SSIM's window: choose larger crops or "
             "a smaller data.preprocessing.spacing_mm."
         )
-    names = [channel.name for channel in data.channels]
+    names = [data.channels[c].name for c in data.image_channels]
     summary = f"{len(data)} training and {len(val)} validation volumes"
     if len(names) > 1:
         summary += f" of {len(names)} channels ({', '.join(names)})"
@@ -126,9 +127,43 @@ def training_volumes(config: Stage1Config) -> TrainingData:
     if cropped:
         summary += f", in crops of {'x'.join(map(str, roi))}"
     train, validation = (
-        volume_loader(each, section, roi, train=each is data, seed=seed) for each in (data, val)
+        volume_loader(
+            each, section, roi, train=each is data, seed=seed, channels=each.image_channels
+        )
+        for each in (data, val)
     )
     return TrainingData(train, validation, data, summary)
+
+
+def label_codes_of(config: Stage1Config, data: Dataset, stride: int) -> tuple[LabelCodes, ...]:
+    """Choose the patterns of each channel of labels from the training split; print how good.
+
+    Raises:
+        Prod9Error: the autoencoder's stride is 1.
+    """
+    preprocessing = data.preprocessing
+    if not isinstance(preprocessing, FolderPreprocessingConfig) or not preprocessing.labels:
+        return ()
+    if stride < 2:
+        raise Prod9Error(
+            "labels need several voxels per token; give model.autoencoder.num_channels another "
+            "level, or stem_stride: 2."
+        )
+    found: list[LabelCodes] = []
+    for number, (name, values) in enumerate(preprocessing.labels.items()):
+        channel = len(preprocessing.channels) + number * PARTS
+        codes = LabelCodes.fit(
+            name,
+            values,
+            range(len(data)),
+            lambda item, channel=channel: data.whole(item, channel),
+            stride=stride,
+            levels=config.model.autoencoder.levels,
+            seed=config.seed,
+        )
+        found.append(codes)
+        say(f"{name}: {len(values)} labels as {PARTS} tokens a cell")
+    return tuple(found)
 
 
 def tokenizer_of(module: Stage1Module, data: Dataset) -> Tokenizer:
@@ -141,6 +176,7 @@ def tokenizer_of(module: Stage1Module, data: Dataset) -> Tokenizer:
         spacing_mm=data.spacing_mm or (1.0, 1.0, 1.0),
         class_names=data.label_names,
         preprocessing=data.preprocessing,
+        labels=label_codes_of(config, data, module.autoencoder.stride),
         train_subjects=tuple(sorted(set(data.subjects))),
         config_yaml=dump(config),
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +12,7 @@ from prod9.config import SamplerConfig, Stage2Config
 from prod9.config.data import coarse_of
 from prod9.config.load import dump
 from prod9.data.crops import examples
+from prod9.data.tokens.store import TokenBatch
 from prod9.model import (
     CovariateSpec,
     Model,
@@ -58,6 +59,12 @@ def _preview(
     window = window_of(config, tokenizer)
     coarse = coarse_of(config.data).factor > 0
     shown = examples(tokens.val, count) if channels > 1 or coarse else None
+    if shown is not None and tokenizer.spec.labels:  # a picture of labels shows no anatomy
+        images = torch.tensor(tokens.data.image_channels)
+        many = examples(tokens.val, 4 * count)
+        kept = torch.isin(many.labels % channels, images).nonzero()[:count, 0]
+        parts = (x[kept] if isinstance(x, Tensor) else x for x in many)
+        shown = TokenBatch(*cast("Any", parts))
 
     def generated(condition: Condition, sampler: SamplerConfig) -> Tensor:
         stream = torch.Generator(module.device).manual_seed(config.seed)

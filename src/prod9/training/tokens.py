@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from prod9.data.tokens.build import Encode, open_or_build
 from prod9.data.tokens.crops import CoarseTokens, TokenCrops
 from prod9.data.tokens.store import TokenBatch, TokenStore, TokenStoreKey
 from prod9.errors import Prod9Error
+from prod9.label_codes import part_names
 from prod9.registry import DATASETS
 from prod9.runtime.console import say
 from prod9.runtime.device import resolve_device
@@ -96,17 +98,39 @@ def open_tokens(
     """Open the token store of a split (encode the split first if there is none) and its batches.
 
     Raises:
-        Prod9Error: volumes of another shape than the tokenizer's; a folder that cannot be written.
+        Prod9Error: volumes of another shape than the tokenizer's; labels together with a coarse
+            grid; a folder that cannot be written.
     """
     _require_shape(tokenizer.spec, data.name, data.shape)
     channels, windows = len(data.channels), config.sliding_window
     cropped, factor = isinstance(config.data, CroppedSourceConfig), coarse_of(config.data).factor
+    if factor and tokenizer.spec.labels:
+        raise Prod9Error(
+            "labels cannot be averaged on a coarse grid; set data.coarse.factor: 0, or "
+            "learn_labels: false in dataset.yaml."
+        )
+
+    coded = {
+        part: (codes, number)
+        for codes in tokenizer.spec.labels
+        for number, part in enumerate(part_names(codes.channel))
+    }
+
+    @lru_cache(maxsize=1)  # the parts of a map follow one another
+    def parts_of(item: int, channel: int) -> Tensor:
+        codes, _ = coded[data.channels[channel].name]
+        return torch.from_numpy(codes.encode(data.whole(item, channel)))
 
     def encoded(start: int, stop: int) -> Iterator[Tensor]:
         # Whole volumes many at a time; those that training crops one by one, through windows.
         step = 1 if cropped else config.data.batch_size
         for first in range(start, stop, step):
             rows = range(first, min(first + step, stop))
+            item, channel = divmod(first, channels)
+            if data.channels[channel].name in coded:  # only of folders: one row at a time
+                _, number = coded[data.channels[channel].name]
+                yield parts_of(item, channel - number)[None, number]
+                continue
             arrays = np.stack([data.whole(*divmod(row, channels)) for row in rows])
             volumes = torch.from_numpy(arrays)[:, None]
             if cropped:

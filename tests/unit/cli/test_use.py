@@ -280,7 +280,7 @@ def test_help_groups_the_verbs(monkeypatch: pytest.MonkeyPatch, run: Run) -> Non
         for section in sections
     }
     assert [*found] == ["Make a model", "Use a model", "Look and measure", "Data and machine"]
-    used = ["generate", "translate", "inpaint", "reconstruct", "encode", "decode"]
+    used = ["generate", "translate", "inpaint", "reconstruct", "encode", "decode", "edit"]
     assert found["Use a model"] == used
     assert {"demo", "plan"} <= {*found["Make a model"]}
     assert {"evaluate", "view"} <= {*found["Look and measure"]}

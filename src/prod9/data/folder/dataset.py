@@ -1,6 +1,6 @@
 """Any folder of scans as data set: understood, preprocessed, split by subject."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from prod9.data.scan_splits import cache_of, read_scans, report_bad, split_of, s
 from prod9.data.splits import SPLITS, Split, SubjectSplit, split_counts
 from prod9.data.volume_files.stored_volume import StoredVolume, times
 from prod9.errors import Prod9Error
+from prod9.label_codes import PARTS, part_names
 from prod9.runtime.console import say
 from prod9.runtime.progress import progress_bar
 
@@ -36,9 +37,10 @@ class FolderScan(ScanSource):
         self, name: str, entry: ScanEntry, root: Path, preprocessing: FolderPreprocessingConfig
     ) -> None:
         self.name, self.subject, self.root = name, entry.subject, root
-        self.channels = preprocessing.channels
+        self.channels = (*preprocessing.channels, *preprocessing.labels)
         self.files = [entry.files[channel] for channel in self.channels]
         self._windows = [window_of(preprocessing, channel, name) for channel in self.channels]
+        self._labels = preprocessing.labels
 
     @property
     def paths(self) -> list[Path]:
@@ -62,12 +64,16 @@ class FolderScan(ScanSource):
 
     def read(self) -> list[StoredVolume]:
         volumes = [read_part(self.root, file) for file in self.files]
-        require_one_grid(self.name, self.channels, volumes)
+        require_one_grid(self.name, self.channels, volumes, may_be_empty=self._labels)
         return volumes
 
     @property
     def windows(self) -> list[tuple[float, float] | None]:
         return self._windows
+
+    @property
+    def labels(self) -> Mapping[str, tuple[int, ...]]:
+        return self._labels
 
 
 class FolderDataset(ScanDataset):
@@ -83,8 +89,28 @@ class FolderDataset(ScanDataset):
     ) -> np.ndarray:
         """Return voxels of one channel, float32; beyond the scan those of its border go on.
 
+        The parts of a channel of labels (:data:`prod9.label_codes.PARTS`) are all the whole map.
+
         A frame of zeros around a scan that is cut out of a larger one would be learned as anatomy.
         """
+        if self.channels[channel].kind == "labels":
+            return self._labels(item, channel, start, sides)
+        return self._extended(item, channel, start, sides)
+
+    def _labels(
+        self, item: int, channel: int, start: Sequence[int], sides: Sequence[int]
+    ) -> np.ndarray:
+        """Return labels; the cache holds one channel for all the parts, of indices into values."""
+        assert isinstance(self.preprocessing, FolderPreprocessingConfig)
+        images, names = len(self.preprocessing.channels), [*self.preprocessing.labels]
+        name = names[(channel - images) // PARTS]
+        stored = images + names.index(name)
+        indices = self._extended(item, stored, start, sides).astype(np.int64)
+        return np.array(self.preprocessing.labels[name], np.float32)[indices]
+
+    def _extended(
+        self, item: int, channel: int, start: Sequence[int], sides: Sequence[int]
+    ) -> np.ndarray:
         margin = (np.array(self.shape) - np.array(self.scans[item].shape)) // 2
         wanted = [
             np.clip(np.arange(begin, begin + side), before, before + own - 1)
@@ -149,7 +175,15 @@ def preprocessing_of(
         shape=description.shape,
         channels=names,
         windows={name: window for name, window in found.items() if window is not None},
+        labels=description.learned_labels,
     )
+
+
+def channels_of(preprocessing: FolderPreprocessingConfig) -> tuple[Channel, ...]:
+    """Return the channels of a data set; each channel of labels is as many as it has parts."""
+    images = tuple(Channel(name) for name in preprocessing.channels)
+    parts = [part for name in preprocessing.labels for part in part_names(name)]
+    return (*images, *(Channel(name, "labels") for name in parts))
 
 
 def open_folder(
@@ -166,6 +200,12 @@ def open_folder(
     own = preprocessing or getattr(config, "preprocessing", None) or preprocessing_of(description)
     if not isinstance(own, FolderPreprocessingConfig):
         raise Prod9Error("the tokenizer was not trained on a folder of scans; train Stage 1 first.")
+    label_channels = {n for n, each in description.channels.items() if each.kind == "labels"}
+    if missing := set(own.labels) - label_channels:
+        raise Prod9Error(
+            f"{config.path} has no channel {min(missing)} of labels; the tokenizer was trained on "
+            f"{', '.join(own.labels)}. Name the channels alike in dataset.yaml."
+        )
     if missing := set(own.channels) - set(description.intensity_channels):
         raise Prod9Error(
             f"{config.path} has no channel {min(missing)} of grey values; the tokenizer was "
@@ -178,7 +218,8 @@ def open_folder(
     report_bad(bad, config, root, len(sources), len(scans))
     say(
         f"{description.name} ({description.layout}): {len(scans)} scans of "
-        f"{len({scan.subject for scan in scans})} subjects; {', '.join(own.channels)}; "
+        f"{len({scan.subject for scan in scans})} subjects; "
+        f"{', '.join((*own.channels, *own.labels))}; "
         f"{times(own.shape)} voxels of {times(own.spacing_mm)} mm"
     )
     entries = description.scans
@@ -195,7 +236,7 @@ def open_folder(
             chosen,
             own.shape,
             own,
-            tuple(Channel(each) for each in own.channels),
+            channels_of(own),
             classes=[class_names.index(entry.class_name or "all") for entry in own_entries]
             if description.classes
             else (),
@@ -204,6 +245,8 @@ def open_folder(
             values=[values_of(entry, covariates) for entry in own_entries] if covariates else (),
         )
         data.mirror = description.mirror
+        if own.labels and len(own.channels) > 1:  # label maps are no image to compare with
+            data.translation_order = tuple(range(len(own.channels)))
         return data
 
     source = "the split of the data itself" if fixed else str(config.split_file)
@@ -226,7 +269,10 @@ def outline_folder(config: SourceConfig, subjects: int | None = None) -> Outline
         shares = (1 - config.val_share - config.test_share, config.val_share, config.test_share)
         (train, val, _), note = split_counts(subjects, shares), "as --cases says"
     classes = description.classes or ("all",)
-    return Outline(train, val, own.shape, classes, own.channels, note)
+    channels = channels_of(own)
+    names = tuple(channel.name for channel in channels)
+    labels = sum(channel.kind == "labels" for channel in channels)
+    return Outline(train, val, own.shape, classes, names, note, labels=labels)
 
 
 def _split_in(description: DatasetDescription) -> SubjectSplit | None:

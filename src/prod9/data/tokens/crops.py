@@ -33,7 +33,7 @@ class CoarseTokens:
 
 
 class TokenCrops(TorchDataset[TokenBatch]):
-    """Index i is repetition r of target channel c of item s.
+    """Index i is repetition r of target channel c of item s; see :attr:`Dataset.targets`.
 
     In training its place comes from (seed, epoch, i); otherwise it stays the same.
 
@@ -64,6 +64,7 @@ class TokenCrops(TorchDataset[TokenBatch]):
         self.store, self.data, self.train, self.seed = store, data, train, seed
         self.coarse = coarse
         self.channels = len(data.channels)
+        self.targets = [s * self.channels + c for s in range(len(data)) for c in data.targets]
         self.grid = store.tokens.shape[1:]
         self.stride, self.window, self.repetitions = stride, self.grid, 1
         self.crops = config if isinstance(config, CroppedSourceConfig) else None
@@ -74,7 +75,7 @@ class TokenCrops(TorchDataset[TokenBatch]):
         self.margin = [(g * stride - s) // 2 for g, s in zip(self.grid, data.shape, strict=True)]
 
     def __len__(self) -> int:
-        return len(self.store) * self.repetitions
+        return len(self.targets) * self.repetitions
 
     def box(self, item: int) -> tuple[np.ndarray, np.ndarray]:
         """Return where the foreground of an item begins and ends, in cells, (3,) each."""
@@ -89,7 +90,7 @@ class TokenCrops(TorchDataset[TokenBatch]):
         tokens = np.empty((size, count, *self.window), np.int64)
         shown = np.empty((size, 1, *self.window), np.int64)
         starts = np.zeros((size, 3), np.float32)
-        rows = [index // self.repetitions for index in key.indices]
+        rows = [self.targets[index // self.repetitions] for index in key.indices]
         items, targets = np.divmod(np.array(rows), count)
         for position, (index, item) in enumerate(zip(key.indices, items.tolist(), strict=True)):
             start = [0, 0, 0]

@@ -125,11 +125,11 @@ def kept_in_memory(
 
 
 def of_dataset(data: Dataset) -> VolumeSet:
-    """Return every channel of every item of a data set.
+    """Return every channel of every item of a data set, but for those of labels.
 
     The class of a volume is its label, see :meth:`prod9.data.dataset.Dataset.label_of`.
     """
-    pairs = [(item, channel) for item in range(len(data)) for channel in range(len(data.channels))]
+    pairs = [(item, channel) for item in range(len(data)) for channel in data.image_channels]
     return VolumeSet(
         name=data.name,
         names=tuple(data.name_of(*pair) for pair in pairs),

@@ -13,6 +13,7 @@ from prod9.config.dataset import read_description, write_description
 from prod9.data.dataset import open_splits
 from prod9.data.folder.dataset import described
 from prod9.errors import Prod9Error
+from prod9.label_codes import part_names
 
 COUNT = 10
 
@@ -170,3 +171,46 @@ def test_a_complete_description_reads_no_volume_twice(folder: Path) -> None:
     path = folder.parent / "dataset.yaml"
     write_description(path, described(folder))
     assert described(path) == read_description(path)
+
+
+def labelled(folder: Path) -> Path:
+    """Six subjects of an image and a label map, cut differently; return the description's path."""
+    for index in range(6):
+        image = volume(index, (14, 12, 10))
+        labels = np.zeros(image.shape, np.uint8)
+        labels[4:10, 3 : 7 + index % 2, 2:8] = 5
+        labels[4:7, 3:6, 2:8] = 44
+        write(folder / f"p{index}" / "T1.nii.gz", image)
+        write(folder / f"p{index}" / "seg.nii.gz", labels)
+    path = folder.parent / "labelled.yaml"
+    found = described(folder).model_copy(update={"learn_labels": True, "shape": (16, 16, 8)})
+    write_description(path, found)
+    return path
+
+
+def test_labels_are_learned_only_when_asked(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "scans")
+    plain = open_splits(config(tmp_path / "scans"))["train"]
+    assert [channel.name for channel in plain.channels] == ["T1"]
+    data = open_splits(config(path, path=path))["train"]
+    assert [channel.name for channel in data.channels] == ["T1", *part_names("seg")]
+    assert data.image_channels == (0,)
+    # An image is learned as often as all the parts of its label map.
+    assert data.targets == [0, 0, 0, 0, 1, 2, 3, 4]
+    assert np.array_equal(data.whole(0, 0), plain.whole(0, 0))
+    for item, name in enumerate(data.names):
+        index = int(name.rsplit("p", 1)[1][0])
+        wanted = np.zeros((14, 12, 10))
+        wanted[4:10, 3 : 7 + index % 2, 2:8] = 5
+        wanted[4:7, 3:6, 2:8] = 44
+        wanted = np.pad(wanted[:, :, 1:9], [(1, 1), (2, 2), (0, 0)])
+        for channel in range(1, 5):
+            assert np.array_equal(data.whole(item, channel), wanted)
+
+
+def test_labels_on_another_spacing_are_those_of_the_nearest_voxel(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "scans")
+    found = read_description(path)
+    write_description(path, found.model_copy(update={"spacing_mm": (1.5, 0.8, 1.0)}))
+    data = open_splits(config(path, path=path))["train"]
+    assert {*np.unique(data.whole(0, 1))} == {0.0, 5.0, 44.0}
