@@ -1,7 +1,7 @@
 """Where a scan's voxels lie: to the training geometry (RAS axes, one spacing), and back."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,18 +115,21 @@ class Placement:
 
     def invert_nearest(self, array: np.ndarray) -> np.ndarray:
         """Bring labels back to the scan's grid; the counterpart of :meth:`nearest`."""
-        assert array.shape == self.shape
-        orientation = io_orientation(self.source_affine)
-        upright = _nearest(array, _permuted(self.source_shape, orientation))
-        return np.array(apply_orientation(upright, ornt_transform(_RAS, orientation)), order="C")
+        return np.array(self._back(array, _nearest), order="C")
 
     def invert(self, array: np.ndarray) -> np.ndarray:
         """Bring an array of ``shape`` back to the scan's grid; the counterpart of :meth:`apply`."""
+        return np.array(self._back(array, _resampled), np.float32, order="C")
+
+    def _back(
+        self,
+        array: np.ndarray,
+        resampled: Callable[[np.ndarray, tuple[int, ...]], np.ndarray],
+    ) -> np.ndarray:
         assert array.shape == self.shape
         orientation = io_orientation(self.source_affine)
-        upright = _resampled(array, _permuted(self.source_shape, orientation))
-        back = apply_orientation(upright, ornt_transform(_RAS, orientation))
-        return np.array(back, np.float32, order="C")
+        upright = resampled(array, _permuted(self.source_shape, orientation))
+        return apply_orientation(upright, ornt_transform(_RAS, orientation))
 
 
 def _resampled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,8 +13,9 @@ from prod9.model import TransformerSpec
 _SURE_FIRST = {
     "steps": 24,
     "order": "confidence",
-    "temperature": 1.0,
-    "choice_temperature": 10.0,
+    "temperature": 0.8,
+    "final_temperature": 0.3,
+    "choice_temperature": 6.0,
     "guidance_scale": 1.0,
 }
 """Of a sweep on the hippocampus' validation split (docs/reproducing.md): the best anatomy among
@@ -63,7 +64,7 @@ def stage1_config(
             "adversarial": {"weight": 0.0},
         },
         "training": {
-            "optimizer": {"learning_rate": 2e-3},
+            "optimizer": {"name": "muon", "learning_rate": 2e-3},
             "scheduler": {"warmup_steps": 40},
             "stability": {"ema_decay": 0.995},
         },
@@ -102,9 +103,14 @@ def stage2_config(
         "data": {**data, "batch_size": batch, "encodings": versions},
         "sliding_window": {"roi_size": window, "overlap": 0.25, "sw_batch_size": 4},
         "model": {"transformer": transformer},
-        "loss": {"condition_dropout": 0.05, "source_free_share": 0.3},
+        "loss": {"label_smoothing": 0.0, "condition_dropout": 0.05, "source_free_share": 0.3},
         "training": {
-            "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.03},
+            "optimizer": {
+                "name": "muon",
+                "learning_rate": 8e-3,
+                "muon_learning_rate": 2e-3,
+                "weight_decay": 0.03,
+            },
             "scheduler": {"warmup_steps": 70},
             "stability": {"ema_decay": 0.995},
         },

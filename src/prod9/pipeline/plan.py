@@ -29,8 +29,9 @@ TEST_SHARE = 0.2
 SHARES = {"Stage 1": 0.28, "Stage 2": 0.31}
 """Of the time there is, in bare steps: batches, validation and previews take a quarter more. The
 rest is for reading, tokens, figures and the page."""
-STRIDE = 4
-"""Voxels per token and axis."""
+STRIDE = 2
+"""Voxels per token and axis: fine tokens of few codes, of which the transformer packs many into a
+position."""
 _POSITIONS = 512
 """Most positions of the transformer at once; larger grids are learned in windows."""
 _SEEN = 4
@@ -42,16 +43,27 @@ _BATCHES = {"cpu": (8, 4), "cuda": (16, 16)}
 """Of both stages. On a CPU more steps teach more than larger batches."""
 # Widths, the smallest first, and the steps that such a network needs at least.
 _AUTOENCODERS = tuple(
-    (AutoencoderConfig(levels=(8, 8, 8), num_channels=widths, stem_stride=2), least)
-    for widths, least in (((32, 96), 0), ((64, 128), 2500), ((96, 192), 4000))
+    (AutoencoderConfig(levels=(4, 4, 4), num_channels=(width,), stem_stride=2), least)
+    for width, least in ((64, 0), (96, 2500), (128, 4000))
 )
 _TRANSFORMERS = tuple(
-    (TransformerConfig(hidden_dim=d, num_blocks=n, num_heads=h, local_blocks=3), least)
-    for d, n, h, least in (
-        (192, 4, 3, 0),
-        (256, 6, 4, 2000),
-        (384, 8, 6, 4000),
-        (512, 12, 8, 10000),
+    (
+        TransformerConfig(
+            hidden_dim=d,
+            num_blocks=n,
+            num_heads=h,
+            patch_size=4,
+            token_dim=t,
+            local_blocks=3,
+            head="lattice",
+        ),
+        least,
+    )
+    for d, n, h, t, least in (
+        (192, 4, 3, 16, 0),
+        (256, 6, 4, 16, 2000),
+        (384, 8, 6, 24, 4000),
+        (512, 12, 8, 32, 10000),
     )
 )
 
@@ -130,7 +142,11 @@ def make_plan(
     grid = tuple(math.ceil(side / stride) for side in shape)
     per_scan = (images, channels)
     most, most2 = (min(n, scans * c) for n, c in zip(_BATCHES[device], per_scan, strict=True))
-    positions = math.prod(math.ceil(cells / 2) for cells in grid)
+    transformers = _TRANSFORMERS
+    if initial is not None:
+        transformers = ((initial.model.spec.transformer, 0),)
+    patch = transformers[0][0].patch_size
+    positions = math.prod(math.ceil(cells / patch) for cells in grid)
     whole = positions <= _POSITIONS
     window = shape if whole else tuple(min(side, 64) for side in shape)
     reasons = [
@@ -197,9 +213,6 @@ def make_plan(
         config = second(sizes, batch)
         return stage2_step_seconds(config, transformer_spec(config, outline, levels, grid, cells))
 
-    transformers = _TRANSFORMERS
-    if initial is not None:
-        transformers = ((initial.model.spec.transformer, 0),)
     sizes, each, steps, batch = _largest(transformers, time_of, SHARES["Stage 2"] * seconds, most2)
     seen = steps * batch / (scans * channels)
     versions = max(1, min(_MOST_VERSIONS, round(seen / _SEEN)))

@@ -23,7 +23,11 @@ def steps(config: object, items: int) -> int:
     return per_epoch * config.trainer.max_epochs  # type: ignore[attr-defined]
 
 
-def test_the_time_there_is_decides_the_steps(tmp_path: Path) -> None:
+def test_the_time_there_is_decides_the_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (1, 2):
+        monkeypatch.setattr(f"prod9.pipeline.plan.stage{stage}_step_seconds", lambda *_: 0.1)
     short, long = (plan(tmp_path, hours) for hours in (0.02, 0.1))
     for stage in ("stage1", "stage2"):
         few, many = (
@@ -71,7 +75,7 @@ def test_a_gpu_with_little_memory_gets_smaller_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(config: Stage1Config, *_: object) -> float:
-        if config.data.batch_size > 3 or config.model.autoencoder.num_channels[0] > 32:
+        if config.data.batch_size > 3 or config.model.autoencoder.num_channels[0] > 64:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return 0.01
 
@@ -79,7 +83,7 @@ def test_a_gpu_with_little_memory_gets_smaller_batches(
     monkeypatch.setattr("prod9.pipeline.plan.stage2_step_seconds", lambda *_: 0.01)
     found = plan(tmp_path, hours=9)  # the time there is would do for the largest network
     assert found.stage1.data.batch_size == 2
-    assert found.stage1.model.autoencoder.num_channels == (32, 96)
+    assert found.stage1.model.autoencoder.num_channels == (64,)
 
     def full(*_: object) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -109,7 +109,7 @@ def test_tokens_are_saved_with_their_sources(tmp_path: Path) -> None:
     guard.expect({"l1": NAN}, 3, own)
     assert not guard.admits(NORM)
     with np.load(tmp_path / "step-00000003.npz", allow_pickle=False) as saved:
-        assert sorted(saved) == ["labels", "names", "origin", "tokens"]
+        assert sorted(saved) == ["coarse", "labels", "names", "origin", "tokens"]
         assert saved["tokens"].tolist() == tokens.tolist()
         assert saved["names"].tolist() == ["ü/1", "b"]
 
