@@ -39,15 +39,19 @@ class ModelAt:
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="What was trained: the run folder of Stage 2, its transformer.pt, or its "
-            "configuration (YAML).",
+            help="What was trained: the run folder of Stage 2, its transformer.pt, its "
+            "configuration (YAML), or a model folder; or a model inside prod9, such as "
+            "brain-regions.",
         ),
     ] = None
     model: ModelOption = None
     device: DeviceOption = None
 
     def load(self, *, scans: bool, shared: bool) -> "tuple[Model, Path | None]":
-        """Read the model; its folder is the path itself, if that is a folder."""
+        """Read the model, and the folder for what it makes.
+
+        That is the path itself, if it is a folder, and ``outputs/NAME`` for a model inside prod9.
+        """
         if (self.path is None) == (self.model is None):
             raise Prod9Error("give the model once: its path as MODEL, or --model PATH.")
         path = self.path or self.model
@@ -60,6 +64,7 @@ class ModelAt:
             join(TrainerConfig(devices="auto", accelerator=kind))
         from prod9.inference.load import load
         from prod9.inference.model import Model
+        from prod9.inference.shipped import shipped_folder
 
         found = load(path, device=self.device)
         if not isinstance(found, Model):
@@ -67,6 +72,8 @@ class ModelAt:
                 f"{path} is a tokenizer, which generates nothing; give the run folder of Stage 2, "
                 "or its transformer.pt."
             )
+        if shipped_folder(path):
+            return found, Path("outputs") / path
         return found, path if path.is_dir() else None
 
 

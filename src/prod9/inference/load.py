@@ -14,6 +14,7 @@ from prod9.inference.hub import fetch, is_hub_name
 from prod9.inference.model import Model
 from prod9.inference.model_folder import is_model_folder, read_folder
 from prod9.inference.recorded import Recorded, device_of
+from prod9.inference.shipped import shipped_folder, shipped_names
 from prod9.inference.tokenizer import PathLike, Tokenizer
 from prod9.torch_files import read_plain
 from prod9.training.run_folder import RunFolder
@@ -32,8 +33,9 @@ def load(
     Args:
         path: the run folder of Stage 2, its ``transformer.pt``, or an ``autoencoder.pt`` (which
             gives a :class:`Tokenizer`); the configuration, a YAML file, of what was trained; a
-            model folder (:meth:`Model.save`); or ``user/name``, such a folder on the Hugging Face
-            Hub, where no file or folder has that path.
+            model folder (:meth:`Model.save`); the name of a model inside the package, such as
+            ``brain-regions``; or ``user/name``, a model folder on the Hugging Face Hub. A file or
+            folder that has such a name comes first.
         tokenizer: the ``autoencoder.pt`` of a transformer; when left out, where its configuration
             says, or a file of that name beside the transformer or one folder above.
         device: such as ``cpu`` or ``cuda:1``; a GPU, where there is one, when left out.
@@ -47,7 +49,7 @@ def load(
     """
     if is_hub_name(path):
         path = fetch(str(path), revision, download=download)
-    path, recorded = Path(path), None
+    path, recorded = shipped_folder(path) or Path(path), None
     if is_model_folder(path):
         network, recorded = read_folder(path, device_of(device))
         if isinstance(network, core.Model):
@@ -62,7 +64,10 @@ def load(
     if recorded is not None or path.is_dir():
         path = RunFolder(path).transformer
     if not path.is_file():
-        raise Prod9Error(f"there is no file {path}; train first, or correct the path.")
+        raise Prod9Error(
+            f"there is no file {path}; train first, correct the path, or name a model inside prod9 "
+            f"({', '.join(shipped_names())})."
+        )
     content: Any = read_plain(path, "export it again")
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind == "prod9-tokenizer":
