@@ -1,5 +1,6 @@
 """Trained models inside the package: ``prod9 generate brain-regions`` needs no training."""
 
+import os
 from pathlib import Path
 
 from prod9.inference.model_folder import is_model_folder
@@ -13,7 +14,7 @@ def shipped_names() -> list[str]:
     return sorted(path.name for path in FOLDER.glob("*") if is_model_folder(path))
 
 
-def shipped_folder(path: str | Path) -> Path | None:
+def shipped_folder(path: str | os.PathLike[str]) -> Path | None:
     """Return the folder of the model inside the package that ``path`` names.
 
     None where ``path`` is not such a name, or something of the user's has that name.
