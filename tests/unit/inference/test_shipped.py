@@ -1,5 +1,6 @@
 """Models inside the package: found by name, after what is the user's own."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ def test_a_shipped_model_is_small_and_says_what_it_is(name: str) -> None:
     card = (FOLDER / name / "README.md").read_text(encoding="utf-8")
     assert "Licence of the weights: not stated" not in card
     assert "licence of the data | not stated" not in card
-    assert "/work/" not in (FOLDER / name / "config.json").read_text(encoding="utf-8")
+    for file in ("config.json", "metrics.json"):  # no path of the machine that trained it
+        text = (FOLDER / name / file).read_text(encoding="utf-8")
+        assert re.search(r"(?:^|[\s\"'])/\w+/", text) is None, file
 
 
 def test_brain_regions_are_generated_without_training(
