@@ -82,6 +82,9 @@ class TransformerConfig(Section):
     head: Annotated[str, HEADS] = "full"
     """`full`: one logit per code. `lattice`: the same, learned as a sum over the code's levels and
     a rest of its own, in fewer steps. `factorized`: that sum alone (for large codebooks)."""
+    modulation_rank: PositiveInt | None = Field(default=None, exclude_if=lambda rank: rank is None)
+    """Rank of the matrices through which the condition modulates the blocks; null: full. A model
+    of K classes and no other condition needs K + 1."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

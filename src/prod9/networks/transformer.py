@@ -27,6 +27,13 @@ from prod9.shapes import Logits, Tokens
 _FOURIER_BANDS = 6
 
 
+def _modulation(dim: int, outputs: int, rank: int | None) -> nn.Module:
+    """Return a linear layer (B, dim) -> (B, outputs) that starts at zero."""
+    last = Linear(dim if rank is None else rank, outputs)
+    zero_(last)
+    return last if rank is None else nn.Sequential(Linear(dim, rank, bias=False), last)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with normalised queries and keys, turned by their positions."""
 
@@ -51,7 +58,9 @@ class Attention(nn.Module):
 class Block(Checkpointed):
     """Attention and MLP, each shifted, scaled and gated by the condition; starts as identity."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, dropout: float, rank: int | None = None
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False)
         self.attention = Attention(dim, num_heads, dropout)
@@ -60,8 +69,7 @@ class Block(Checkpointed):
         self.mlp = nn.Sequential(
             Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), Linear(hidden, dim)
         )
-        self.modulation = Linear(dim, 6 * dim)
-        zero_(self.modulation)
+        self.modulation = _modulation(dim, 6 * dim, rank)
 
     def forward(
         self, x: Float[Tensor, "b n c"], condition: Float[Tensor, "b c"], cos: Tensor, sin: Tensor
@@ -87,6 +95,7 @@ class MaskedTransformer(nn.Module):
         token_dim: width per token before packing and after unpacking.
         local_blocks: :class:`LocalBlock` s before packing, and as many after unpacking.
         head: a name of :data:`prod9.registry.HEADS`.
+        modulation_rank: of the matrices that turn the condition into shifts, scales and gates.
     """
 
     def __init__(
@@ -107,6 +116,7 @@ class MaskedTransformer(nn.Module):
         token_dim: int,
         local_blocks: int,
         head: str,
+        modulation_rank: int | None = None,
     ) -> None:
         super().__init__()
         self.head: Head = HEADS.get(head)(token_dim, levels)
@@ -124,16 +134,16 @@ class MaskedTransformer(nn.Module):
         self.class_embedding = nn.Embedding(num_classes + 1, hidden_dim) if by_class else None
         self.channel_embedding = nn.Embedding(num_channels + 1, hidden_dim) if by_channel else None
         self.blocks = nn.ModuleList(
-            Block(hidden_dim, num_heads, mlp_ratio, dropout) for _ in range(num_blocks)
+            Block(hidden_dim, num_heads, mlp_ratio, dropout, modulation_rank)
+            for _ in range(num_blocks)
         )
         self.norm = nn.LayerNorm(hidden_dim, elementwise_affine=False)
-        self.modulation = Linear(hidden_dim, 2 * hidden_dim)
+        self.modulation = _modulation(hidden_dim, 2 * hidden_dim, modulation_rank)
         self.unpack = Linear(hidden_dim, packed)
         self.local_in = nn.Sequential(*[LocalBlock(token_dim) for _ in range(local_blocks)])
         self.local_out = nn.Sequential(*[LocalBlock(token_dim) for _ in range(local_blocks)])
         # The residual stream is unbounded; without this, single steps had losses of 90 nats.
         self.out_norm = nn.LayerNorm(token_dim)
-        zero_(self.modulation)
         # Last, so that the random weights above do not depend on it.
         self.num_sources = (num_channels if by_channel else 0) + coarse
         self.source_embedding = (

@@ -13,7 +13,7 @@ from prod9.errors import Prod9Error
 from prod9.inference.model import Model
 from prod9.inference.shipped import FOLDER, shipped_folder, shipped_names
 
-MOST_BYTES = 13_000_000
+MOST_BYTES = 10_000_000
 """Of all that a model adds to the package."""
 
 
