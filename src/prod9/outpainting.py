@@ -51,7 +51,8 @@ def draw_tokens(
 ) -> Tokens:
     """Fill the cells of ``initial`` (B, *grid) that hold the mask id; leave all others as they are.
 
-    ``steps`` passes fill an empty window; one that is partly known gets its share of them.
+    ``steps`` passes fill an empty window, ``revisions`` follow; one that is partly known gets its
+    share of both.
 
     Args:
         transformer: the model.
@@ -69,6 +70,7 @@ def draw_tokens(
         part = tokens[(slice(None), *cell)]
         unknown = int((part == transformer.mask_id).flatten(1).sum(1).max())
         if unknown:
+            part_of_window = unknown / part[0].numel()
             own = condition if len(cells) == 1 else condition.window(cell)
             tokens[(slice(None), *cell)] = sample(
                 guided(
@@ -81,11 +83,13 @@ def draw_tokens(
                 part,
                 mask_id=transformer.mask_id,
                 order=config.order,
-                steps=math.ceil(config.steps * unknown / part[0].numel()),
+                steps=math.ceil(config.steps * part_of_window),
                 schedule=config.scheduler_type,
                 temperature=config.temperature,
                 final_temperature=config.final_temperature,
                 choice_temperature=config.choice_temperature,
+                revisions=math.ceil(config.revisions * part_of_window),
+                revised_share=config.revised_share,
                 generator=generator,
             )
         on_window(done, len(cells))

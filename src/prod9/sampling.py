@@ -3,6 +3,10 @@
 The sampler knows neither network nor guidance nor image: it asks a ``logits_fn`` and returns
 tokens. Cells that are known at the start are never changed, so generation, in-painting,
 out-painting and completion are the same call.
+
+Tokens of one step are drawn without seeing each other, so that some do not fit together. Revisions
+mask a random part of what was filled in and draw it again (in between: Wang et al. 2025, arXiv
+2503.00307).
 """
 
 from collections.abc import Callable
@@ -18,7 +22,8 @@ from prod9.registry import ORDERS
 from prod9.shapes import Logits, Tokens
 
 LogitsFn = Callable[[Tokens, float], Logits]
-"""(tokens with the mask id on unknown cells, progress in [0, 1)) -> logits over the V codes."""
+"""(tokens with the mask id on unknown cells, progress in [0, 1]) -> logits over the V codes. The
+progress is 1 in revisions."""
 Score = Callable[[Float[Tensor, "b n"], float], Float[Tensor, "b n"]]
 """(log-probability of each cell's candidate, noise level) -> the cells revealed first have the
 highest score. The noise level falls linearly from ``choice_temperature`` to 0."""
@@ -65,6 +70,8 @@ def sample(
     temperature: float = 1.0,
     final_temperature: float | None = None,
     choice_temperature: float = 4.5,
+    revisions: int = 0,
+    revised_share: float = 0.3,
     generator: torch.Generator | None = None,
 ) -> Tokens:
     """Fill the cells of ``initial`` that hold ``mask_id``; leave all others as they are.
@@ -77,8 +84,10 @@ def sample(
         steps: passes at most: each reveals at least one cell, until none is unknown.
         schedule: share of the cells that is unknown after each step, a name of ``SCHEDULES``.
         temperature: of the softmax that tokens are sampled from, in the first step.
-        final_temperature: in the last step, linearly in between; ``temperature`` when left out.
+        final_temperature: in the last pass, linearly in between; ``temperature`` when left out.
         choice_temperature: of the order; falls linearly to 0.
+        revisions: passes after the last step.
+        revised_share: chance of each filled cell to be masked and drawn again in a revision.
         generator: source of all randomness, on the tokens' device.
 
     Raises:
@@ -90,17 +99,20 @@ def sample(
     grid = tuple(initial.shape[1:])
     tokens = initial.flatten(1).clone()
     unknown = tokens == mask_id
+    free = unknown
     total = unknown.sum(1, keepdim=True)  # U0, (B, 1)
     chosen: Order = ORDERS.get(order)
     score = chosen.start(unknown, grid, generator)
 
-    for step in range(steps):
-        logits = logits_fn(tokens.view(initial.shape), step / steps)
-        logits = logits.flatten(1, -2)[..., :mask_id]
+    def drawn_at(number: int) -> tuple[Tensor, Tensor]:
+        logits = logits_fn(tokens.view(initial.shape), min(1.0, number / steps))
         warmth = temperature
         if final_temperature is not None:
-            warmth += (final_temperature - temperature) * step / max(1, steps - 1)
-        drawn, log_p = draw(logits, warmth, generator)
+            warmth += (final_temperature - temperature) * number / max(1, steps + revisions - 1)
+        return draw(logits.flatten(1, -2)[..., :mask_id], warmth, generator)
+
+    for step in range(steps):
+        drawn, log_p = drawn_at(step)
 
         rho = torch.tensor((step + 1) / steps, dtype=torch.float64, device=tokens.device)
         left = gamma(schedule, rho, total) * total
@@ -123,4 +135,10 @@ def sample(
         unknown = remask
         if not bool(unknown.any()):
             break
+
+    for revision in range(revisions):
+        chance = torch.rand(tokens.shape, generator=generator, device=tokens.device)
+        hidden = free & (chance < revised_share)
+        known, tokens = tokens, tokens.masked_fill(hidden, mask_id)
+        tokens = torch.where(hidden, drawn_at(steps + revision)[0], known)
     return tokens.view(initial.shape)

@@ -292,3 +292,61 @@ def test_a_peaked_distribution_is_sampled_at_its_own_rate(order: str) -> None:
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, not 0"):
         run(Oracle(answer_of(1)), answer_of(1), steps=0)
+
+
+def test_a_revision_draws_again_what_did_not_see_each_other() -> None:
+    # Two cells, alike in all data: a cell is what the other is, or anything where that is masked.
+    def alike(tokens: Tensor, progress: float) -> Tensor:
+        other = tokens.flip(-1)
+        logits = torch.zeros(*tokens.shape, 2)
+        known = other < 2
+        logits[known] = torch.nn.functional.one_hot(other[known], 2) * 50.0
+        return logits
+
+    count = 20_000
+    empty = torch.full((count, 1, 1, 2), 2)
+    expected = 0.5  # one step draws both cells apart
+    for revisions in range(3):
+        pairs = sample(
+            alike,
+            empty,
+            mask_id=2,
+            order="halton",
+            steps=1,
+            schedule="cosine",
+            revisions=revisions,
+            revised_share=0.4,
+            generator=seeded(revisions),
+        ).view(count, 2)
+        share = float((pairs[:, 0] == pairs[:, 1]).float().mean())
+        assert abs(share - expected) < 4 * math.sqrt(0.25 / count), revisions
+        # One of them is redrawn: alike. Both: as at first. None: as before.
+        expected = 2 * 0.4 * 0.6 + 0.4**2 * 0.5 + 0.6**2 * expected
+
+
+@given(orders, st.integers(1, 4))
+def test_revisions_neither_change_nor_hide_what_was_known(order: Any, revisions: int) -> None:
+    answer = answer_of(3)
+    known = torch.rand(answer.shape, generator=seeded(1)) < 0.5
+    wrong = (answer + 1) % V
+    oracle = Oracle(answer)
+    initial = torch.where(known, wrong, V)
+    settings = {"order": order, "steps": 2, "revisions": revisions, "revised_share": 0.5}
+    assert torch.equal(run(oracle, initial, **settings), torch.where(known, wrong, answer))
+    assert len(oracle.seen) == 2 + revisions
+    assert oracle.progress[2:] == [1.0] * revisions
+    for seen in oracle.seen:
+        assert torch.equal(seen[known], wrong[known])
+    assert any((seen == V).any() for seen in oracle.seen[2:])
+
+
+def test_a_temperature_falls_over_steps_and_revisions() -> None:
+    logits = torch.zeros(400, *GRID, V)
+    logits[..., 3] = 2.0
+    settings = {"steps": 1, "temperature": 2.0, "final_temperature": 0.5, "revised_share": 1.0}
+    for revisions, temperature in ((0, 2.0), (1, 0.5), (3, 0.5)):
+        empty = torch.full((400, *GRID), V)
+        drawn = run(lambda t, p: logits, empty, revisions=revisions, **settings)
+        p = float(torch.softmax(logits[0, 0, 0, 0] / temperature, 0)[3])
+        share = float((drawn == 3).float().mean())
+        assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / drawn.numel()), revisions

@@ -40,6 +40,10 @@ class Verb:
     """The options that all have."""
 
     steps: Annotated[int | None, typer.Option(min=1, help="Passes of the transformer.")] = None
+    revisions: Annotated[
+        int | None,
+        typer.Option(min=0, help="Further passes, each of which draws some tokens again."),
+    ] = None
     guidance: Annotated[
         float | None, typer.Option(min=1.0, help="Guidance scale; 1 is no guidance.")
     ] = None
@@ -51,8 +55,8 @@ class Verb:
         typer.Option(
             min=0,
             max=2**32 - 1,
-            help="Seed. What is left out of seed, steps, guidance and temperature is as in the "
-            "model's configuration.",
+            help="Seed. What is left out of seed, steps, revisions, guidance and temperature is as "
+            "in the model's configuration.",
         ),
     ] = None
     overwrite: OverwriteOption = False
@@ -65,7 +69,7 @@ class Verb:
     def settings(self) -> "Settings":
         """What was given of the settings."""
         given = {"seed": self.seed, "steps": self.steps, "temperature": self.temperature}
-        given["guidance_scale"] = self.guidance
+        given |= {"revisions": self.revisions, "guidance_scale": self.guidance}
         return cast("Settings", {name: each for name, each in given.items() if each is not None})
 
     def require_one_way(self, resume: bool) -> None:

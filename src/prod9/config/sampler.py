@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from prod9.config.base import BelowOne, Section
+from prod9.config.base import BelowOne, Section, Share
 from prod9.registry import ORDERS, SCHEDULES
 
 
@@ -18,8 +18,13 @@ class SamplerConfig(Section):
     temperature: PositiveFloat = 1.0
     """Softmax temperature of the draws."""
     final_temperature: PositiveFloat | None = None
-    """Of the last step; the temperature goes there linearly. The first steps decide what is drawn,
+    """Of the last pass; the temperature goes there linearly. The first passes decide what is drawn,
     the last ones details: cold at the end is sharp and still varied. Constant when left out."""
+    revisions: NonNegativeInt = 0
+    """Passes after all tokens are known: each masks some at random and draws them again, now that
+    it sees all others. Tokens of one step were drawn without seeing each other."""
+    revised_share: Share = 0.3
+    """Share of the tokens that a revision draws again."""
     choice_temperature: NonNegativeFloat = 4.5
     """Gumbel noise on the confidences, annealed to 0 (confidence order)."""
     guidance_scale: float = Field(default=1.5, ge=1)

@@ -49,6 +49,7 @@ class Settings(TypedDict, total=False):
 
     seed: int
     steps: int
+    revisions: int
     temperature: float
     guidance_scale: float
 
@@ -70,8 +71,9 @@ class Model:
     Volumes are given, and results returned, as :class:`Tokenizer` says. ``generate``,
     ``translate`` and ``inpaint`` return a list with one entry a sample. The same arguments give the
     same samples on the same machine, and the same as the commands. Settings are ``seed``, ``steps``
-    (passes of the transformer), ``temperature`` (of the softmax that tokens are sampled from) and
-    ``guidance_scale`` (1 is no guidance); what is left out is as in the training's configuration.
+    (passes of the transformer), ``revisions`` (further passes, each of which draws some tokens
+    again), ``temperature`` (of the softmax that tokens are sampled from) and ``guidance_scale`` (1
+    is no guidance); what is left out is as in the training's configuration.
     All errors are :class:`Prod9Error`: unknown names, settings out of range, volumes that cannot be
     read or do not fit together.
     """
