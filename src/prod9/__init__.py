@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prod9.inference.load import load, train
     from prod9.inference.model import Model
     from prod9.inference.tokenizer import EncodedVolume, Tokenizer
+    from prod9.pipeline.evaluate_labels import evaluate_labels
     from prod9.pipeline.train_folder import train_folder
     from prod9.runtime.machine_speed import MachineSpeed, machine_speed
 
@@ -27,6 +28,7 @@ __all__ = [
     "Tokenizer",
     "edit_labels",
     "evaluate",
+    "evaluate_labels",
     "export",
     "inspect_folder",
     "load",
@@ -42,6 +44,7 @@ _HOMES = {
     "Tokenizer": "inference.tokenizer",
     "edit_labels": "inference.edit",
     "evaluate": "evaluation.runner",
+    "evaluate_labels": "pipeline.evaluate_labels",
     "export": "inference.export",
     "inspect_folder": "data.folder.inspection",
     "load": "inference.load",

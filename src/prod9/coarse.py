@@ -70,10 +70,24 @@ def source_of(tokenizer: Tokenizer, shown: Volume, windows: SlidingWindowConfig)
 
 def empty_cells(tokenizer: Tokenizer, volumes: Volume) -> Bool[Tensor, "b *grid"]:
     """Return the cells where neither they nor their neighbours hold a voxel above 0."""
+    cells, _ = _occupied(tokenizer, volumes)
+    return F.max_pool3d(cells, 3, stride=1, padding=1)[:, 0] == 0
+
+
+def whole_cells(tokenizer: Tokenizer, volumes: Volume) -> Bool[Tensor, "b 1 d h w"]:
+    """Return the voxels of the cells that hold a voxel above 0."""
+    cells, before = _occupied(tokenizer, volumes)
+    stride, sides = tokenizer.autoencoder.stride, volumes.shape[2:]
+    voxels = F.interpolate(cells, scale_factor=stride, mode="nearest") > 0
+    d, h, w = (slice(start, start + n) for start, n in zip(before, sides, strict=True))
+    return voxels[:, :, d, h, w]
+
+
+def _occupied(tokenizer: Tokenizer, volumes: Volume) -> tuple[Tensor, list[int]]:
+    """Return 1 for each cell (B, 1, *grid) with a voxel above 0, and the padding before an axis."""
     stride, sides = tokenizer.autoencoder.stride, volumes.shape[2:]
     grid = tokenizer.grid(sides)
     missing = [cells * stride - side for cells, side in zip(grid, sides, strict=True)]
     # As the tokenizer pads: shared by both faces.
     pads = [p for m in reversed(missing) for p in (m // 2, m - m // 2)]
-    cells = F.max_pool3d(F.pad((volumes > 0).float(), pads), stride)
-    return F.max_pool3d(cells, 3, stride=1, padding=1)[:, 0] == 0
+    return F.max_pool3d(F.pad((volumes > 0).float(), pads), stride), [m // 2 for m in missing]

@@ -258,6 +258,7 @@ class Model:
             stream,
             window=self.spec.window,
             overlap=request.windows.overlap,
+            labels=[part for parts in self.label_channels.values() for part in parts],
             on_window=on_window,
         )
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 
 from prod9.config.sampler import SamplerConfig
-from prod9.guidance import guided
+from prod9.guidance import guided, parts_of
 from prod9.networks.condition import Condition
 from prod9.networks.transformer import MaskedTransformer
 from prod9.sampling import sample
@@ -47,6 +47,7 @@ def draw_tokens(
     *,
     window: Sequence[int],
     overlap: float = 0.5,
+    labels: Sequence[int] = (),
     on_window: OnWindow = lambda done, total: None,
 ) -> Tokens:
     """Fill the cells of ``initial`` (B, *grid) that hold the mask id; leave all others as they are.
@@ -62,6 +63,7 @@ def draw_tokens(
         generator: source of all randomness.
         window: cells per side of a window, as in training; a smaller grid is one window.
         overlap: share of a window that its neighbour covers too.
+        labels: the sources that are labels, whose guidance may differ.
         on_window: told of the progress.
     """
     cells = from_the_middle(Windows.over(initial.shape[1:], window, overlap))
@@ -76,7 +78,7 @@ def draw_tokens(
                 guided(
                     transformer,
                     own,
-                    config.guidance_scale,
+                    parts_of(own, config, transformer.mask_id, labels),
                     config.guidance_schedule,
                     config.guidance_every,
                 ),

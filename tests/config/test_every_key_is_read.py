@@ -23,10 +23,12 @@ from prod9.config import (
     Stage2Config,
 )
 from prod9.config.base import Section, leaves
+from prod9.config.dataset import write_description
 from prod9.config.loss import FocalFrequencyLossConfig
 from prod9.config.model import AutoencoderConfig, TransformerConfig
 from prod9.data.brats.phantom.cohort import make_phantom
 from prod9.data.dataset import open_splits
+from prod9.data.folder.dataset import described
 from prod9.errors import Prod9Error
 from prod9.evaluation.test_metrics import measure_stage1, measure_stage2
 from prod9.losses.feature_loss import build_feature_loss
@@ -103,8 +105,27 @@ def write_scans(folder: Path) -> None:
         nib.Nifti1Image(scan, np.eye(4)).to_filename(folder / f"{index}.nii.gz")
 
 
+def write_labelled(folder: Path) -> Path:
+    """Write scans with label maps; return their description, by which labels are learned."""
+    for index in range(8):
+        scan = np.random.default_rng(index).integers(1, 900, (16, 16, 16)).astype(np.int16)
+        labels = np.zeros((16, 16, 16), np.uint8)
+        labels[4:9, 5:12, 3 : 9 + index % 3] = 1
+        for name, array in (("T1", scan), ("seg", labels)):
+            path = folder / f"s{index}" / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.Nifti1Image(array, np.eye(4)).to_filename(path)
+    update = {"learn_labels": True, "label_volumes": (1,)}
+    write_description(Path("dataset.yaml"), described(folder).model_copy(update=update))
+    return Path("dataset.yaml")
+
+
 def train_and_measure(
-    folder: Path, data1: dict[str, Any], data2: dict[str, Any], read: dict[int, Read]
+    folder: Path,
+    data1: dict[str, Any],
+    data2: dict[str, Any],
+    read: dict[int, Read],
+    evaluation: dict[str, Any] | None = None,
 ) -> None:
     export, sampler = folder / "one.pt", {"steps": 2, "guidance_scale": 1.5}
     one: dict[str, Any] = {
@@ -123,7 +144,8 @@ def train_and_measure(
         "training": MUON,
         "sampler": sampler,
         "completion": sampler,
-        "evaluation": {"samples_per_class": 2, "feature_spaces": ("classifier",)},
+        "evaluation": {"samples_per_class": 2, "feature_spaces": ("classifier",)}
+        | (evaluation or {}),
     }
     config1, config2 = (
         Stage1Config.model_validate(COMMON | one),
@@ -158,6 +180,15 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Read]:
         write_scans(Path("scans"))
         folder = FOLDER | {"path": Path("scans"), "split_file": Path("folder.json")}
         train_and_measure(Path("folder"), folder, folder | {"encodings": 2}, found)
+        labelled = {"path": write_labelled(Path("labelled")), "split_file": Path("labelled.json")}
+        small = {"pairs": 2, "seeds": 1, "steps": 1, "masks": 1, "widths": (4, 8)}
+        train_and_measure(
+            Path("labels"),
+            FOLDER | labelled,
+            FOLDER | labelled | {"encodings": 2},
+            found,
+            {"samples_per_class": 0, "segmenters": True, "segmentation": small},
+        )
         # What only a run without its files asks for.
         for section in (MedMNISTDataConfig, MedMNISTSourceConfig):
             stage = 1 if section is MedMNISTDataConfig else 2

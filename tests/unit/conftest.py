@@ -1,6 +1,6 @@
 """Tiny networks that many unit tests share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from torch import nn
 
 from prod9.config import AutoencoderConfig, PreprocessingConfig, TransformerConfig
 from prod9.data.brats.layouts import MODALITIES
-from prod9.model import Model, TransformerSpec, build_transformer
+from prod9.model import CovariateSpec, Model, TransformerSpec, build_transformer
 from prod9.networks.transformer import MaskedTransformer
 from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
 
@@ -81,6 +81,7 @@ def make_transformer() -> MakeTransformer:
         num_classes: int = 2,
         num_channels: int = 1,
         coarse: bool = False,
+        covariates: Sequence[CovariateSpec] = (),
         grid: tuple[int, int, int] = (4, 4, 4),
         live: bool = True,
         **architecture: Any,
@@ -93,6 +94,7 @@ def make_transformer() -> MakeTransformer:
                 levels=levels,
                 num_classes=num_classes,
                 num_channels=num_channels,
+                covariates=covariates,
                 coarse=coarse,
                 grid=grid,
             )

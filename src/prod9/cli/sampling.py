@@ -47,6 +47,15 @@ class Verb:
     guidance: Annotated[
         float | None, typer.Option(min=1.0, help="Guidance scale; 1 is no guidance.")
     ] = None
+    guidance_class: Annotated[
+        float | None, typer.Option(min=0.0, help="Of the class alone; as --guidance if left out.")
+    ] = None
+    guidance_labels: Annotated[
+        float | None, typer.Option(min=0.0, help="Of the label map alone, likewise.")
+    ] = None
+    guidance_covariates: Annotated[
+        float | None, typer.Option(min=0.0, help="Of the covariates alone, likewise.")
+    ] = None
     temperature: Annotated[
         float | None, typer.Option(help="Of the softmax that tokens are sampled from.")
     ] = None
@@ -70,6 +79,8 @@ class Verb:
         """What was given of the settings."""
         given = {"seed": self.seed, "steps": self.steps, "temperature": self.temperature}
         given |= {"revisions": self.revisions, "guidance_scale": self.guidance}
+        for part in ("guidance_class", "guidance_labels", "guidance_covariates"):
+            given[part] = getattr(self, part)
         return cast("Settings", {name: each for name, each in given.items() if each is not None})
 
     def require_one_way(self, resume: bool) -> None:
@@ -92,7 +103,8 @@ class Generate(Verb):
         shape: Voxels per side, around the middle of the training volumes; the training volumes'
             when left out.
         resume: Go on with an interrupted set; generate what is missing.
-        mask: A label map: generate images of it, on its grid (models trained with labels).
+        mask: A label map: generate images of it, on its grid (models trained with labels);
+            CHANNEL=FILE where the model has several channels of labels.
         with_labels: Generate a label map for each subject too, in OUTPUT/labels.
         covariate: NAME=VALUE of every volume, such as age=70; repeatable.
     """
@@ -103,7 +115,7 @@ class Generate(Verb):
     channels: Annotated[list[str] | None, typer.Option("--channel", "--modality")] = None
     shape: tuple[int, int, int] | None = None
     resume: bool = False
-    mask: Annotated[Path | None, typer.Option("--mask", "-m")] = None
+    mask: Annotated[str | None, typer.Option("--mask", "-m")] = None
     with_labels: bool = False
     covariate: list[str] | None = None
 
@@ -167,7 +179,18 @@ class Generate(Verb):
                 "--mask gives the label map and its grid; leave out --with-labels and --shape."
             )
         label_codes(model.network)  # refuses a model without labels before a file is read
-        return None if self.mask is None else encode_mask(model.network, read_volume(self.mask))
+        if self.mask is None:
+            return None
+        path, channel = _named(model, self.mask)
+        return encode_mask(model.network, read_volume(path), channel)
+
+
+def _named(model: "Model", text: str) -> tuple[Path, str | None]:
+    """Read ``[CHANNEL=]FILE``, of a label map."""
+    name, equals, file = text.partition("=")
+    if equals and name in model.network.label_channels:
+        return Path(file), name
+    return Path(text), None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,28 +300,49 @@ def _tell(subject: "TranslatedSubject", number: int, count: int) -> None:
 class Inpaint(_Completion):
     """Sample anew what lies under a mask; every other voxel comes back untouched, bit for bit.
 
+    Or where a label map was edited: --labels OLD --edited NEW in place of --mask.
+
     Args:
         scan: The scan, of any format.
         mask: Same grid; not 0: sample anew.
+        labels: The scan's label map (models trained with labels).
+        edited: The same after prod9 edit: the cells of tokens that the change touches are sampled;
+            CHANNEL=FILE where the model has several channels of labels.
         channel: What the scan is; may be left out where the model has one channel.
         output: Folder for the results.
     """
 
     scan: Annotated[Path, typer.Option("--input", "-i")]
-    mask: Annotated[Path, typer.Option("--mask", "-m")]
+    mask: Annotated[Path | None, typer.Option("--mask", "-m")] = None
+    labels: Path | None = None
+    edited: str | None = None
     channel: Annotated[str | None, typer.Option("--channel", "--modality")] = None
 
     def run(self, source: Source) -> None:
         """Write the results."""
         require_alone("inpaint")
         from prod9.inference.inpaint import inpaint_files
+        from prod9.inference.labelled import label_codes
         from prod9.inference.model import channel_or_only, request_of
 
+        both = self.labels is not None and self.edited is not None
+        if both == (self.mask is not None) or (self.labels is None) != (self.edited is None):
+            raise Prod9Error("give --mask; or --labels and --edited, both, in its place.")
         model, _ = source.load(scans=True, shared=False)
+        maps = None
+        if self.labels is not None and self.edited is not None:
+            label_codes(model.network)  # refuses a model without labels before a file is read
+            maps = self.labels, *_named(model, self.edited)
         names = [channel_or_only(model.network, self.channel)]
         request = request_of(model.network, model.completion, names, self.samples, self.settings)
         files = inpaint_files(
-            model.network, self.scan, self.mask, self.output, request, overwrite=self.overwrite
+            model.network,
+            self.scan,
+            self.mask,
+            self.output,
+            request,
+            overwrite=self.overwrite,
+            labels=maps,
         )
         for path in files.all:
             typer.echo(str(path))

@@ -23,6 +23,7 @@ def train(
     device: Literal["auto", "cpu", "gpu"] = "auto",
     seed: Seed = 0,
     with_labels: bool = False,
+    covariate: list[str] | None = None,
 ) -> None:
     """Turn a folder of scans into a generator of new ones: look, plan, train, measure.
 
@@ -40,6 +41,8 @@ def train(
         device: Where to train.
         seed: Seed of everything random.
         with_labels: Learn the label maps too: images from masks, masks from images, and pairs.
+        covariate: volume:LABEL: the volume of a label (ml) can be asked for; repeatable. What
+            tables say of subjects is learned in any case.
     """
     require_alone("prod9 train")
     with starting("prod9 train"):
@@ -58,4 +61,5 @@ def train(
         accelerator=device,
         seed=seed,
         with_labels=with_labels,
+        covariates=covariate or (),
     )

@@ -92,6 +92,9 @@ class DatasetDescription(Section):
     learn_labels: bool = False
     """Whether channels of labels are learned too: volumes can then be generated from a label map,
     label maps from volumes, and both together."""
+    label_volumes: tuple[PositiveInt, ...] = Field(default=(), exclude_if=lambda found: not found)
+    """Labels, of the first channel of labels, whose volume (ml) is a covariate, `volume:LABEL`; of
+    copies that are changed for training it is measured in the copy."""
     licence: str = ""
     """Of the data, for the model card."""
     scans: dict[str, ScanEntry] = Field(default={})
@@ -99,6 +102,13 @@ class DatasetDescription(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.label_volumes:
+            known = next(iter(self.learned_labels.values()), ())
+            if unknown := {*self.label_volumes} - {*known}:
+                raise ValueError(
+                    f"label_volumes has {min(unknown)}, which is none of the labels that are "
+                    f"learned ({', '.join(map(str, known)) or 'none: set learn_labels: true'})"
+                )
         for name, scan in self.scans.items():
             if missing := self.channels.keys() - scan.files.keys():
                 raise ValueError(f"scans.{name} has no file for the channel {min(missing)}")

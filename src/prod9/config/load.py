@@ -89,6 +89,22 @@ def validated(model: type[Config], values: Mapping[str, object], source: str) ->
         raise explain(error, entries, model, source) from None
 
 
+def overridden(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a section with other values, as on the command line: ``key=value``.
+
+    Raises:
+        Prod9Error: all that is wrong.
+    """
+    base = {
+        (key,): Entry(value, "default") for key, value in config.model_dump(mode="json").items()
+    }
+    entries = _overlay(base, _command_line(overrides), type(config))
+    try:
+        return type(config).model_validate_json(json.dumps(nested(entries)), strict=True)
+    except ValidationError as error:
+        raise explain(error, entries, type(config), _COMMAND_LINE) from None
+
+
 def dump(config: BaseModel) -> str:
     """Return every key of ``config`` as YAML that loads back to an equal configuration."""
     return yaml.dump(

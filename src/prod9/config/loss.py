@@ -125,6 +125,9 @@ class Stage2LossConfig(Section):
     """gamma(r): the share of tokens masked, for r ~ U(0, 1)."""
     condition_dropout: BelowOne = 0.1
     """Share of samples trained without their class."""
+    covariate_dropout: BelowOne = 0.2
+    """Chance that a covariate, each by itself, is withheld from a training sample; from these the
+    transformer learns to generate without it."""
     source_dropout: BelowOne = 0.3
     """BraTS: chance that a source modality is withheld from a training sample."""
     source_free_share: Share = 0.2

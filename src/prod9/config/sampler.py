@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from prod9.config.base import BelowOne, Section, Share
 from prod9.registry import ORDERS, SCHEDULES
 
+OwnScale = Annotated[float | None, Field(ge=0, exclude_if=lambda scale: scale is None)]
+
 
 class SamplerConfig(Section):
     """Iterative decoding."""
@@ -29,6 +31,12 @@ class SamplerConfig(Section):
     """Gumbel noise on the confidences, annealed to 0 (confidence order)."""
     guidance_scale: float = Field(default=1.5, ge=1)
     """l_u + s (l_c - l_u): 1 is no guidance."""
+    guidance_class: OwnScale = None
+    """s of the class alone; `guidance_scale` when left out."""
+    guidance_labels: OwnScale = None
+    """s of the label map that an image is drawn from; `guidance_scale` when left out."""
+    guidance_covariates: OwnScale = None
+    """s of the covariates; `guidance_scale` when left out."""
     guidance_schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How s grows from 1 (linear, cosine) or stays, over the steps."""
     guidance_every: PositiveInt = 3

@@ -32,6 +32,8 @@ class AugmentedDataset(Dataset):
         self.data, self.change, self.versions, self.seed = data, change, versions, seed
         self.name, self.channels, self.shape = data.name, data.channels, data.shape
         self.class_names, self.covariates = data.class_names, data.covariates
+        self.label_volumes = data.label_volumes
+        self._volumes: dict[tuple[int, int], float] = {}
         self.spacing_mm, self.preprocessing = data.spacing_mm, data.preprocessing
         self.intensity, self.translation_order = data.intensity, data.translation_order
         self.names = tuple(f"{name}#{v}" for name in data.names for v in range(versions))
@@ -64,7 +66,15 @@ class AugmentedDataset(Dataset):
         return self.data.class_of(item // self.versions)
 
     def covariates_of(self, item: int) -> tuple[float | None, ...]:
-        return self.data.covariates_of(item // self.versions)
+        """Return what is known of the item; volumes of labels are those in the copy."""
+        known = [*self.data.covariates_of(item // self.versions)]
+        if item % self.versions and changes_shape(self.change):
+            for each in self.label_volumes:
+                key = item, each.covariate
+                if key not in self._volumes:
+                    self._volumes[key] = self.volume_of(item, each)
+                known[each.covariate] = self._volumes[key]
+        return tuple(known)
 
     def flip_axes(self, item: int) -> tuple[int, ...]:
         return self.data.flip_axes(item // self.versions)

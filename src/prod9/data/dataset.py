@@ -6,6 +6,7 @@ Training, token stores, evaluation, previews and plans know a data set by :class
 
 import hashlib
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,17 @@ class Covariate:
     """Of a number over the training split: the network sees (value - mean) / std."""
 
 
+@dataclass(frozen=True)
+class LabelVolume:
+    """A covariate that is the volume of a label."""
+
+    covariate: int
+    """Index of the covariate."""
+    channel: int
+    """Of labels."""
+    label: int
+
+
 class Dataset(ABC):
     """One split of a data set. Subclasses set the attributes without a default."""
 
@@ -58,6 +70,8 @@ class Dataset(ABC):
     """Voxels per side of every volume, axes RAS+."""
     class_names: tuple[str, ...] = ("all",)
     covariates: tuple[Covariate, ...] = ()
+    label_volumes: tuple[LabelVolume, ...] = ()
+    """The covariates that change with the shape of a label."""
     spacing_mm: tuple[float, float, float] | None = None
     """None if not known."""
     subjects: Sequence[str] = ()
@@ -86,6 +100,11 @@ class Dataset(ABC):
     def covariates_of(self, item: int) -> tuple[float | None, ...]:
         """Return the numbers and category indices of an item; None where one is not given."""
         return (None,) * len(self.covariates)
+
+    def volume_of(self, item: int, volume: LabelVolume) -> float:
+        """Return the volume of a label in an item, ml."""
+        voxels = int((self.whole(item, volume.channel) == volume.label).sum())
+        return voxels * math.prod(self.spacing_mm or (1.0, 1.0, 1.0)) / 1000
 
     def flip_axes(self, item: int) -> tuple[int, ...]:
         """Return the axes (0, 1, 2) along which a mirrored volume keeps its class."""

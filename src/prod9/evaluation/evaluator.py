@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from prod9.config.evaluation import FeatureSpaceKey
+from prod9.config.evaluation import FeatureSpaceKey, SegmentationConfig
+from prod9.data.dataset import Splits
 from prod9.data.volume_sets.volume_set import VolumeSet, comparable
 from prod9.errors import Prod9Error
 from prod9.evaluation.feature_spaces import CPU
@@ -18,18 +19,28 @@ from prod9.evaluation.generation import evaluate_generation
 from prod9.evaluation.pretrained import NO_MEDICALNET, feature_spaces, lpips_of
 from prod9.evaluation.privacy import held_out
 from prod9.evaluation.reconstruction import RoundTrip, measure_pair, summarize, table
+from prod9.evaluation.segmentation import measure_segmentation
 from prod9.evaluation.work_cache import WorkCache
 from prod9.files import hexdigest, write_text
 from prod9.losses.weights import find_medicalnet
+from prod9.model import Model
 from prod9.report.report import Extra, write_report
 from prod9.results.csv_text import csv_text
 from prod9.results.provenance import provenance
-from prod9.results.schema import Evaluation, Generation, Reconstruction, SetRecord
+from prod9.results.schema import (
+    Evaluation,
+    Generation,
+    Reconstruction,
+    Segmentation,
+    SetRecord,
+)
 from prod9.runtime.cache import cache_dir
 from prod9.runtime.clock import Clock
 from prod9.runtime.distributed import is_main
+from prod9.sample_request import SampleRequest
 
 REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
+FEW_SUBJECTS = 10
 SPACES: tuple[FeatureSpaceKey, ...] = ("efficientnet", "medicalnet", "classifier")
 
 
@@ -50,6 +61,7 @@ class Evaluator:
     sets: dict[str, VolumeSet] = field(default_factory=dict[str, VolumeSet])
     reconstruction: Reconstruction | None = None
     generation: Generation | None = None
+    segmentation: Segmentation | None = None
     warnings: list[str] = field(default_factory=list[str])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     rows: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
@@ -145,6 +157,22 @@ class Evaluator:
         self.sets |= {} if train is None else {"train": train}
         return self.generation
 
+    def measure_segmentation(
+        self, model: Model, splits: Splits, request: SampleRequest, config: SegmentationConfig
+    ) -> Segmentation:
+        """Judge a model that has learned labels; :func:`measure_segmentation`."""
+        with self._timed("segmentation"):
+            self.segmentation = measure_segmentation(
+                model, splits, request, config, seed=self.seed, kept=self.kept
+            )
+        fewest = self.segmentation.test_subjects
+        if fewest < FEW_SUBJECTS:
+            self.warnings.append(
+                f"Segmenters are tested on {fewest} subjects; below {FEW_SUBJECTS}, intervals over "
+                "subjects are too narrow."
+            )
+        return self.segmentation
+
     def evaluation(self, source: Mapping[str, Any], **parts: Any) -> Evaluation:
         """Return everything that was measured.
 
@@ -170,6 +198,7 @@ class Evaluator:
             sets=records,
             reconstruction=self.reconstruction,
             generation=self.generation,
+            segmentation=self.segmentation,
             warnings=self.warnings,
             seconds=self.seconds,
             provenance=provenance(seed=self.seed, **source),

@@ -82,14 +82,7 @@ def evaluate(
             raise Prod9Error(f"no feature space {name!r}: choose from {', '.join(SPACES)}.")
     folder = None if output is None else Path(output)
     if folder is not None:
-        there = matching(folder, (METRICS, REPORT, ROWS))
-        if read_record(folder / METRICS, {"schema_version", "sets"}) is None:
-            refuse_foreign(there)
-        if there and not overwrite:
-            raise Prod9Error(
-                f"{there[0]} exists; pass --overwrite to replace it, or another --output."
-            )
-        require_writable(folder)
+        claim(folder, overwrite=overwrite)
     spaces: list[FeatureSpaceKey] = [space for space in SPACES if space in features]
     weights = None if medicalnet is None else Path(medicalnet)
     if "medicalnet" in spaces and weights is not None:
@@ -122,3 +115,18 @@ def evaluate(
         title = f"Evaluation of {Path(judged.name).name}"
         evaluator.write(folder, evaluation, title=title, lead=_LEAD)
     return evaluation
+
+
+def claim(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot take an evaluation.
+
+    Raises:
+        Prod9Error: there is one (without ``overwrite``), there are files of somebody else under its
+            names, or it cannot be written.
+    """
+    there = matching(folder, (METRICS, REPORT, ROWS))
+    if read_record(folder / METRICS, {"schema_version", "sets"}) is None:
+        refuse_foreign(there)
+    if there and not overwrite:
+        raise Prod9Error(f"{there[0]} exists; pass --overwrite to replace it, or another --output.")
+    require_writable(folder)

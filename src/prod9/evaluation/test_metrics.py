@@ -163,6 +163,9 @@ def measure_generated(
         labels = model.labels_of(["all"], config.evaluation.samples_per_class)
         ours = generated(model, SampleRequest.generation_of(config, labels), evaluator.kept)
         evaluator.measure_generation(of_dataset(test), ours, of_dataset(splits["train"]))
+    if config.evaluation.segmenters and model.label_channels:
+        request = SampleRequest.generation_of(config, ())
+        evaluator.measure_segmentation(model, splits, request, config.evaluation.segmentation)
     return translation
 
 

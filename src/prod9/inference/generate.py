@@ -257,6 +257,8 @@ def generate_files(
     }
     if mask is not None:
         content = np.ascontiguousarray(mask.stored.array).tobytes() + affine.tobytes()
+        if len(model.label_channels) > 1:
+            settings["mask_channel"] = mask.codes.channel
         settings["mask"] = hashlib.sha256(content).hexdigest()
     if with_labels:
         settings["with_labels"] = True

@@ -1,6 +1,6 @@
-"""A part of a volume, sampled anew."""
+"""A part of a volume, sampled anew: under a mask, or where its label map was edited."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from prod9.coarse import coarse_tokens
+from prod9.coarse import coarse_tokens, whole_cells
 from prod9.data.native_space import NOTHING, NativeVolume
 from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume, result_suffix, volume_stem
@@ -21,11 +21,43 @@ from prod9.inference.completion import (
     require_same_grid,
     to_network,
 )
+from prod9.inference.labelled import EncodedMask, encode_mask
 from prod9.model import Model
 from prod9.outpainting import OnWindow
 from prod9.runtime.progress import progress_bar
 from prod9.sample_request import SampleRequest
 from prod9.sliding_window import encode
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A label map before and after it was edited, both on the grid of the scan."""
+
+    before: StoredVolume
+    after: StoredVolume
+    channel: str | None = None
+    """Of labels; found as :func:`encode_mask` does when left out."""
+
+    def place(self, model: Model, scan: StoredVolume) -> tuple[StoredVolume, EncodedMask]:
+        """Return a mask of the tokens' cells in which the map was changed, and the new map.
+
+        Raises:
+            Prod9Error: another grid, unknown labels, or maps that are alike.
+        """
+        require_same_grid(scan, self.before)
+        require_same_grid(scan, self.after)
+        encoded = encode_mask(model, self.after, self.channel, may_be_empty=True)
+        changed = self.before.array != self.after.array
+        if not changed.any():
+            raise Prod9Error(
+                f"{self.before.path} and {self.after.path} are alike; there is nothing to draw."
+            )
+        placement = encoded.placement
+        on_grid = torch.from_numpy(placement.apply(changed.astype(np.float32)))[None, None]
+        cells = whole_cells(model.tokenizer, on_grid)[0, 0].numpy()
+        # (Nearest neighbours may miss a voxel of a finer scan.)
+        inside = placement.invert_nearest(cells) | changed
+        return replace(self.after, array=inside.astype(np.float32)), encoded
 
 
 def inpaint(
@@ -34,6 +66,7 @@ def inpaint(
     mask: StoredVolume,
     request: SampleRequest,
     on_window: OnWindow = lambda done, total: None,
+    labels: EncodedMask | None = None,
 ) -> np.ndarray:
     """Sample anew what lies under a mask.
 
@@ -46,6 +79,7 @@ def inpaint(
         mask: on the same grid; every voxel that is not 0 is sampled.
         request: the channel of the scan, once for each of K samples, and how.
         on_window: told of the progress.
+        labels: what is to be there, of the whole scan.
 
     Returns:
         float32 (K, D, H, W): intensities, on the scan's grid; outside the mask the scan's own.
@@ -79,6 +113,10 @@ def inpaint(
         unknown = ~background_cells(model, [hidden])
         coarse = torch.where(unknown, model.transformer.mask_id, coarse)
         request = replace(request, coarse=coarse)
+    if labels is not None:
+        sources = torch.full((1, len(model.channels), *tokens.shape[1:]), model.transformer.mask_id)
+        sources[:, [*model.label_channels[labels.codes.channel]]] = labels.tokens
+        request = replace(request, sources=sources)
     sampled = model.sample(request, on_window=on_window)
     samples = model.decode(sampled, (d, h, w), request.windows)[:, 0]
     restored = (visible.restore(each * (each > NOTHING)) for each in samples)
@@ -96,13 +134,17 @@ def _filled(stored: StoredVolume, inside: np.ndarray) -> StoredVolume:
 def inpaint_files(
     model: Model,
     scan: Path,
-    mask: Path,
+    mask: Path | None,
     folder: Path,
     request: SampleRequest,
     *,
     overwrite: bool,
+    labels: tuple[Path, Path, str | None] | None = None,
 ) -> CompletedFiles:
     """Run :func:`inpaint` on files; every voxel outside the mask stays the same, bit for bit.
+
+    In place of a mask, ``labels`` are a label map before and after an :class:`Edit`, and its
+    channel or None.
 
     Writes ``NAME_inpainted.nii.gz`` (or ``_inpainted-1`` to ``-K``), a picture and a record to
     ``folder``. Scans of formats that are not written are answered as ``.nii.gz``, in which voxels
@@ -119,12 +161,22 @@ def inpaint_files(
         folder / f"{stem}.png",
         folder / f"{stem}.json",
     )
-    files.require_free([scan, mask], overwrite)
-    stored, hidden = read_volume(scan), read_volume(mask)
+    given = [mask] if mask is not None else []
+    given += [*labels[:2]] if labels is not None else []
+    files.require_free([scan, *given], overwrite)
+    stored, encoded = read_volume(scan), None
+    if labels is not None:
+        before, after, channel = labels
+        edit = Edit(read_volume(before), read_volume(after), channel)
+        hidden, encoded = edit.place(model, stored)
+    else:
+        assert mask is not None
+        hidden = read_volume(mask)
     name = model.channels[request.labels[0] % len(model.channels)]
     with progress_bar(f"in-painting {name}", "windows") as on_window:
-        results = inpaint(model, stored, hidden, request, on_window)
-    record = files.record_of(model, request, input=str(scan), mask=str(mask), modality=name)
+        results = inpaint(model, stored, hidden, request, on_window, encoded)
+    inputs = {"mask": str(mask)} if labels is None else {"labels": [*map(str, given)]}
+    record = files.record_of(model, request, input=str(scan), modality=name, **inputs)
     files.write_record(record)
     inside = hidden.array != 0
     for path, result in zip(files.results, results, strict=True):
@@ -135,7 +187,7 @@ def inpaint_files(
     native = NativeVolume.of(stored, model.tokenizer.spec.preprocessing, name)
     # All in the intensities of the whole scan.
     shown = [replace(native, raw=replace(stored, array=result)).array() for result in results]
-    before, there = torch.from_numpy(native.array()), torch.from_numpy(native.on_grid(inside)) > 0
-    given = [("scan", before), ("without the masked part", before * ~there)]
-    files.draw_picture(given, name, torch.from_numpy(np.stack(shown)), middle_of([there.float()]))
+    whole, there = torch.from_numpy(native.array()), torch.from_numpy(native.on_grid(inside)) > 0
+    panels = [("scan", whole), ("without the masked part", whole * ~there)]
+    files.draw_picture(panels, name, torch.from_numpy(np.stack(shown)), middle_of([there.float()]))
     return files

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prod9.data.geometry import Placement
 from prod9.data.label_maps import label_indices
-from prod9.data.volume_files.stored_volume import StoredVolume
+from prod9.data.volume_files.stored_volume import StoredVolume, volume_stem
 from prod9.errors import Prod9Error
 from prod9.label_codes import LabelCodes
 from prod9.model import Model
@@ -45,20 +45,45 @@ def label_codes(model: Model, channel: str | None = None) -> LabelCodes:
     return found[channel or next(iter(found))]
 
 
-def encode_mask(model: Model, stored: StoredVolume, channel: str | None = None) -> EncodedMask:
+def encode_mask(
+    model: Model, stored: StoredVolume, channel: str | None = None, *, may_be_empty: bool = False
+) -> EncodedMask:
     """Bring a label map to the model's spacing, by nearest neighbours, and encode it.
+
+    Args:
+        model: has learned labels.
+        stored: the label map.
+        channel: which it is; when left out, the only one, that of the file's name, or the only one
+            that knows all its labels.
+        may_be_empty: whether a map of nothing but 0 is one.
 
     Raises:
         Prod9Error: the model has no labels; the map is empty, has fractions or unknown labels.
     """
-    codes = label_codes(model, channel)
+    codes = label_codes(model, channel or _channel_of(model, stored))
     indices = label_indices(stored, sorted(codes.values))
-    if not stored.array.any():
+    if not (may_be_empty or stored.array.any()):
         raise Prod9Error(f"{stored.path} is empty: all its voxels are 0; mark what is to be there.")
     spacing = model.tokenizer.spec.spacing_mm
     placement = Placement.of(stored.array.shape, stored.affine, spacing, str(stored.path))
     labels = np.array(sorted(codes.values), np.int32)[placement.nearest(indices)]
     return EncodedMask(stored, placement, codes, torch.from_numpy(codes.encode(labels)))
+
+
+def _channel_of(model: Model, stored: StoredVolume) -> str:
+    known = {codes.channel: {*codes.values} for codes in model.tokenizer.spec.labels}
+    if len(known) < 2:
+        return label_codes(model).channel
+    if named := [name for name in known if name.lower() == volume_stem(stored.path).lower()]:
+        return named[0]
+    there = {*np.unique(stored.array).tolist()}
+    fits = [name for name, values in known.items() if there <= values]
+    if len(fits) == 1:
+        return fits[0]
+    raise Prod9Error(
+        f"{stored.path} fits {'several' if fits else 'none'} of the channels of labels "
+        f"({', '.join(known)}); say which it is: --mask CHANNEL=FILE."
+    )
 
 
 def by_subject(model: Model, labels: Sequence[int], count: int) -> tuple[int, ...]:
@@ -87,6 +112,7 @@ def sample_subjects(
     number: int = 0,
     mask: EncodedMask | None = None,
     on_window: OnWindow = lambda done, total: None,
+    channel: str | None = None,
 ) -> tuple[Tokens, Tensor | None]:
     """Sample a batch of subjects: a label map first, then each channel from all before it.
 
@@ -96,6 +122,7 @@ def sample_subjects(
         number: of the batch.
         mask: the label map of all subjects, in place of a sampled one.
         on_window: told of the progress of each channel.
+        channel: of the sampled label map; the first when left out.
 
     Returns:
         Tokens (B, *grid) of the labels of the batch, and those of the sampled label maps, one for
@@ -104,23 +131,23 @@ def sample_subjects(
     labels, channels = request.batch(number), len(model.channels)
     wanted = sorted({label % channels for label in labels})
     classes = [label - label % channels for label in labels[:: len(wanted)]]
-    name = label_codes(model).channel if mask is None else mask.codes.channel
+    name = label_codes(model, channel).channel if mask is None else mask.codes.channel
     parts = [*model.label_channels[name]]
     shape = request.shape if mask is None else mask.placement.shape
     grid = model.tokenizer.grid(shape)
     known = torch.full((len(classes), channels, *grid), model.transformer.mask_id)
     if mask is not None:
         known[:, parts] = mask.tokens
-    for channel in [*([] if mask is not None else parts), *wanted]:
+    for target in [*([] if mask is not None else parts), *wanted]:
         one = replace(
             request,
-            labels=tuple(each + channel for each in classes),
+            labels=tuple(each + target for each in classes),
             batch_size=None,
             shape=shape,
             sources=known.clone(),
-            seed=seed_of(request.seed, number, channel),
+            seed=seed_of(request.seed, number, target),
         )
-        known[:, channel] = model.sample(one, on_window=on_window).cpu()
+        known[:, target] = model.sample(one, on_window=on_window).cpu()
     maps = None if mask is not None else known[:, parts]
     return known[:, wanted].flatten(0, 1), maps
 

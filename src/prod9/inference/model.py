@@ -19,6 +19,7 @@ from prod9.errors import Prod9Error
 from prod9.inference.extras import Extras
 from prod9.inference.generate import generation_affine
 from prod9.inference.hub import push
+from prod9.inference.inpaint import Edit
 from prod9.inference.inpaint import inpaint as sample_masked
 from prod9.inference.labelled import (
     by_subject,
@@ -52,6 +53,9 @@ class Settings(TypedDict, total=False):
     revisions: int
     temperature: float
     guidance_scale: float
+    guidance_class: float
+    guidance_labels: float
+    guidance_covariates: float
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,9 @@ class Model:
     ``translate`` and ``inpaint`` return a list with one entry a sample. The same arguments give the
     same samples on the same machine, and the same as the commands. Settings are ``seed``, ``steps``
     (passes of the transformer), ``revisions`` (further passes, each of which draws some tokens
-    again), ``temperature`` (of the softmax that tokens are sampled from) and ``guidance_scale`` (1
-    is no guidance); what is left out is as in the training's configuration.
+    again), ``temperature`` (of the softmax that tokens are sampled from), ``guidance_scale`` (1 is
+    no guidance), and ``guidance_class``, ``guidance_labels`` and ``guidance_covariates``, which
+    else are as that scale; what is left out is as in the training's configuration.
     All errors are :class:`Prod9Error`: unknown names, settings out of range, volumes that cannot be
     read or do not fit together.
     """
@@ -106,6 +111,7 @@ class Model:
         *,
         shape: tuple[int, int, int] | None = None,
         mask: VolumeLike | None = None,
+        mask_channel: str | None = None,
         covariates: Mapping[str, str | int | float] | None = None,
         **settings: Unpack[Settings],
     ) -> list[Nifti1Image]:
@@ -116,6 +122,8 @@ class Model:
             n: volumes of each.
             shape: voxels per side; the training volumes' when left out.
             mask: a label map that the volumes show, of a model that has learned labels.
+            mask_channel: which channel of labels the mask is; may be left out where its labels, or
+                the name of its file, say so.
             covariates: such as ``{"age": 70, "sex": "F"}``; those left out are not given.
             settings: see :class:`Model`.
 
@@ -127,7 +135,7 @@ class Model:
         request = request_of(self.network, self.generation, names, n, settings)
         request = replace(request, covariates=self.network.covariates_of(covariates or {}))
         if mask is not None:
-            return self._of_mask(stored_volume(mask, "the mask"), request, n)
+            return self._of_mask(stored_volume(mask, "the mask"), request, n, mask_channel)
         request = replace(request, shape=shape)
         spec = self.network.tokenizer.spec
         affine = generation_affine(shape or spec.volume_shape, spec.spacing_mm)
@@ -137,8 +145,10 @@ class Model:
             for volume in self.network.sample_volumes(request, number)
         ]
 
-    def _of_mask(self, mask: StoredVolume, request: SampleRequest, n: int) -> list[Nifti1Image]:
-        network, encoded = self.network, encode_mask(self.network, mask)
+    def _of_mask(
+        self, mask: StoredVolume, request: SampleRequest, n: int, channel: str | None
+    ) -> list[Nifti1Image]:
+        network, encoded = self.network, encode_mask(self.network, mask, channel)
         labels = by_subject(network, request.labels, n)
         request = replace(request, labels=labels, batch_size=None)
         tokens, _ = sample_subjects(network, request, mask=encoded)
@@ -207,25 +217,38 @@ class Model:
     def inpaint(
         self,
         volume: VolumeLike,
-        mask: VolumeLike,
+        mask: VolumeLike | None = None,
         channel: str | None = None,
         n: int = 1,
+        *,
+        labels: VolumeLike | None = None,
+        edited: VolumeLike | None = None,
         **settings: Unpack[Settings],
     ) -> list[Result]:
-        """Sample anew what lies under a mask; all other voxels stay the same.
+        """Sample anew what lies under a mask, or where labels were edited; the rest stays the same.
 
         Args:
             volume: the volume.
             mask: on the same grid; every voxel that is not 0 is sampled.
             channel: name of the volume's channel; may be left out where the model has one.
             n: samples.
+            labels: in place of a mask, the label map of the volume; of a model that has learned
+                labels.
+            edited: the same after a change: the cells of tokens that it touches are sampled.
             settings: see :class:`Model`.
         """
         request = request_of(
             self.network, self.completion, [channel_or_only(self.network, channel)], n, settings
         )
-        stored = stored_volume(volume, "the volume")
-        samples = sample_masked(self.network, stored, stored_volume(mask, "the mask"), request)
+        stored, encoded = stored_volume(volume, "the volume"), None
+        if mask is not None and labels is None and edited is None:
+            hidden = stored_volume(mask, "the mask")
+        elif mask is None and labels is not None and edited is not None:
+            maps = stored_volume(labels, "the labels"), stored_volume(edited, "the edited labels")
+            hidden, encoded = Edit(*maps).place(self.network, stored)
+        else:
+            raise Prod9Error("give a mask; or labels and edited, both, in its place.")
+        samples = sample_masked(self.network, stored, hidden, request, labels=encoded)
         return [like(volume, sample, stored.affine) for sample in samples]
 
     def save(self, folder: PathLike, *, overwrite: bool = False, **extras: Unpack[Extras]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from statistics import NormalDist
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from torch import Tensor
 
@@ -38,6 +39,48 @@ def bootstrap_interval(
         for part in torch.arange(resamples).split(max(1, _DRAWS_AT_ONCE // n))
     ]
     return percentile_interval(torch.cat(means))
+
+
+def table_interval(
+    values: Float[Tensor, "s n"], *, seed: int, resamples: int = 2000
+) -> Interval | None:
+    """Percentile bootstrap interval of the mean of a table, over its rows and over its columns.
+
+    Rows are trainings, columns are subjects: both are drawn with replacement, apart from each
+    other. None where there are fewer than two subjects.
+    """
+    rows, columns = values.shape
+    if columns < 2:
+        return None
+    random = torch.Generator().manual_seed(seed)
+    values = values.double().cpu()
+    means = torch.empty(resamples, dtype=torch.float64)
+    for index in range(resamples):
+        row = torch.randint(rows, (rows,), generator=random)
+        column = torch.randint(columns, (columns,), generator=random)
+        means[index] = values[row][:, column].mean()
+    return percentile_interval(means)
+
+
+def subject_interval(
+    statistic: Callable[[Float64[Tensor, "r n"]], Float64[Tensor, " r"]],
+    subjects: int,
+    *,
+    seed: int,
+    resamples: int = 2000,
+) -> Interval | None:
+    """Percentile bootstrap interval of any figure of subjects, who may have several values each.
+
+    ``statistic`` is told how often each subject was drawn, in every resample. Those in which it is
+    not finite are left out. None where there are fewer than two subjects.
+    """
+    if subjects < 2:
+        return None
+    random = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(subjects, (resamples, subjects), generator=random)
+    found = statistic(F.one_hot(drawn, subjects).sum(1).double())
+    found = found[found.isfinite()]
+    return percentile_interval(found) if len(found) else None
 
 
 def percentile_interval(estimates: Float64[Tensor, " r"]) -> Interval:

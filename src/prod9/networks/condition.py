@@ -72,6 +72,42 @@ class Condition:
             return self
         return replace(self, sources=self.sources.masked_fill(drop[:, :, None, None, None], absent))
 
+    def chain(self, absent: int, labels: Sequence[int] = ()) -> "list[tuple[str, Condition]]":
+        """Return this condition step by step, each with the one before it and something more.
+
+        ``rest`` (target channel, images), ``class``, ``labels``, ``covariates``; a step that would
+        add nothing to any sample is left out.
+
+        Args:
+            absent: the mask id.
+            labels: the sources that are labels.
+        """
+        null, sources = self.null(absent), self.sources
+        images = null.sources
+        if sources is not None:
+            drop = torch.zeros_like(sources[:, :, 0, 0, 0], dtype=torch.bool)
+            drop[:, [*labels]] = True
+            images = self.without_sources(drop, absent).sources
+        one = replace(null, channels=self.channels, sources=images)
+        two = replace(one, classes=self.classes)
+        three = replace(two, sources=sources)
+        steps = {"rest": one, "class": two, "labels": three, "covariates": self}
+        found, before = list[tuple[str, Condition]](), null
+        for name, step in steps.items():
+            if not before.same(step):
+                found.append((name, step))
+            before = step
+        return found
+
+    def same(self, other: "Condition") -> bool:
+        """Whether the same is given, of all samples."""
+        pairs = [(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
+        return all(
+            torch.equal(a.nan_to_num(nan=torch.inf), b.nan_to_num(nan=torch.inf))
+            for a, b in pairs
+            if isinstance(a, Tensor) and isinstance(b, Tensor)
+        )
+
     def window(self, cells: Sequence[slice]) -> "Condition":
         """Return the part of this condition for a window of the grid."""
         d, h, w = cells

@@ -1,6 +1,7 @@
 """``prod9 train FOLDER``: look, plan, train both stages, measure, and save a model folder."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from prod9 import model as core
 from prod9.config.data import FolderSourceConfig
 from prod9.config.dataset import DATASET_YAML, DatasetDescription, write_description
 from prod9.config.load import dump
+from prod9.data.folder.covariates import volume_labels
 from prod9.data.folder.dataset import described, outline_folder
 from prod9.errors import Prod9Error
 from prod9.evaluation.evaluator import METRICS, REPORT, ROWS
@@ -37,9 +39,11 @@ from prod9.training.tokens import open_data
 
 WORK = "training"
 """Folder, inside the model's, of everything that training writes."""
+SPLIT = "split.json"
+"""File, inside that one, of who is in train, val and test."""
 _MARK = "prod9-training.json"
 INITIAL = ("initial_autoencoder.pt", "initial_transformer.pt")
-_FILES = (DATASET_YAML, *FILES, *INITIAL, "split.json", "autoencoder.pt", METRICS, REPORT, ROWS)
+_FILES = (DATASET_YAML, *FILES, *INITIAL, SPLIT, "autoencoder.pt", METRICS, REPORT, ROWS)
 """What ``--overwrite`` removes of it; a run's folder knows by itself what is its own."""
 
 
@@ -57,6 +61,7 @@ def train_folder(
     accelerator: str = "auto",
     seed: int = 0,
     with_labels: bool = False,
+    covariates: Sequence[str] = (),
 ) -> Model | None:
     """Turn a folder of scans into a model.
 
@@ -74,6 +79,8 @@ def train_folder(
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything random.
         with_labels: learn the channels of labels too (``learn_labels`` of ``dataset.yaml``).
+        covariates: such as ``volume:1``: the volume of label 1, ml, that can be asked for
+            (``label_volumes`` of ``dataset.yaml``).
 
     Returns:
         The model; None with ``plan_only``.
@@ -92,6 +99,8 @@ def train_folder(
     description = described(data)
     if with_labels:
         description = _with_labels(description)
+    if covariates:
+        description = _with_volumes(description, volume_labels(covariates))
     _claim(work, overwrite=overwrite)
     write_description(description_path, description)
     clock.lap("looking at the data")
@@ -129,6 +138,16 @@ def _with_labels(description: DatasetDescription) -> DatasetDescription:
             "--with-labels."
         )
     return description
+
+
+def _with_volumes(description: DatasetDescription, volumes: tuple[int, ...]) -> DatasetDescription:
+    known = next(iter(description.learned_labels.values()), ())
+    if unknown := [label for label in volumes if label not in known]:
+        raise Prod9Error(
+            f"--covariate volume:{unknown[0]}: there is no label {unknown[0]} that is learned; "
+            f"{'known are ' + ', '.join(map(str, known[1:])) if known else 'add --with-labels'}."
+        )
+    return description.model_copy(update={"label_volumes": volumes})
 
 
 def _require_room(output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -193,7 +212,7 @@ def _planned(
     section = FolderSourceConfig(
         dataset_name="folder",
         path=path,
-        split_file=work / "split.json",
+        split_file=work / SPLIT,
         test_share=TEST_SHARE,
         fold=fold,
     )

@@ -1,14 +1,14 @@
-"""Curves: what training logged, and the Frechet distance over the number of volumes."""
+"""Curves: what training logged, the Frechet distance over the number of volumes, label volumes."""
 
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prod9.results.schema import FeatureSpaceFigures
+from prod9.results.schema import DoseResponse, FeatureSpaceFigures, LabelVolumes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,4 +180,45 @@ def frechet_figure(space: FeatureSpaceFigures) -> "Figure | None":
     _dress(axis, "", "volumes of each set (logarithmic)")
     axis.set_ylabel("Fréchet distance", fontsize=8, color=_GREY)
     axis.legend(fontsize=8, frameon=False, labelcolor=_GREY)
+    return figure
+
+
+def _panels(count: int) -> "tuple[Figure, list[Any]]":
+    from matplotlib.figure import Figure
+
+    rows = -(-count // _COLUMNS)
+    figure = Figure(figsize=(3.4 * _COLUMNS, 2.9 * rows), layout="constrained")
+    grid = list(figure.subplots(rows, _COLUMNS, squeeze=False).ravel())
+    for axis in grid[count:]:
+        axis.set_axis_off()
+    return figure, grid[:count]
+
+
+def dose_figure(doses: Sequence[DoseResponse]) -> "Figure":
+    """Draw the volume found over the volume requested, a panel for each label."""
+    figure, grid = _panels(len(doses))
+    for axis, dose in zip(grid, doses, strict=True):
+        axis.plot(dose.requested, dose.found, "o", color=_COLOURS[0], markersize=3)
+        ends = [min(dose.requested), max(dose.requested)]
+        axis.plot(ends, ends, ":", color=_GREY, label="found as requested")
+        if dose.slope is not None:
+            x, y = (sum(each) / len(each) for each in (dose.requested, dose.found))
+            fitted = [y + dose.slope * (end - x) for end in ends]
+            axis.plot(ends, fitted, color=_COLOURS[1], label=f"slope {dose.slope:.2f}")
+        _dress(axis, f"Label {dose.label}", "requested, ml")
+        axis.set_ylabel("found, ml", fontsize=8, color=_GREY)
+        axis.legend(fontsize=7, frameon=False, labelcolor=_GREY)
+    return figure
+
+
+def volumes_figure(volumes: Sequence[LabelVolumes]) -> "Figure":
+    """Draw the cumulative distributions of label volumes, a panel for each label."""
+    figure, grid = _panels(len(volumes))
+    for axis, each in zip(grid, volumes, strict=True):
+        sets = {"real": each.real, "generated": each.generated}
+        for (name, values), colour in zip(sets.items(), _COLOURS, strict=False):
+            axis.ecdf(values, color=colour, label=f"{name} ({len(values)})")
+        _dress(axis, f"Label {each.label}", "volume, ml")
+        axis.set_ylabel("share below", fontsize=8, color=_GREY)
+        axis.legend(fontsize=7, frameon=False, labelcolor=_GREY)
     return figure

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import statistics
 from collections.abc import Sequence
 from functools import cache, partial
 from importlib.resources import files
@@ -42,6 +43,7 @@ def _environment() -> jinja2.Environment:
         "integer": "{:,}".format,
         "json": partial(json.dumps, default=str),
         "measured": numbers.measured,
+        "median": statistics.median,
         "number": numbers.number,
         "prose": numbers.prose,
         "ratio": numbers.ratio,

@@ -4,11 +4,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from prod9.data.volume_sets.volume_set import VolumeSet
 from prod9.files import write_text
-from prod9.report.curves import frechet_figure, read_history, training_figure
+from prod9.report.curves import (
+    dose_figure,
+    frechet_figure,
+    read_history,
+    training_figure,
+    volumes_figure,
+)
 from prod9.report.numbers import flat
 from prod9.report.page import asset, document, render
 from prod9.report.pictures import (
@@ -38,7 +45,7 @@ _NAMES = {
     "originals": "Original",
     "reconstructed": "Reconstructed",
 }
-_MEASURED = ("reconstruction", "generation", "diversity", "usefulness", "privacy")
+_MEASURED = ("reconstruction", "generation", "diversity", "usefulness", "segmentation", "privacy")
 """Sections, each a template that shows nothing where nothing was measured."""
 _MEASURES = (
     ("frechet", "Fréchet distance ↓", "How far the means and covariances of features lie apart."),
@@ -174,7 +181,7 @@ def _pairs(evaluation: Evaluation, sets: Mapping[str, VolumeSet]) -> list[Montag
 
 
 def _charts(evaluation: Evaluation) -> dict[str, Picture]:
-    """Return the Frechet distance over the number of volumes, for each space."""
+    """Return the Frechet distance over the number of volumes, for each space; what labels show."""
     charts: dict[str, Picture] = {}
     for space in evaluation.generation.spaces if evaluation.generation else ():
         figure = frechet_figure(space)
@@ -186,6 +193,17 @@ def _charts(evaluation: Evaluation) -> dict[str, Picture]:
             ]
             alt = f"Fréchet distance over the number of volumes: {'; '.join(points)}"
             charts[space.key] = chart(figure, alt, "chart narrow")
+    if found := evaluation.segmentation:
+        slopes = [f"label {each.label}: slope {each.slope or 0:.3g}" for each in found.doses]
+        if slopes:
+            alt = f"Volume found over volume requested, ml; {'; '.join(slopes)}"
+            charts["doses"] = chart(dose_figure(found.doses), alt)
+        medians = [
+            f"label {each.label}: {median(each.real):.3g} and {median(each.generated):.3g}"
+            for each in found.volumes
+        ]
+        alt = f"Cumulative distributions of label volumes, ml; medians {'; '.join(medians)}"
+        charts["volumes"] = chart(volumes_figure(found.volumes), alt)
     return charts
 
 

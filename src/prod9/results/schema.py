@@ -275,6 +275,99 @@ class Generation(Record):
     )
 
 
+class LabelScore(Record):
+    """How well a segmenter finds one label in real held-out subjects, mean over segmenters."""
+
+    label: int = Field(description="Its value in the label maps.")
+    subjects: int = Field(description="Test subjects that have it.")
+    dice: float = Field(description="Mean Dice over segmenters and subjects.")
+    dice_interval: Interval | None = Field(
+        description="95 % bootstrap interval over segmenters and subjects; null below 2 subjects."
+    )
+    dice_of_seeds: list[float] = Field(description="Mean over subjects, of each segmenter.")
+    hd95_mm: float = Field(
+        description="Mean 95th percentile of the distances between both surfaces (Hausdorff); the "
+        "volume's diagonal where nothing is found."
+    )
+    hd95_interval: Interval | None = Field(description="95 % interval, as above.")
+    missed: float = Field(description="Share of subjects in which nothing of it is found.")
+
+
+class TrainedSegmenter(Record):
+    """Segmenters that were trained on one set and tested on real subjects."""
+
+    trained_on: Literal["real", "generated", "real + generated"] = Field(description="Which pairs.")
+    pairs: int = Field(description="How many.")
+    labels: list[LabelScore] = Field(description="One a label.")
+
+
+class MaskFidelity(Record):
+    """Whether images show the mask that they were drawn from, as segmenters of real data see it."""
+
+    label: int = Field(description="Its value.")
+    subjects: int = Field(description="Held-out label maps with it that images were drawn from.")
+    dice: float = Field(description="Requested mask and what is found in the image drawn from it.")
+    dice_interval: Interval | None = Field(
+        description="95 % bootstrap interval over segmenters and subjects."
+    )
+    ceiling: float = Field(
+        description="The same mask and what is found in the real image that it belongs to."
+    )
+    ceiling_interval: Interval | None = Field(description="95 % interval, as above.")
+    lost: float = Field(description="Ceiling less Dice, subject by subject: 0 is as good as real.")
+    lost_interval: Interval | None = Field(description="95 % interval, as above.")
+
+
+class LabelVolumes(Record):
+    """How large a label is in each subject, ml; 0 where it is not."""
+
+    label: int = Field(description="Its value.")
+    real: list[float] = Field(description="In each label map of the test split.")
+    generated: list[float] = Field(description="In each generated label map.")
+    kolmogorov_smirnov: float = Field(
+        description="Greatest difference of both cumulative distributions, 0 to 1."
+    )
+    p_value: float = Field(description="Of that difference, if both were of one distribution.")
+
+
+class DoseResponse(Record):
+    """Volume of a label that was asked for, and the volume found in the image drawn from it."""
+
+    label: int = Field(description="Its value.")
+    subjects: int = Field(description="Held-out label maps in which it was changed.")
+    requested: list[float] = Field(description="ml of each image.")
+    found: list[float] = Field(description="ml, mean over the segmenters of real data.")
+    slope: float | None = Field(
+        description="Of the line through them, ml found per ml requested; null where all requests "
+        "are alike."
+    )
+    slope_interval: Interval | None = Field(description="95 % bootstrap interval over subjects.")
+    r2: float | None = Field(description="Share of the variance that the line explains.")
+    r2_interval: Interval | None = Field(description="95 % interval, as above.")
+    slope_of_real: float | None = Field(
+        description="What the segmenters alone do: ml found for each true ml in the real images of "
+        "the test split."
+    )
+    slope_within: float | None = Field(
+        description="The same slope of changes alone: of both volumes, each subject's mean is "
+        "taken away."
+    )
+    slope_within_interval: Interval | None = Field(description="95 % interval, as above.")
+
+
+class Segmentation(Record):
+    """What a model that has learned labels is good for."""
+
+    channel: str = Field(description="The channel of labels.")
+    steps: int = Field(description="Training steps of each segmenter.")
+    seeds: int = Field(description="Segmenters of each set.")
+    test_subjects: int = Field(description="Real held-out scans.")
+    segmenters: list[TrainedSegmenter] = Field(description="One a training set.")
+    fidelity: list[MaskFidelity] = Field(description="One a label.")
+    volumes: list[LabelVolumes] = Field(description="One a label.")
+    doses: list[DoseResponse] = Field(description="One a label.")
+
+
 class Evaluation(Record):
     """``metrics.json``."""
 
@@ -284,6 +377,9 @@ class Evaluation(Record):
     )
     reconstruction: Reconstruction | None = Field(default=None, description="If measured.")
     generation: Generation | None = Field(default=None, description="If measured.")
+    segmentation: Segmentation | None = Field(
+        default=None, description="If measured: of a model that has learned labels."
+    )
     masked_prediction: dict[str, float] | None = Field(
         default=None, description="The transformer on masked tokens (`test` of Stage 2)."
     )

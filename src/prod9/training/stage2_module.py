@@ -1,6 +1,7 @@
 """Stage 2: train the masked transformer on a token store."""
 
 from collections.abc import Callable, Sized
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -81,6 +82,12 @@ class Stage2Module(StageModule[Stage2Config]):
             batch.covariates,
             coarse=batch.coarse,
         )
+        share = self.config.loss.covariate_dropout
+        if share and condition.covariates is not None:
+            withheld = draw(condition.covariates.shape[1]) < share
+            condition = replace(
+                condition, covariates=condition.covariates.masked_fill(withheld, torch.nan)
+            )
         if batch.sources is None:
             return condition
         chance, alone = draw(batch.sources.shape[1]), draw(1)

@@ -5,7 +5,7 @@ import numpy as np
 from prod9.config.data import SpatialAugmentationConfig
 from prod9.data.array_dataset import ArrayDataset
 from prod9.data.augmented import AugmentedDataset
-from prod9.data.dataset import Channel
+from prod9.data.dataset import Channel, Covariate, LabelVolume
 
 SHAPE = (9, 8, 7)
 CHANGE = SpatialAugmentationConfig(rotation_deg=5, deformation_mm=1, intensity_scale=0.1)
@@ -66,3 +66,27 @@ def test_a_mask_is_mirrored_with_its_image_and_keeps_its_numbers() -> None:
         assert np.corrcoef(image.ravel(), mask.ravel())[0, 1] > 0.9
         mirrored += not np.array_equal(mask, images[0, 1])
     assert mirrored >= 5
+
+
+def test_the_volume_of_a_label_is_that_of_the_copy() -> None:
+    """A zoom changes it, a mirror does not; what else is known of the item stays."""
+    images = np.zeros((2, 2, 12, 12, 12), np.float32)
+    images[:, 1, 3:9, 3:9, 3:9] = 1
+    data = ArrayDataset(
+        "pairs",
+        images,
+        (Channel("image"), Channel("mask", "labels")),
+        covariates=(Covariate("age"), Covariate("volume:1")),
+        values=[(60.0, 0.216 * 8), (None, 0.216 * 8)],
+        spacing_mm=(2.0, 2.0, 2.0),
+        flips=[(0, 1, 2)],
+    )
+    data.label_volumes = (LabelVolume(1, 1, 1),)
+    zoomed = AugmentedDataset(data, SpatialAugmentationConfig(zoom=0.3), 4, seed=0)
+    for item in range(len(zoomed)):
+        age, volume = zoomed.covariates_of(item)
+        assert age == (60.0 if item < 4 else None)
+        assert volume == (zoomed.whole(item, 1) == 1).sum() * 0.008
+    assert len({zoomed.covariates_of(item)[1] for item in range(4)}) > 1
+    mirrored = AugmentedDataset(data, SpatialAugmentationConfig(flip=True), 4, seed=0)
+    assert {mirrored.covariates_of(item)[1] for item in range(8)} == {0.216 * 8}

@@ -6,89 +6,26 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
+from labelled_model import AFFINE, SHAPE, VALUES, labelled_model, labels, write
 from typer.testing import CliRunner
 
 from prod9.cli.main import app
-from prod9.config.data import FolderPreprocessingConfig
-from prod9.config.model import AutoencoderConfig, TransformerConfig
+from prod9.data.volume_files.read import read_volume
 from prod9.data.volume_files.stored_volume import StoredVolume
 from prod9.errors import Prod9Error
 from prod9.inference.labelled import encode_mask, vote
 from prod9.inference.load import load
 from prod9.inference.model import Model
-from prod9.inference.recorded import Recorded
-from prod9.label_codes import LabelCodes, part_names
-from prod9.model import CovariateSpec, TransformerSpec, untrained
-from prod9.model import Model as Network
-from prod9.tokenizer import Tokenizer, TokenizerSpec, build_autoencoder
-
-VALUES = (0, 2, 7)
-SHAPE = (12, 16, 12)
-AFFINE = np.array([[-1.0, 0, 0, 9], [0, 1.0, 0, -4], [0, 0, 1.5, 2], [0, 0, 0, 1]])
-
-
-def labels(sides: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    array = np.zeros(sides, np.uint8)
-    array[2:9, 4:12, 3:9] = 2
-    array[5:9, 4:9, 3:9] = 7
-    return array
-
-
-def write(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
-    nib.Nifti1Image(array, affine).to_filename(path)
-    return path
 
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two channels of images and one of labels; untrained."""
-    torch.manual_seed(0)
-    sizes = AutoencoderConfig(
-        levels=(5, 4, 3), num_channels=(8, 8), norm_num_groups=4, stem_stride=2
-    )
-    codes = LabelCodes.fit(
-        "seg", VALUES, range(1), lambda _: labels().astype(np.float32), stride=4, levels=(5, 4, 3)
-    )
-    channels = ("T1", "T2", *part_names("seg"))
-    tokenizer = Tokenizer(
-        TokenizerSpec(
-            autoencoder=sizes,
-            dataset_name="folder",
-            volume_shape=SHAPE,
-            spacing_mm=(1.0, 1.0, 1.0),
-            class_names=channels,
-            preprocessing=FolderPreprocessingConfig(
-                shape=SHAPE, channels=("T1", "T2"), labels={"seg": VALUES}
-            ),
-            labels=(codes,),
-            config_yaml="",
-        ),
-        build_autoencoder(sizes),
-    )
-    spec = TransformerSpec(
-        transformer=TransformerConfig(hidden_dim=16, num_blocks=1, num_heads=2, token_dim=8),
-        levels=(5, 4, 3),
-        class_names=("all",),
-        channels=channels,
-        covariates=(
-            CovariateSpec(name="age", mean=60.0, std=10.0),
-            CovariateSpec(name="sex", categories=("F", "M")),
-        ),
-        num_sources=len(channels),
-        grid=tokenizer.grid(),
-        window=tokenizer.grid(),
-        tokenizer_digest=tokenizer.digest,
-        config_yaml="",
-    )
-    network = untrained(spec)
-    for parameter in network.parameters():  # blocks begin with zeros, and heed no condition
-        if not parameter.detach().any():
-            parameter.data = 0.3 * torch.randn(parameter.shape)
-    recorded = Recorded.model_validate({"sampler": {"steps": 2}, "completion": {"steps": 2}})
     path = tmp_path_factory.mktemp("labelled") / "model"
-    Model.of(Network(tokenizer, network, spec), recorded).save(path)
+    labelled_model().save(path)
     return path
+
+
+CUBES = np.diag([1.0, 1.0, 1.0, 1.0])
 
 
 def model_at(path: Path) -> Model:
@@ -257,3 +194,97 @@ def test_a_mask_survives_the_way_to_the_network_and_back(model_path: Path) -> No
     back = found.codes.decode(found.tokens.numpy(), SHAPE)
     assert np.array_equal(back, labels())
     assert np.array_equal(found.placement.invert_nearest(back), array)
+
+
+@pytest.fixture(scope="module")
+def two_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two channels of labels; only the second knows label 9."""
+    path = tmp_path_factory.mktemp("two") / "model"
+    labelled_model(lesion=(0, 2, 9)).save(path)
+    return path
+
+
+def test_a_mask_is_of_the_channel_that_it_fits(two_kinds: Path, tmp_path: Path) -> None:
+    network = model_at(two_kinds).network
+    nine = np.where(labels() == 7, 9, labels())
+    alike = np.where(labels() == 7, 2, labels())
+    given = {"a.nii.gz": labels(), "b.nii.gz": nine, "lesion.nii": alike}
+    stored = {name: read_volume(write(tmp_path / name, array)) for name, array in given.items()}
+    channels = [encode_mask(network, each).codes.channel for each in stored.values()]
+    assert channels == ["seg", "lesion", "lesion"]
+    path = write(tmp_path / "mask.nii.gz", alike)
+    with pytest.raises(Prod9Error, match=r"fits several .*seg, lesion.*--mask CHANNEL=FILE"):
+        run("generate", two_kinds, "--mask", path, "--output", tmp_path / "made")
+    with pytest.raises(Prod9Error, match="fits none of"):
+        encode_mask(network, read_volume(write(tmp_path / "c.nii.gz", labels() + (labels() == 2))))
+    arrays = []
+    for channel in ("seg", "lesion"):
+        folder, words = tmp_path / channel, ("--channel", "T1", "-n", 1)
+        run("generate", two_kinds, "--mask", f"{channel}={path}", *words, "--output", folder)
+        arrays.append(np.asanyarray(nib.load(folder / "0000_T1.nii.gz").dataobj))
+        (image,) = model_at(two_kinds).generate("T1", mask=path, mask_channel=channel)
+        assert np.abs(image.get_fdata() * 255 - arrays[-1]).max() <= 0.51
+    assert not np.array_equal(*arrays)
+
+
+def test_guidance_of_the_mask_alone(model_path: Path, tmp_path: Path) -> None:
+    mask = write(tmp_path / "seg.nii.gz", labels())
+    words = ("generate", model_path, "--mask", mask, "--channel", "T1", "-n", 1, "--steps", 3)
+    found = []
+    for number, more in enumerate(((), ("--guidance-labels", 1.5), ("--guidance-labels", 6))):
+        run(*words, *more, "--output", tmp_path / str(number))
+        found.append(np.asanyarray(nib.load(tmp_path / str(number) / "0000_T1.nii.gz").dataobj))
+    assert np.array_equal(found[0], found[1])  # as --guidance is when left out
+    assert not np.array_equal(found[0], found[2])
+
+
+# --- a scan, drawn anew where its labels were edited ---------------------------------------------
+
+
+def test_only_cells_that_an_edit_touches_are_drawn(model_path: Path, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).uniform(50, 900, SHAPE).astype(np.int16)
+    scan, old = (
+        write(tmp_path / "T1.nii.gz", array, CUBES),
+        write(tmp_path / "a.nii.gz", labels(), CUBES),
+    )
+    changed = labels()
+    changed[8:12, 4:8, 0:4] = changed[10, 9, 8] = 2
+    new = write(tmp_path / "b.nii.gz", changed, CUBES)
+    words = ("inpaint", model_path, "--input", scan, "--channel", "T1")
+    run(*words, "--labels", old, "--edited", new, "--output", tmp_path / "out")
+    image = nib.load(tmp_path / "out" / "T1_inpainted.nii.gz")
+    found = np.asanyarray(image.dataobj)
+    cells = np.zeros(SHAPE, bool)
+    cells[8:12, 4:8, 0:4] = cells[8:12, 8:12, 8:12] = True  # of 4 voxels a side
+    assert found.dtype == array.dtype
+    assert np.array_equal(found[~cells], array[~cells])
+    assert (found != array)[cells].mean() > 0.9
+    model = model_at(model_path)
+    (same,) = model.inpaint(scan, channel="T1", labels=old, edited=new)
+    assert np.abs(same.get_fdata() - found).max() <= 0.51
+    record = json.loads((tmp_path / "out" / "T1_inpainted.json").read_text())
+    assert record["labels"] == [str(old), str(new)]
+    mask = write(tmp_path / "mask.nii.gz", cells.astype(np.uint8), CUBES)
+    (without,) = model.inpaint(scan, mask, channel="T1")  # the same cells, without the labels
+    assert not np.array_equal(without.get_fdata(), same.get_fdata())
+    nothing = write(tmp_path / "none.nii.gz", labels() * 0, CUBES)  # a label that is taken away
+    assert model.inpaint(scan, channel="T1", labels=old, edited=nothing)
+
+
+def test_edits_that_do_not_fit(model_path: Path, model_folder: Path, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).uniform(50, 900, SHAPE).astype(np.int16)
+    scan, old = write(tmp_path / "T1.nii.gz", array), write(tmp_path / "a.nii.gz", labels())
+    other = write(tmp_path / "b.nii.gz", labels((12, 16, 14)))
+    words = ("--input", scan, "--output", tmp_path / "out", "--channel", "T1")
+    for more, said in (
+        (("--labels", old, "--edited", old), "are alike"),
+        (("--labels", old, "--edited", other), "on another grid"),
+        (("--labels", old), "--labels and --edited, both"),
+        (("--labels", old, "--edited", old, "--mask", old), "--labels and --edited, both"),
+        ((), "give --mask"),
+    ):
+        with pytest.raises(Prod9Error, match=said):
+            run("inpaint", model_path, *words, *more)
+    with pytest.raises(Prod9Error, match="has learned no label maps"):
+        run("inpaint", model_folder, *words, "--labels", old, "--edited", old)
+    assert not (tmp_path / "out").exists()

@@ -20,7 +20,7 @@ from report_samples import (
 )
 
 from prod9.report.numbers import absent, number, ratio, share
-from prod9.results.schema import Generation
+from prod9.results.schema import Generation, Segmentation
 
 
 @pytest.mark.parametrize(
@@ -183,3 +183,48 @@ def test_sets_and_figures_without_a_section(tmp_path: Path) -> None:
     assert page.row("other", "flair / psnr") == ["22.50"]
     assert page.row("other", "flair / <name>") == ["x"]
     assert page.row("other", "flair / n") == ["not measured"]
+
+
+def test_what_a_model_with_labels_is_good_for(tmp_path: Path) -> None:
+    scores = {"label": 3, "subjects": 12, "dice": 0.712, "dice_interval": (0.65, 0.77)}
+    scores |= {"dice_of_seeds": [0.7, 0.72], "hd95_mm": 4.5, "hd95_interval": None, "missed": 0.25}
+    rows = [("real", 30), ("generated", 30), ("real + generated", 60)]
+    found = Segmentation.model_validate(
+        {
+            "channel": "seg",
+            "steps": 300,
+            "seeds": 2,
+            "test_subjects": 12,
+            "segmenters": [
+                {"trained_on": name, "pairs": pairs, "labels": [scores]} for name, pairs in rows
+            ],
+            "fidelity": [
+                {"label": 3, "subjects": 8, "dice": 0.6, "dice_interval": (0.5, 0.7)}
+                | {"ceiling": 0.8, "ceiling_interval": None, "lost": 0.2, "lost_interval": None}
+            ],
+            "volumes": [
+                {"label": 3, "real": [1.0, 2.0, 4.0], "generated": [1.5, 2.5]}
+                | {"kolmogorov_smirnov": 0.5, "p_value": 0.7}
+            ],
+            "doses": [
+                {"label": 3, "subjects": 2, "requested": [1.0, 2.0], "found": [1.5, 1.5]}
+                | {
+                    "slope": 0.0,
+                    "slope_interval": None,
+                    "slope_of_real": 0.9,
+                    "r2": 0.0,
+                    "r2_interval": None,
+                }
+                | {"slope_within": None, "slope_within_interval": None}
+            ],
+        }
+    )
+    _, page = written(tmp_path, evaluation(segmentation=found))
+    rows_of = page.rows_of["segmentation"]
+    assert ["generated", "30", "3", "0.71 [0.65, 0.77]", "4.50", "25.0 %", "12"] in rows_of
+    assert ["3", "0.60 [0.50, 0.70]", "0.800", "0.200", "8"] in rows_of
+    assert ["3", "0", "0.900", "0", "not measured", "2", "2"] in rows_of
+    assert ["3", "2.00", "2.00", "0.500", "0.700"] in rows_of
+    pictures = [attrs["alt"] for tag, attrs in page.elements if tag == "img"]
+    assert any("requested" in alt and "label 3" in alt for alt in pictures)
+    assert any("volumes, ml" in alt for alt in pictures)

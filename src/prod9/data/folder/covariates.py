@@ -1,11 +1,13 @@
-"""What is known of each scan of a description, such as age or sex, as numbers."""
+"""What is known of each scan of a description, such as age, sex or the volume of a label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from prod9.config.dataset import DatasetDescription, ScanEntry
-from prod9.data.dataset import Covariate
+from prod9.data.dataset import Covariate, LabelVolume
+from prod9.data.scan_dataset import ScanDataset
+from prod9.data.splits import Split
 from prod9.errors import Prod9Error
 
 
@@ -46,3 +48,47 @@ def values_of(entry: ScanEntry, covariates: Sequence[Covariate]) -> tuple[float 
             value = each.categories.index(value)
         found.append(None if value is None else float(value))
     return tuple(found)
+
+
+def add_volumes(splits: Mapping[Split, ScanDataset], labels: Sequence[int]) -> None:
+    """Give all splits the volumes of labels, of their first channel of labels, as covariates.
+
+    Every label map is read.
+    """
+    train = splits["train"]
+    channel = next(c for c, each in enumerate(train.channels) if each.kind == "labels")
+    first = len(train.covariates)
+    volumes = [LabelVolume(first + n, channel, label) for n, label in enumerate(labels)]
+    tables = {
+        split: np.array([[data.volume_of(item, v) for v in volumes] for item in range(len(data))])
+        for split, data in splits.items()
+    }
+    means, spreads = tables["train"].mean(0), tables["train"].std(0)
+    found = [
+        Covariate(f"volume:{label}", (), float(mean), float(spread) or 1.0)
+        for label, mean, spread in zip(labels, means, spreads, strict=True)
+    ]
+    for split, data in splits.items():
+        known = data.values or [()] * len(data)
+        data.values = tuple(
+            (*own, *row) for own, row in zip(known, tables[split].tolist(), strict=True)
+        )
+        data.covariates, data.label_volumes = (*data.covariates, *found), tuple(volumes)
+
+
+def volume_labels(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the labels of names such as ``volume:1``.
+
+    Raises:
+        Prod9Error: a name that is written differently.
+    """
+    found: list[int] = []
+    for name in names:
+        kind, _, label = name.partition(":")
+        if kind != "volume" or not label.isdecimal() or int(label) < 1:
+            raise Prod9Error(
+                f"--covariate {name} is not understood; write volume:LABEL, such as volume:1. What "
+                "tables say of subjects is learned without being asked for."
+            )
+        found.append(int(label))
+    return tuple(dict.fromkeys(found))

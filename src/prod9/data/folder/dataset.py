@@ -14,7 +14,7 @@ from prod9.config.data import (
 from prod9.config.dataset import DatasetDescription, ScanEntry, split_part
 from prod9.data.dataset import Channel, Outline
 from prod9.data.folder.choices import completed
-from prod9.data.folder.covariates import covariates_of, values_of
+from prod9.data.folder.covariates import add_volumes, covariates_of, values_of
 from prod9.data.folder.fingerprint import take_fingerprint
 from prod9.data.folder.read_part import read_part
 from prod9.data.folder.understand import understand
@@ -250,7 +250,10 @@ def open_folder(
         return data
 
     source = "the split of the data itself" if fixed else str(config.split_file)
-    return split_scans(scans, split, make, root, source)
+    splits = split_scans(scans, split, make, root, source)
+    if description.label_volumes and own.labels:
+        add_volumes(splits, description.label_volumes)
+    return splits
 
 
 def outline_folder(config: SourceConfig, subjects: int | None = None) -> Outline:

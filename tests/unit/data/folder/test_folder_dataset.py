@@ -214,3 +214,51 @@ def test_labels_on_another_spacing_are_those_of_the_nearest_voxel(tmp_path: Path
     write_description(path, found.model_copy(update={"spacing_mm": (1.5, 0.8, 1.0)}))
     data = open_splits(config(path, path=path))["train"]
     assert {*np.unique(data.whole(0, 1))} == {0.0, 5.0, 44.0}
+
+
+def write_labelled(folder: Path) -> Path:
+    """Write scans with boxes of known sizes, 2 x 1 x 1 mm; return a description of all."""
+    for index in range(COUNT):
+        for name, array in (("T1", volume(index)), ("seg", np.zeros((14, 12, 10), np.uint8))):
+            if name == "seg":
+                array[2 : 4 + index, 3:6, 4:8] = 3
+            path = folder / f"s{index}" / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.Nifti1Image(array, np.diag([2.0, 1.0, 1.0, 1.0])).to_filename(path)
+    found = described(folder)
+    update = {"learn_labels": True, "label_volumes": (3,), "shape": (14, 12, 10)}
+    path = folder.parent / "dataset.yaml"
+    write_description(path, found.model_copy(update=update))
+    return path
+
+
+def test_the_volume_of_a_label_is_a_covariate(tmp_path: Path) -> None:
+    path = write_labelled(tmp_path / "scans")
+    splits = open_splits(config(tmp_path / "scans", path=path))
+    known = []
+    for split in ("train", "val", "test"):
+        data = splits[split]
+        (covariate,) = data.covariates
+        assert covariate.name == "volume:3"
+        for item, name in enumerate(data.names):
+            ml = (2 + int(name.removeprefix("s"))) * 3 * 4 * 2 / 1000
+            assert data.covariates_of(item) == (pytest.approx(ml),)
+            known += [ml] if split == "train" else []
+    assert covariate.mean == pytest.approx(np.mean(known))
+    assert covariate.std == pytest.approx(np.std(known))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label_volumes": (4,)}, r"label_volumes has 4.*0, 3"),
+        ({"learn_labels": False}, "learn_labels: true"),
+    ],
+)
+def test_volumes_of_labels_that_are_not_learned(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    path = write_labelled(tmp_path / "scans")
+    write_description(path, read_description(path).model_copy(update=change))
+    with pytest.raises(Prod9Error, match=said):
+        open_splits(config(tmp_path / "scans", path=path))
