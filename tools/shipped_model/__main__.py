@@ -1,4 +1,4 @@
-"""Train the model inside the package: both stages, figures, and a folder of 13 MB.
+"""Train the model inside the package: both stages, figures, and a folder of 10 MB.
 
 ``python -m tools.shipped_model`` in the repository takes hours on two cores. It makes a training
 split of 20,000 volumes with another seed than the embedded data set's, whose validation and test
