@@ -40,7 +40,8 @@ from prod9.runtime.distributed import is_main
 from prod9.sample_request import SampleRequest
 
 REPORT, METRICS, ROWS = "report.html", "metrics.json", "reconstruction.csv"
-FEW_SUBJECTS = 10
+FEW_SUBJECTS, WEAK_DICE = 10, 0.7
+"""Below these, there is a warning beside what segmenters found."""
 SPACES: tuple[FeatureSpaceKey, ...] = ("efficientnet", "medicalnet", "classifier")
 
 
@@ -171,6 +172,14 @@ class Evaluator:
                 f"Segmenters are tested on {fewest} subjects; below {FEW_SUBJECTS}, intervals over "
                 "subjects are too narrow."
             )
+        real = next(each for each in self.segmentation.segmenters if each.trained_on == "real")
+        for score in real.labels:
+            if score.dice < WEAK_DICE:
+                self.warnings.append(
+                    f"Segmenters of real pairs reach a Dice of {score.dice:.2f} for label "
+                    f"{score.label}: what such weak judges find in drawn images says little; give "
+                    "them more steps or pairs (evaluation.segmentation)."
+                )
         return self.segmentation
 
     def evaluation(self, source: Mapping[str, Any], **parts: Any) -> Evaluation:

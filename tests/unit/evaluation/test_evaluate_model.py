@@ -52,6 +52,9 @@ def test_figures_and_a_page(home: Path, tmp_path: Path) -> None:
     words = (home / "model", home / "scans", "--split-file", home / "split.json", *settings)
     run(*words, "--device", "cpu", "--output", tmp_path / "out")
     text = (tmp_path / "out" / "metrics.json").read_text()
+    warnings = " ".join(Evaluation.model_validate_json(text).warnings)
+    assert "tested on 2 subjects" in warnings
+    assert "Segmenters of real pairs reach" in warnings  # after two steps
     found = Evaluation.model_validate_json(text).segmentation
     assert found is not None
     assert (found.channel, found.steps, found.seeds, found.test_subjects) == ("seg", 2, 1, 2)
