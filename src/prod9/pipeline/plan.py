@@ -173,12 +173,13 @@ def make_plan(
     }
     run: dict[str, Any] = {"seed": seed, "trainer": {"accelerator": accelerator}}
 
-    def repeats(batch: int) -> int:
-        return math.ceil(_STEPS_PER_EPOCH * batch / (scans * images))
+    def repeats(batch: int, steps: int) -> int:
+        return math.ceil(min(steps, _STEPS_PER_EPOCH) * batch / (scans * images))
 
-    def first(sizes: AutoencoderConfig, batch: int) -> Stage1Config:
+    def first(sizes: AutoencoderConfig, batch: int, steps: int = _STEPS_PER_EPOCH) -> Stage1Config:
+        each = repeats(batch, steps)
         found = stage1_config(
-            output, shared, run, batch=batch, crop=crop, repeats=repeats(batch), sizes=sizes
+            output, shared, run, batch=batch, crop=crop, repeats=each, sizes=sizes
         )
         if initial is None:
             return found
@@ -191,7 +192,8 @@ def make_plan(
     sizes, each, steps, batch = _largest(
         autoencoders, lambda sizes, batch: stage1_step_seconds(first(sizes, batch)), budget, most
     )
-    one = _with_steps(first(sizes, batch), steps, scans * images * repeats(batch) // batch)
+    per_epoch = scans * images * repeats(batch, steps) // batch
+    one = _with_steps(first(sizes, batch, steps), steps, per_epoch)
     if initial is not None and initial.parts == "none":
         reasons.append("The tokenizer is kept as it is; Stage 1 only exports it for this data.")
     else:
