@@ -21,7 +21,7 @@ from prod9.shapes import Volume
 
 NO_MEDICALNET = (
     "MedicalNet's weights are not there: no LPIPS and no distances in its feature space "
-    "(`prod9 weights fetch medicalnet`, or --medicalnet FILE)."
+    "(`prod9 weights fetch medicalnet`, or `--medicalnet FILE`)."
 )
 # Measured on brain regions: Frechet distance of blurred volumes over that of other real ones:
 # 4.8, 6.4, 8.1, 9.2 with 3, 5, 7, 9 slices an axis. Planes side by side (3840 features) instead of

@@ -17,6 +17,7 @@ from prod9.config.load import dump, load_stage1, load_stage2
 from prod9.data.dataset import Outline
 from prod9.errors import Prod9Error
 from prod9.files import write_text
+from prod9.label_codes import PARTS
 from prod9.model import Model
 from prod9.pipeline.configs import stage1_config, stage2_config, transformer_spec
 from prod9.pipeline.speed import stage1_step_seconds, stage2_step_seconds
@@ -149,8 +150,9 @@ def make_plan(
     positions = math.prod(math.ceil(cells / patch) for cells in grid)
     whole = positions <= _POSITIONS
     window = shape if whole else tuple(min(side, 64) for side in shape)
+    names = outline.channels[:images] + outline.channels[images::PARTS]
     reasons = [
-        f"{scans} training and {outline.val} validation scans, {', '.join(outline.channels)}, "
+        f"{scans} training and {outline.val} validation scans, {', '.join(names)}, "
         f"{_by(shape)} voxels; {hours:g} hours on this machine's {device.upper()}.",
         f"Stage 1 learns from random crops of {_by(crop)} voxels, changed in shape and intensity; "
         f"{stride} voxels are a token along each axis: {_by(grid)} tokens a volume.",
@@ -173,12 +175,13 @@ def make_plan(
     }
     run: dict[str, Any] = {"seed": seed, "trainer": {"accelerator": accelerator}}
 
-    def repeats(batch: int) -> int:
-        return math.ceil(_STEPS_PER_EPOCH * batch / (scans * images))
+    def repeats(batch: int, steps: int) -> int:
+        return math.ceil(min(steps, _STEPS_PER_EPOCH) * batch / (scans * images))
 
-    def first(sizes: AutoencoderConfig, batch: int) -> Stage1Config:
+    def first(sizes: AutoencoderConfig, batch: int, steps: int = _STEPS_PER_EPOCH) -> Stage1Config:
+        each = repeats(batch, steps)
         found = stage1_config(
-            output, shared, run, batch=batch, crop=crop, repeats=repeats(batch), sizes=sizes
+            output, shared, run, batch=batch, crop=crop, repeats=each, sizes=sizes
         )
         if initial is None:
             return found
@@ -191,7 +194,8 @@ def make_plan(
     sizes, each, steps, batch = _largest(
         autoencoders, lambda sizes, batch: stage1_step_seconds(first(sizes, batch)), budget, most
     )
-    one = _with_steps(first(sizes, batch), steps, scans * images * repeats(batch) // batch)
+    per_epoch = scans * images * repeats(batch, steps) // batch
+    one = _with_steps(first(sizes, batch, steps), steps, per_epoch)
     if initial is not None and initial.parts == "none":
         reasons.append("The tokenizer is kept as it is; Stage 1 only exports it for this data.")
     else:
@@ -225,8 +229,10 @@ def make_plan(
         f"{batch} samples a step: a step takes {each:.2g} s, {steps} steps are "
         f"{SHARES['Stage 2']:.0%} of the time.",
         f"It learns from {versions} versions of each scan (itself and changed copies), so that it "
-        f"does not learn {scans} scans by heart; both stages keep the weights of their best "
-        "validation.",
+        f"does not learn {scans} scans by heart."
+        if versions > 1
+        else "It learns from each scan as it is: there is no time for changed copies.",
+        "Both stages keep the weights of their best validation.",
         "Sampling starts with the tokens that the transformer is most certain of."
         if cut_out
         else "Sampling goes evenly over the volume: the surest tokens are the empty space.",

@@ -128,7 +128,7 @@ def choose(volumes: VolumeSet) -> Choice:
 def rule(choice: Choice) -> str:
     """Say which volumes were chosen, as plain text."""
     if choice.classes == 1:
-        return f"The first {max(map(len, choice.rows.values()))} volumes of each set, in order."
+        return f"The first volumes of each set, in order; up to {ALONE}."
     of = "each class"
     if choice.classes > len(choice.rows):
         of = f"{len(choice.rows)} of {choice.classes} classes, evenly spaced"

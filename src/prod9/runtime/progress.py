@@ -38,6 +38,11 @@ class ProgressLine:
         self.shown = self.began
         self.bar.start()
 
+    def stop(self) -> None:
+        """Take the bar away; without a terminal there is none, and nothing is printed."""
+        if self.live:  # rich before 14.3 prints an empty line for a bar that is disabled
+            self.bar.stop()
+
     def due(self) -> bool:
         """Whether it is time for the next line."""
         return time.monotonic() - self.shown >= (_LIVE_SECONDS if self.live else _LINE_SECONDS)
@@ -80,7 +85,7 @@ def progress_bar(what: str, unit: str = "volumes") -> Generator[Callable[[float,
     try:
         yield report
     finally:
-        progress.bar.stop()
+        progress.stop()
 
 
 def duration(seconds: float) -> str:

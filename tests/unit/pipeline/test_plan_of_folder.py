@@ -43,6 +43,17 @@ def test_the_time_there_is_decides_the_steps(
         assert many > 2 * few > 0
 
 
+def test_an_epoch_of_stage_1_fits_into_a_short_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (1, 2):
+        monkeypatch.setattr(f"prod9.pipeline.plan.stage{stage}_step_seconds", lambda *_: 1.6)
+    outline = Outline(9, 1, (40, 56, 40), ("all",), ("T1",))
+    found = make_plan(tmp_path / "dataset.yaml", outline, tmp_path, hours=0.05).stage1
+    # A fifth of 180 s, in steps of 1.6 s, rounded up to whole passes over nine scans.
+    assert 22 <= steps(found, 9 * found.data.crops_per_volume) <= 24
+
+
 def test_what_fits_the_data(tmp_path: Path) -> None:
     found = plan(tmp_path, mirror=True)
     assert found.stage1.sliding_window.roi_size == (24, 32, 16)  # crops of at most 32

@@ -325,7 +325,7 @@ def test_volumes_without_classes(tmp_path: Path) -> None:
     sets = {"real": one_class("r"), "generated": one_class("g", 3)}
     g = generation(per_class={}, class_accuracy=None, usefulness=None, privacy=None)
     html, page = written(tmp_path, evaluation(generation=g), sets)
-    assert "The first 5 volumes of each set, in order." in page.text
+    assert "The first volumes of each set, in order; up to 9." in page.text
     assert len(page.tags("img")) == 5 + 3 + 1
     labels = re.findall(r'<div class="label">(.*?)</div>', html)
     assert labels == [""]

@@ -80,7 +80,7 @@ def test_the_first_volumes_of_each_class_are_chosen() -> None:
     assert "12 of 24 classes, evenly spaced" in rule(chosen)
     alone = choose(one_class("alone", 12))
     assert alone.rows == {"all": list(range(9))}
-    assert rule(alone) == "The first 9 volumes of each set, in order."
+    assert rule(alone) == "The first volumes of each set, in order; up to 9."
 
 
 def test_a_montage_stands_class_by_class() -> None:

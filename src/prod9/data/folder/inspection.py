@@ -143,7 +143,7 @@ def _grid(description: DatasetDescription, fingerprint: Fingerprint) -> list[tup
         for test in (int.__lt__, int.__gt__)
     )
     text = f"{times(grid)} voxels of {times(spacing)} mm (right, front, up)"
-    text += f"; {len(padded)} of {len(shapes)} cases are padded with background"
+    text += f"; {len(padded)} of {len(shapes)} cases are padded by repeating their border"
     text += f", {len(cropped)} cropped around their middle"
     if cropped:
         largest = max(cropped, key=lambda name: shapes[name])

@@ -53,4 +53,4 @@ class TrainingProgress(Callback):
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Remove the bar, also after an error."""
         if self.line is not None:
-            self.line.bar.stop()
+            self.line.stop()
