@@ -51,5 +51,5 @@ def test_every_extra_that_a_message_names_is_one() -> None:
     named: set[str] = set()
     for path in (ROOT / "src").rglob("*.py"):
         named |= set(re.findall(r"prod9\[([a-z,]+)\]", path.read_text()))
-    assert named == {"demo", "hub", "itk"}
+    assert named == {"demo", "hub", "itk", "segmentation"}
     assert named <= set(PROJECT["optional-dependencies"])
