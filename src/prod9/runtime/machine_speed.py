@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 from prod9.runtime.device import resolve_device
 
-DEMO_TFLOP = 145.0
-"""Seconds of `prod9 demo` on a CPU times the conv3d rate of the same run; with AVX2 123 and 167.
+DEMO_TFLOP = 134.0
+"""Seconds of `prod9 demo` on a CPU times the conv3d rate of the same run (one core with AVX2).
 
 `prod9 demo` prints its own at its end."""
 _ENOUGH_SECONDS, _MOST = 0.1, 3
