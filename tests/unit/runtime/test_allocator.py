@@ -21,11 +21,11 @@ def step():
     network(x).sum().backward()
 for _ in range(5):
     step()
-def of_a_step():
-    before = faults()
+# Some kernels count page faults some thousands at a time: single steps may seem to have none.
+before = faults()
+for _ in range(16):
     step()
-    return faults() - before
-print(min(of_a_step() for _ in range(3)))
+print((faults() - before) // 16)
 """
 
 
